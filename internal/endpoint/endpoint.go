@@ -1,0 +1,159 @@
+// Package endpoint is how an agent and the console speak of one PC: who it is,
+// what its sensors do, what lies in its spool. The same Status is the answer of
+// `sekisho-agent status --json`, the body of a heartbeat and what the console
+// shows. It imports nothing of ours.
+package endpoint
+
+import "time"
+
+// SensorState says whether a sensor does its work.
+type SensorState string
+
+// The states of a sensor.
+const (
+	SensorOK       SensorState = "ok"       // works by the best mechanism this build has
+	SensorDegraded SensorState = "degraded" // works by a lesser mechanism, or sees only part; Reason says why
+	SensorDown     SensorState = "down"     // sees nothing; Reason says why
+	SensorOff      SensorState = "off"      // switched off in the settings
+)
+
+// Sensor is what a sensor says of itself.
+type Sensor struct {
+	Name      string      `json:"name"` // "usb", "volume", "file", "process"
+	State     SensorState `json:"state"`
+	Mechanism string      `json:"mechanism,omitempty"` // "uevent", "fanotify", "inotify", "proc-connector", "polling"
+	Reason    string      `json:"reason,omitempty"`    // why it is not ok, in English with the system's own error
+	Since     time.Time   `json:"since,omitzero"`      // when it came into this state
+	Events    uint64      `json:"events"`              // given to the pipeline since start
+	Lost      uint64      `json:"lost"`                // known to have been missed since start
+	Watching  []string    `json:"watching,omitempty"`  // places watched, for file sensors; capped at 64
+}
+
+// Queue is the state of a spool.
+type Queue struct {
+	Records  int64     `json:"records"` // waiting
+	Bytes    int64     `json:"bytes"`   // on disk
+	MaxBytes int64     `json:"max_bytes"`
+	Oldest   time.Time `json:"oldest,omitzero"` // of the oldest waiting record
+	Dropped  int64     `json:"dropped"`         // records given up over the spool's life, all causes
+	Error    string    `json:"error,omitempty"` // why it cannot be written now ("no space left on device")
+}
+
+// Contact is how the way to the console is.
+type Contact struct {
+	Console     string        `json:"console,omitempty"`     // address in use; empty: no console is set
+	LastSuccess time.Time     `json:"last_success,omitzero"` // of an answered batch
+	Code        string        `json:"code,omitempty"`        // stable code of the trouble, "SHP-03"; empty: none
+	Error       string        `json:"error,omitempty"`       // the trouble in words
+	Since       time.Time     `json:"since,omitzero"`        // since when there is trouble
+	ClockOffset time.Duration `json:"clock_offset_ns"`       // console's clock minus ours
+	CertExpires time.Time     `json:"cert_expires,omitzero"` // of our client certificate
+}
+
+// Settings says which settings are in force.
+type Settings struct {
+	File     string    `json:"file,omitempty"`
+	LoadedAt time.Time `json:"loaded_at,omitzero"`
+	Problems []string  `json:"problems,omitempty"` // of the newest file, if it was refused and the older settings stay
+}
+
+// Rules says which rules are in force.
+type Rules struct {
+	Pack     string   `json:"pack"`               // version of the shipped pack
+	Active   int      `json:"active"`             // rules and correlations that run
+	Problems []string `json:"problems,omitempty"` // of rule files that were refused
+	Keys     int64    `json:"keys"`               // correlation keys held
+	Evicted  uint64   `json:"evicted"`            // correlation keys given up for want of room
+}
+
+// Status is everything an agent tells of itself.
+type Status struct {
+	Time         time.Time `json:"time"`
+	AgentID      string    `json:"agent_id,omitempty"`
+	AgentVersion string    `json:"agent_version"`
+	HostID       string    `json:"host_id"`
+	HostName     string    `json:"host_name"`
+	OS           string    `json:"os"`                   // "linux", "windows"
+	OSVersion    string    `json:"os_version,omitempty"` // "Debian GNU/Linux 12 (bookworm)"
+	Department   string    `json:"department,omitempty"`
+	Tags         []string  `json:"tags,omitempty"`
+	Started      time.Time `json:"started"`
+	Sensors      []Sensor  `json:"sensors"`
+	Alerts       Queue     `json:"alerts"`
+	Activity     Queue     `json:"activity"`
+	Contact      Contact   `json:"contact"`
+	Settings     Settings  `json:"settings"`
+	Rules        Rules     `json:"rules"`
+	Events       uint64    `json:"events"`        // judged since start
+	Lost         uint64    `json:"lost"`          // sensors' losses and dropped records since start
+	AlertsRaised uint64    `json:"alerts_raised"` // since start
+	CPUSeconds   float64   `json:"cpu_seconds"`   // user and system, since start
+	MemoryBytes  int64     `json:"memory_bytes"`  // resident
+}
+
+// Identity is what a PC says of itself when it enrols.
+type Identity struct {
+	HostID       string `json:"host_id"`
+	HostName     string `json:"host_name"`
+	OS           string `json:"os"`
+	OSVersion    string `json:"os_version,omitempty"`
+	AgentVersion string `json:"agent_version"`
+}
+
+// Health is the console's judgement of an endpoint, from its last contact.
+type Health string
+
+// The healths, worst last.
+const (
+	Healthy  Health = "healthy"  // in contact, every sensor ok
+	Degraded Health = "degraded" // in contact, but a sensor or the settings have trouble, or events were lost
+	Late     Health = "late"     // one or two heartbeats missed
+	Silent   Health = "silent"   // nothing for SilentAfter
+	Revoked  Health = "revoked"  // its certificate is no longer accepted
+)
+
+// When an endpoint is late and silent, at a heartbeat a minute (design: HLT-1).
+const (
+	LateAfter   = 2 * time.Minute
+	SilentAfter = 5 * time.Minute
+)
+
+// Record is an endpoint as the console knows it.
+type Record struct {
+	AgentID    string    `json:"agent_id"`
+	HostID     string    `json:"host_id"`
+	HostName   string    `json:"host_name"`
+	OS         string    `json:"os"`
+	OSVersion  string    `json:"os_version,omitempty"`
+	Department string    `json:"department,omitempty"`
+	Enrolled   time.Time `json:"enrolled"`
+	LastSeen   time.Time `json:"last_seen,omitzero"`
+	Revoked    bool      `json:"revoked,omitempty"`
+	CertSerial string    `json:"-"`
+	CertNext   string    `json:"-"`                // serial of a renewed certificate that was not used yet
+	Status     *Status   `json:"status,omitempty"` // nil until the first heartbeat
+	OpenAlerts int       `json:"open_alerts"`
+}
+
+// Health judges the record at the time now.
+func (r *Record) Health(now time.Time) Health {
+	switch age := now.Sub(r.LastSeen); {
+	case r.Revoked:
+		return Revoked
+	case age > SilentAfter:
+		return Silent
+	case age > LateAfter:
+		return Late
+	}
+	if s := r.Status; s != nil {
+		if len(s.Settings.Problems) > 0 || len(s.Rules.Problems) > 0 || s.Lost > 0 || s.Alerts.Error != "" || s.Activity.Error != "" {
+			return Degraded
+		}
+		for _, x := range s.Sensors {
+			if x.State == SensorDegraded || x.State == SensorDown {
+				return Degraded
+			}
+		}
+	}
+	return Healthy
+}

@@ -1,0 +1,369 @@
+// Package event is the vocabulary of the product: what a sensor saw, in ECS
+// terms, as typed Go values; one table from ECS name to value; JSON both ways.
+//
+// A source fills an [Event] with the envelope and the payloads that apply
+// (Device, Volume, File, Copy, Process ...). Everything downstream (rules,
+// correlation, alerts, the console) reads it through [Event.Lookup] by field.
+//
+// Absent is not empty. A field that is not there is the zero value in Go and
+// does not appear in JSON; Lookup answers false. For numbers, booleans and
+// times the difference needs [Opt] or time.Time's zero; a string or list that
+// was recorded as "" or [] is remembered by the decoder, so that a rule can ask
+// for the empty value.
+//
+// The package imports nothing of ours.
+package event
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Action is the value of event.action: what happened, in lower case with
+// hyphens.
+type Action string
+
+// The actions of the product. Recorded events may carry others.
+const (
+	USBAttached Action = "usb-attached"
+	USBDetached Action = "usb-detached"
+
+	VolumeMounted   Action = "volume-mounted"
+	VolumeUnmounted Action = "volume-unmounted"
+
+	FileCopied     Action = "file-copied"
+	FileWritten    Action = "file-written"
+	FileRead       Action = "file-read"
+	FileRenamed    Action = "file-renamed"
+	FileDeleted    Action = "file-deleted"
+	FileUploaded   Action = "file-uploaded"
+	ArchiveCreated Action = "archive-created"
+
+	ProcessStarted   Action = "process-started"
+	ProcessEnded     Action = "process-ended"
+	NetworkConnected Action = "network-connected"
+
+	SessionLogon    Action = "session-logon"
+	SessionLogoff   Action = "session-logoff"
+	SessionLocked   Action = "session-locked"
+	SessionUnlocked Action = "session-unlocked"
+	SessionResumed  Action = "session-resumed"
+
+	PrintSubmitted Action = "print-submitted"
+
+	EventsLost      Action = "events-lost"
+	SensorDegraded  Action = "sensor-degraded"
+	SensorRecovered Action = "sensor-recovered"
+	AgentStarted    Action = "agent-started"
+	AgentStopped    Action = "agent-stopped"
+	AgentCrashed    Action = "agent-crashed"
+	SelftestPassed  Action = "selftest-passed"
+	SelftestFailed  Action = "selftest-failed"
+)
+
+// classes maps each action to ECS event.category and event.type (ECS 9,
+// "Event categorization fields").
+var classes = map[Action]struct{ category, typ []string }{
+	USBAttached:      {[]string{"host"}, []string{"change", "device"}},
+	USBDetached:      {[]string{"host"}, []string{"change", "device"}},
+	VolumeMounted:    {[]string{"host"}, []string{"change"}},
+	VolumeUnmounted:  {[]string{"host"}, []string{"change"}},
+	FileCopied:       {[]string{"file"}, []string{"creation"}},
+	FileWritten:      {[]string{"file"}, []string{"change"}},
+	FileRead:         {[]string{"file"}, []string{"access"}},
+	FileRenamed:      {[]string{"file"}, []string{"change"}},
+	FileDeleted:      {[]string{"file"}, []string{"deletion"}},
+	FileUploaded:     {[]string{"file", "network"}, []string{"access"}},
+	ArchiveCreated:   {[]string{"file"}, []string{"creation"}},
+	ProcessStarted:   {[]string{"process"}, []string{"start"}},
+	ProcessEnded:     {[]string{"process"}, []string{"end"}},
+	NetworkConnected: {[]string{"network"}, []string{"connection", "start"}},
+	SessionLogon:     {[]string{"authentication", "session"}, []string{"start"}},
+	SessionLogoff:    {[]string{"authentication", "session"}, []string{"end"}},
+	SessionLocked:    {[]string{"session"}, []string{"change"}},
+	SessionUnlocked:  {[]string{"session"}, []string{"change"}},
+	SessionResumed:   {[]string{"session"}, []string{"change"}},
+	PrintSubmitted:   {[]string{"file"}, []string{"access"}},
+	EventsLost:       {[]string{"host"}, []string{"error"}},
+	SensorDegraded:   {[]string{"host"}, []string{"change"}},
+	SensorRecovered:  {[]string{"host"}, []string{"change"}},
+	AgentStarted:     {[]string{"process"}, []string{"start"}},
+	AgentStopped:     {[]string{"process"}, []string{"end"}},
+	AgentCrashed:     {[]string{"process"}, []string{"error"}},
+	SelftestPassed:   {[]string{"host"}, []string{"info"}},
+	SelftestFailed:   {[]string{"host"}, []string{"error"}},
+}
+
+// Known reports whether the product itself produces this action.
+func (a Action) Known() bool { _, ok := classes[a]; return ok }
+
+// Opt is a value that may be absent; its zero value is absent.
+type Opt[T any] struct {
+	V  T    // meaningful only if OK
+	OK bool // whether the value is present
+}
+
+// Some is a present value.
+func Some[T any](v T) Opt[T] { return Opt[T]{v, true} }
+
+// Event is one thing that happened on one PC. The source that made it sets it
+// up and then lets go: past the source only enrichment writes to it, and only
+// fields that are absent.
+type Event struct {
+	Time     time.Time // when it happened (UTC); what rules and windows go by
+	Created  time.Time // when the agent saw it; zero if unknown
+	ID       string    // UUIDv7, made once by New; the duplicate key from spool to database
+	Kind     string    // "event" if empty
+	Action   Action    // what happened
+	Category []string  // nil: the action's own (see classes)
+	Type     []string  // nil: the action's own
+	Sensor   string    // the mechanism that saw it, "fanotify", "proc-connector" ...
+	Message  string    // for health events: one sentence for people
+	Errors   []string  // what went wrong while collecting ("read owner: permission denied")
+	Test     Opt[bool] // true: made by a self-test, shown as a test and never as an incident
+
+	Host  *Host  // shared between events: never written to after it is set
+	Agent *Agent // shared between events: never written to after it is set
+	User  *User
+
+	SessionID string // login session, sekisho.session.id
+
+	Device  *Device
+	Volume  *Volume
+	File    *File
+	Copy    *Copy
+	Process *Process
+	Network *Network
+	Session *Session
+	Print   *Print
+	Lost    *Lost
+
+	Context *Context // what settings, policy, ledger, calendar and people lists add
+
+	// Extra maps the ECS name of a recorded field that has no place above to
+	// its value. Sources do not use it.
+	Extra map[string]Value
+
+	// empty holds the table's fields that were recorded as "" or []; seldom
+	// used, so a short list.
+	empty []FieldID
+}
+
+// New returns an event of this action that happened at t and was seen now, with
+// an id of its own.
+func New(action Action, t time.Time) *Event {
+	return &Event{Time: t.UTC(), Created: time.Now().UTC(), ID: NewID(), Action: action}
+}
+
+// NewID returns a UUIDv7 (RFC 9562): 48 bits of milliseconds, then random bits.
+func NewID() string {
+	id, err := uuid.NewV7()
+	if err != nil { // crypto/rand does not fail on the systems we run on
+		panic("event: no randomness: " + err.Error())
+	}
+	return id.String()
+}
+
+// Host is the PC.
+type Host struct {
+	ID     string // stable machine id
+	Name   string // as the OS gives it
+	OSType string // "linux", "windows"
+}
+
+// Agent is the program that reported the event.
+type Agent struct {
+	ID      string // as given at enrolment, or derived from the host while offline
+	Version string
+}
+
+// User is the account behind the event. Domain and name are never joined here.
+type User struct {
+	ID     string // uid in decimal, or SID
+	Name   string
+	Domain string
+}
+
+// Device is a USB device.
+type Device struct {
+	VendorID     string   // 4 lower-case hex digits
+	ProductID    string   // 4 lower-case hex digits
+	VendorName   string   // as the device says, else from a name table
+	ProductName  string   // as the device says, else from a name table
+	SerialNumber string   // as the device says; absent where it has none
+	Path         string   // bus path, "1-4.2"
+	Interfaces   []string // "08/06/50": class/subclass/protocol, lower-case hex
+	Kinds        []string // storage, keyboard, mouse, mtp, network, audio, video, printer, smartcard, hub, other
+}
+
+// The kinds of a USB device (sekisho.device.kinds).
+const (
+	KindStorage   = "storage"
+	KindKeyboard  = "keyboard"
+	KindMouse     = "mouse"
+	KindMTP       = "mtp"
+	KindNetwork   = "network"
+	KindAudio     = "audio"
+	KindVideo     = "video"
+	KindPrinter   = "printer"
+	KindSmartcard = "smartcard"
+	KindHub       = "hub"
+	KindOther     = "other"
+)
+
+// Volume is a mounted file system: of the event itself, or, for file events,
+// the one that the file lies on.
+type Volume struct {
+	MountName      string // POSIX mount point
+	DeviceName     string // POSIX device node or source
+	DOSName        string // "E:"
+	NTName         string // `\Device\HarddiskVolume5`
+	FileSystemType string
+	BusType        string // "usb", "sata", ...
+	Removable      Opt[bool]
+	Writable       Opt[bool]
+	Size           Opt[int64] // bytes
+	SerialNumber   string     // of the device behind it
+	VendorID       string
+	ProductID      string
+	Kind           string // one of the Volume... constants
+	Share          string // `\\server\share` or "server:/export"
+	Encrypted      Opt[bool]
+}
+
+// The kinds of a volume (sekisho.volume.kind, .file.volume_kind,
+// .source.volume_kind).
+const (
+	VolumeLocal     = "local"
+	VolumeRemovable = "removable"
+	VolumeNetwork   = "network"
+	VolumeCloudSync = "cloud-sync"
+	VolumeOptical   = "optical"
+	VolumeVirtual   = "virtual"
+)
+
+// File is the file that was written, read, renamed or deleted; for copies, the
+// target.
+type File struct {
+	Path       string // as the OS gave it
+	Name       string // last element of Path
+	Extension  string // lower case, without the dot
+	Size       Opt[int64]
+	SHA256     string // lower-case hex
+	OriginURL  string // where a download came from
+	Owner      string
+	VolumeKind string // one of the Volume... constants
+	Share      string
+	Audience   string // private, department, broad
+	Protected  string // label of the protected place it belongs to
+}
+
+// Copy tells where copied data came from and how much it was. Files, Bytes and
+// SourceIDs are always set on copies (1, the size and one id for a single one).
+type Copy struct {
+	SourcePath            string
+	SourceVolumeKind      string
+	SourceShare           string
+	SourceShareDepartment string
+	SourceProtected       string
+	SourceLedger          string
+	Evidence              string // same-process, content, rename, archive
+	Files                 Opt[int64]
+	Bytes                 Opt[int64]
+	SourceIDs             []string  // stable hashes of the source paths, for distinct counts
+	ArchiveEncrypted      Opt[bool] // sekisho.archive.encrypted
+}
+
+// Process is the process that started or ended, or that did what the event
+// tells.
+type Process struct {
+	PID              Opt[int64]
+	EntityID         string // stable over the life of the process on this host, see EntityID
+	Executable       string
+	Name             string
+	Args             []string
+	CommandLine      string
+	WorkingDirectory string
+	SHA256           string
+	Start            time.Time
+	ExitCode         Opt[int64]
+
+	PE     *PE
+	Signer string // process.code_signature.subject_name
+	Parent *Parent
+
+	StartedBy      string // browser, mail, shell, service, scheduler, other
+	IntegrityLevel string
+	Hashes         string // Sysmon's form; recorded events only
+
+	RemoteTool *RemoteTool
+}
+
+// PE is the version resource of a Windows program.
+type PE struct {
+	OriginalFileName string
+	Company          string
+	Product          string
+	Description      string
+	FileVersion      string
+}
+
+// Parent is the parent process as far as it was known.
+type Parent struct {
+	PID         Opt[int64]
+	EntityID    string
+	Executable  string
+	Name        string
+	CommandLine string
+	UserName    string
+	UserDomain  string
+}
+
+// RemoteTool is what the catalogue of remote-access tools says of a process.
+type RemoteTool struct {
+	ID       string // catalogue id, "anydesk"
+	Name     string // "AnyDesk"
+	Category string // rmm, remote-desktop, tunnel ...
+	Approved Opt[bool]
+}
+
+// Network is the other end of a connection or upload.
+type Network struct {
+	DestinationIP     string
+	DestinationPort   Opt[int64]
+	DestinationDomain string
+	Bytes             Opt[int64]
+}
+
+// Session is a login session's kind and idleness.
+type Session struct {
+	Kind        string     // console, remote
+	IdleSeconds Opt[int64] // before the input that ended it
+}
+
+// Print is a print job.
+type Print struct {
+	Printer  string
+	Pages    Opt[int64]
+	Copies   Opt[int64]
+	Document string
+}
+
+// Lost is the number of events that a sensor or queue had to drop.
+type Lost struct {
+	Count Opt[int64]
+}
+
+// Context is what enrichment adds from what IT told us; see package enrich.
+type Context struct {
+	HostDepartment  string
+	HostTags        []string
+	PersonID        string
+	PersonDept      string
+	PersonLists     []string // leaver, secondee, temp, contractor
+	PersonLastDay   string   // "2026-03-31"
+	WorkTime        string   // in, off, holiday
+	DeviceLedger    string   // approved, unregistered, expired, lost
+	RemoteSessionID string   // a remote-control session that is open now
+}

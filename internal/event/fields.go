@@ -1,0 +1,501 @@
+package event
+
+import (
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// FieldID names a field of the table; ids are stable only within one build, so
+// compile rules to them but store names.
+type FieldID uint16
+
+// Field describes one row of the table.
+type Field struct {
+	Name string // ECS name
+	Type Type
+
+	get func(*Event) Value // zero Value: absent
+	set func(*Event, Value)
+}
+
+// sub is the payload behind pp, made if mk and absent.
+func sub[P any](pp **P, mk bool) *P {
+	if *pp == nil && mk {
+		*pp = new(P)
+	}
+	return *pp
+}
+
+// The five row makers. at answers the place of the value, nil if its payload is
+// absent and mk is false.
+
+func str(name string, at func(e *Event, mk bool) *string) Field {
+	return Field{name, String,
+		func(e *Event) Value {
+			if p := at(e, false); p != nil && *p != "" {
+				return Text(*p)
+			}
+			return Value{}
+		},
+		func(e *Event, v Value) { *at(e, true) = v.s }}
+}
+
+func num(name string, at func(e *Event, mk bool) *Opt[int64]) Field {
+	return Field{name, Int,
+		func(e *Event) Value {
+			if p := at(e, false); p != nil && p.OK {
+				return Number(p.V)
+			}
+			return Value{}
+		},
+		func(e *Event, v Value) { *at(e, true) = Some(v.Int()) }}
+}
+
+func truth(name string, at func(e *Event, mk bool) *Opt[bool]) Field {
+	return Field{name, Bool,
+		func(e *Event) Value {
+			if p := at(e, false); p != nil && p.OK {
+				return Truth(p.V)
+			}
+			return Value{}
+		},
+		func(e *Event, v Value) { *at(e, true) = Some(v.Bool()) }}
+}
+
+func list(name string, at func(e *Event, mk bool) *[]string) Field {
+	return Field{name, List,
+		func(e *Event) Value {
+			if p := at(e, false); p != nil && len(*p) > 0 {
+				return Value{typ: List, list: *p}
+			}
+			return Value{}
+		},
+		func(e *Event, v Value) { *at(e, true) = v.list }}
+}
+
+func moment(name string, at func(e *Event, mk bool) *time.Time) Field {
+	return Field{name, Time,
+		func(e *Event) Value {
+			if p := at(e, false); p != nil && !p.IsZero() {
+				return Moment(*p)
+			}
+			return Value{}
+		},
+		func(e *Event, v Value) { *at(e, true) = v.Time() }}
+}
+
+// class is a list field that stands for the action's own list when it is unset.
+func class(name string, at func(e *Event) *[]string, def func(Action) []string) Field {
+	f := list(name, func(e *Event, _ bool) *[]string { return at(e) })
+	f.get = func(e *Event) Value {
+		l := *at(e)
+		if l == nil {
+			l = def(e.Action)
+		}
+		if len(l) == 0 {
+			return Value{}
+		}
+		return Value{typ: List, list: l}
+	}
+	return f
+}
+
+// in lifts the place of a value within a payload to its place within the event.
+func in[P, T any](payload func(e *Event) **P, at func(*P) *T) func(*Event, bool) *T {
+	return func(e *Event, mk bool) *T {
+		if p := sub(payload(e), mk); p != nil {
+			return at(p)
+		}
+		return nil
+	}
+}
+
+func host[T any](at func(*Host) *T) func(*Event, bool) *T {
+	return in(func(e *Event) **Host { return &e.Host }, at)
+}
+func agent[T any](at func(*Agent) *T) func(*Event, bool) *T {
+	return in(func(e *Event) **Agent { return &e.Agent }, at)
+}
+func user[T any](at func(*User) *T) func(*Event, bool) *T {
+	return in(func(e *Event) **User { return &e.User }, at)
+}
+func device[T any](at func(*Device) *T) func(*Event, bool) *T {
+	return in(func(e *Event) **Device { return &e.Device }, at)
+}
+func volume[T any](at func(*Volume) *T) func(*Event, bool) *T {
+	return in(func(e *Event) **Volume { return &e.Volume }, at)
+}
+func file[T any](at func(*File) *T) func(*Event, bool) *T {
+	return in(func(e *Event) **File { return &e.File }, at)
+}
+func copied[T any](at func(*Copy) *T) func(*Event, bool) *T {
+	return in(func(e *Event) **Copy { return &e.Copy }, at)
+}
+func process[T any](at func(*Process) *T) func(*Event, bool) *T {
+	return in(func(e *Event) **Process { return &e.Process }, at)
+}
+func network[T any](at func(*Network) *T) func(*Event, bool) *T {
+	return in(func(e *Event) **Network { return &e.Network }, at)
+}
+func session[T any](at func(*Session) *T) func(*Event, bool) *T {
+	return in(func(e *Event) **Session { return &e.Session }, at)
+}
+func printed[T any](at func(*Print) *T) func(*Event, bool) *T {
+	return in(func(e *Event) **Print { return &e.Print }, at)
+}
+func context[T any](at func(*Context) *T) func(*Event, bool) *T {
+	return in(func(e *Event) **Context { return &e.Context }, at)
+}
+
+// The payloads of a process are two steps away.
+
+func inProcess[P, T any](payload func(p *Process) **P, at func(*P) *T) func(*Event, bool) *T {
+	return func(e *Event, mk bool) *T {
+		p := sub(&e.Process, mk)
+		if p == nil {
+			return nil
+		}
+		if q := sub(payload(p), mk); q != nil {
+			return at(q)
+		}
+		return nil
+	}
+}
+
+func pe[T any](at func(*PE) *T) func(*Event, bool) *T {
+	return inProcess(func(p *Process) **PE { return &p.PE }, at)
+}
+func parent[T any](at func(*Parent) *T) func(*Event, bool) *T {
+	return inProcess(func(p *Process) **Parent { return &p.Parent }, at)
+}
+func tool[T any](at func(*RemoteTool) *T) func(*Event, bool) *T {
+	return inProcess(func(p *Process) **RemoteTool { return &p.RemoteTool }, at)
+}
+
+// envelope is the place of a value in the event itself.
+func envelope[T any](at func(*Event) *T) func(*Event, bool) *T {
+	return func(e *Event, _ bool) *T { return at(e) }
+}
+
+// action lets Action be a text field like any other.
+var action = Field{"event.action", String,
+	func(e *Event) Value {
+		if e.Action == "" {
+			return Value{}
+		}
+		return Text(string(e.Action))
+	},
+	func(e *Event, v Value) { e.Action = Action(v.s) }}
+
+// kind is "event" unless said otherwise.
+var kind = Field{"event.kind", String,
+	func(e *Event) Value {
+		if e.Kind == "" {
+			return Text("event")
+		}
+		return Text(e.Kind)
+	},
+	func(e *Event, v Value) { e.Kind = v.s }}
+
+// table holds every field of the product, sorted by name at start. Names are
+// ECS 9; what ECS lacks is under sekisho.
+var table = []Field{
+	moment("@timestamp", envelope(func(e *Event) *time.Time { return &e.Time })),
+	moment("event.created", envelope(func(e *Event) *time.Time { return &e.Created })),
+	str("event.id", envelope(func(e *Event) *string { return &e.ID })),
+	kind,
+	action,
+	class("event.category", func(e *Event) *[]string { return &e.Category }, func(a Action) []string { return classes[a].category }),
+	class("event.type", func(e *Event) *[]string { return &e.Type }, func(a Action) []string { return classes[a].typ }),
+	str("message", envelope(func(e *Event) *string { return &e.Message })),
+	list("error.message", envelope(func(e *Event) *[]string { return &e.Errors })),
+	str("sekisho.sensor", envelope(func(e *Event) *string { return &e.Sensor })),
+	truth("sekisho.test", envelope(func(e *Event) *Opt[bool] { return &e.Test })),
+	str("sekisho.session.id", envelope(func(e *Event) *string { return &e.SessionID })),
+
+	str("host.id", host(func(h *Host) *string { return &h.ID })),
+	str("host.name", host(func(h *Host) *string { return &h.Name })),
+	str("host.os.type", host(func(h *Host) *string { return &h.OSType })),
+	str("agent.id", agent(func(a *Agent) *string { return &a.ID })),
+	str("agent.version", agent(func(a *Agent) *string { return &a.Version })),
+	str("user.id", user(func(u *User) *string { return &u.ID })),
+	str("user.name", user(func(u *User) *string { return &u.Name })),
+	str("user.domain", user(func(u *User) *string { return &u.Domain })),
+
+	str("device.vendor.id", device(func(d *Device) *string { return &d.VendorID })),
+	str("device.product.id", device(func(d *Device) *string { return &d.ProductID })),
+	str("device.vendor.name", device(func(d *Device) *string { return &d.VendorName })),
+	str("device.product.name", device(func(d *Device) *string { return &d.ProductName })),
+	str("device.serial_number", device(func(d *Device) *string { return &d.SerialNumber })),
+	str("sekisho.usb.path", device(func(d *Device) *string { return &d.Path })),
+	list("sekisho.usb.interfaces", device(func(d *Device) *[]string { return &d.Interfaces })),
+	list("sekisho.device.kinds", device(func(d *Device) *[]string { return &d.Kinds })),
+
+	str("volume.mount_name", volume(func(v *Volume) *string { return &v.MountName })),
+	str("volume.device_name", volume(func(v *Volume) *string { return &v.DeviceName })),
+	str("volume.dos_name", volume(func(v *Volume) *string { return &v.DOSName })),
+	str("volume.nt_name", volume(func(v *Volume) *string { return &v.NTName })),
+	str("volume.file_system_type", volume(func(v *Volume) *string { return &v.FileSystemType })),
+	str("volume.bus_type", volume(func(v *Volume) *string { return &v.BusType })),
+	truth("volume.removable", volume(func(v *Volume) *Opt[bool] { return &v.Removable })),
+	truth("volume.writable", volume(func(v *Volume) *Opt[bool] { return &v.Writable })),
+	num("volume.size", volume(func(v *Volume) *Opt[int64] { return &v.Size })),
+	str("volume.serial_number", volume(func(v *Volume) *string { return &v.SerialNumber })),
+	str("volume.vendor_id", volume(func(v *Volume) *string { return &v.VendorID })),
+	str("volume.product_id", volume(func(v *Volume) *string { return &v.ProductID })),
+	str("sekisho.volume.kind", volume(func(v *Volume) *string { return &v.Kind })),
+	str("sekisho.volume.share", volume(func(v *Volume) *string { return &v.Share })),
+	truth("sekisho.volume.encrypted", volume(func(v *Volume) *Opt[bool] { return &v.Encrypted })),
+
+	str("file.path", file(func(f *File) *string { return &f.Path })),
+	str("file.name", file(func(f *File) *string { return &f.Name })),
+	str("file.extension", file(func(f *File) *string { return &f.Extension })),
+	num("file.size", file(func(f *File) *Opt[int64] { return &f.Size })),
+	str("file.hash.sha256", file(func(f *File) *string { return &f.SHA256 })),
+	str("file.origin_url", file(func(f *File) *string { return &f.OriginURL })),
+	str("file.owner", file(func(f *File) *string { return &f.Owner })),
+	str("sekisho.file.volume_kind", file(func(f *File) *string { return &f.VolumeKind })),
+	str("sekisho.file.share", file(func(f *File) *string { return &f.Share })),
+	str("sekisho.file.audience", file(func(f *File) *string { return &f.Audience })),
+	str("sekisho.file.protected", file(func(f *File) *string { return &f.Protected })),
+
+	str("sekisho.source.path", copied(func(c *Copy) *string { return &c.SourcePath })),
+	str("sekisho.source.volume_kind", copied(func(c *Copy) *string { return &c.SourceVolumeKind })),
+	str("sekisho.source.share", copied(func(c *Copy) *string { return &c.SourceShare })),
+	str("sekisho.source.share_department", copied(func(c *Copy) *string { return &c.SourceShareDepartment })),
+	str("sekisho.source.protected", copied(func(c *Copy) *string { return &c.SourceProtected })),
+	str("sekisho.source.ledger", copied(func(c *Copy) *string { return &c.SourceLedger })),
+	str("sekisho.copy.evidence", copied(func(c *Copy) *string { return &c.Evidence })),
+	num("sekisho.copy.files", copied(func(c *Copy) *Opt[int64] { return &c.Files })),
+	num("sekisho.copy.bytes", copied(func(c *Copy) *Opt[int64] { return &c.Bytes })),
+	list("sekisho.copy.source_ids", copied(func(c *Copy) *[]string { return &c.SourceIDs })),
+	truth("sekisho.archive.encrypted", copied(func(c *Copy) *Opt[bool] { return &c.ArchiveEncrypted })),
+
+	num("process.pid", process(func(p *Process) *Opt[int64] { return &p.PID })),
+	str("process.entity_id", process(func(p *Process) *string { return &p.EntityID })),
+	str("process.executable", process(func(p *Process) *string { return &p.Executable })),
+	str("process.name", process(func(p *Process) *string { return &p.Name })),
+	list("process.args", process(func(p *Process) *[]string { return &p.Args })),
+	str("process.command_line", process(func(p *Process) *string { return &p.CommandLine })),
+	str("process.working_directory", process(func(p *Process) *string { return &p.WorkingDirectory })),
+	str("process.hash.sha256", process(func(p *Process) *string { return &p.SHA256 })),
+	moment("process.start", process(func(p *Process) *time.Time { return &p.Start })),
+	num("process.exit_code", process(func(p *Process) *Opt[int64] { return &p.ExitCode })),
+	str("process.code_signature.subject_name", process(func(p *Process) *string { return &p.Signer })),
+	str("process.pe.original_file_name", pe(func(p *PE) *string { return &p.OriginalFileName })),
+	str("process.pe.company", pe(func(p *PE) *string { return &p.Company })),
+	str("process.pe.product", pe(func(p *PE) *string { return &p.Product })),
+	str("process.pe.description", pe(func(p *PE) *string { return &p.Description })),
+	str("process.pe.file_version", pe(func(p *PE) *string { return &p.FileVersion })),
+	num("process.parent.pid", parent(func(p *Parent) *Opt[int64] { return &p.PID })),
+	str("process.parent.entity_id", parent(func(p *Parent) *string { return &p.EntityID })),
+	str("process.parent.executable", parent(func(p *Parent) *string { return &p.Executable })),
+	str("process.parent.name", parent(func(p *Parent) *string { return &p.Name })),
+	str("process.parent.command_line", parent(func(p *Parent) *string { return &p.CommandLine })),
+	str("process.parent.user.name", parent(func(p *Parent) *string { return &p.UserName })),
+	str("process.parent.user.domain", parent(func(p *Parent) *string { return &p.UserDomain })),
+	str("sekisho.process.started_by", process(func(p *Process) *string { return &p.StartedBy })),
+	str("sekisho.process.integrity_level", process(func(p *Process) *string { return &p.IntegrityLevel })),
+	str("sekisho.process.hashes", process(func(p *Process) *string { return &p.Hashes })),
+	str("sekisho.remote_tool.id", tool(func(r *RemoteTool) *string { return &r.ID })),
+	str("sekisho.remote_tool.name", tool(func(r *RemoteTool) *string { return &r.Name })),
+	str("sekisho.remote_tool.category", tool(func(r *RemoteTool) *string { return &r.Category })),
+	truth("sekisho.remote_tool.approved", tool(func(r *RemoteTool) *Opt[bool] { return &r.Approved })),
+
+	str("destination.ip", network(func(n *Network) *string { return &n.DestinationIP })),
+	num("destination.port", network(func(n *Network) *Opt[int64] { return &n.DestinationPort })),
+	str("destination.domain", network(func(n *Network) *string { return &n.DestinationDomain })),
+	num("network.bytes", network(func(n *Network) *Opt[int64] { return &n.Bytes })),
+
+	str("sekisho.session.kind", session(func(s *Session) *string { return &s.Kind })),
+	num("sekisho.session.idle_seconds", session(func(s *Session) *Opt[int64] { return &s.IdleSeconds })),
+
+	str("sekisho.print.printer", printed(func(p *Print) *string { return &p.Printer })),
+	num("sekisho.print.pages", printed(func(p *Print) *Opt[int64] { return &p.Pages })),
+	num("sekisho.print.copies", printed(func(p *Print) *Opt[int64] { return &p.Copies })),
+	str("sekisho.print.document", printed(func(p *Print) *string { return &p.Document })),
+
+	num("sekisho.lost.count", in(func(e *Event) **Lost { return &e.Lost }, func(l *Lost) *Opt[int64] { return &l.Count })),
+
+	str("sekisho.host.department", context(func(c *Context) *string { return &c.HostDepartment })),
+	list("sekisho.host.tags", context(func(c *Context) *[]string { return &c.HostTags })),
+	str("sekisho.person.id", context(func(c *Context) *string { return &c.PersonID })),
+	str("sekisho.person.department", context(func(c *Context) *string { return &c.PersonDept })),
+	list("sekisho.person.lists", context(func(c *Context) *[]string { return &c.PersonLists })),
+	str("sekisho.person.last_day", context(func(c *Context) *string { return &c.PersonLastDay })),
+	str("sekisho.time.work", context(func(c *Context) *string { return &c.WorkTime })),
+	str("sekisho.device.ledger", context(func(c *Context) *string { return &c.DeviceLedger })),
+	str("sekisho.remote_session.id", context(func(c *Context) *string { return &c.RemoteSessionID })),
+}
+
+// byName maps a field's name to its place in the sorted table.
+var byName = func() map[string]FieldID {
+	sort.Slice(table, func(i, j int) bool { return table[i].Name < table[j].Name })
+	m := make(map[string]FieldID, len(table))
+	for i, f := range table {
+		if _, twice := m[f.Name]; twice {
+			panic("event: field " + f.Name + " is in the table twice")
+		}
+		m[f.Name] = FieldID(i)
+	}
+	return m
+}()
+
+// Fields is the whole table, sorted by name; a FieldID is an index into it. The
+// caller must not write to it.
+func Fields() []Field { return table }
+
+// FieldByName finds a field of the table.
+func FieldByName(name string) (FieldID, bool) {
+	id, ok := byName[name]
+	return id, ok
+}
+
+// Name is the field's ECS name.
+func (id FieldID) Name() string { return table[id].Name }
+
+// Type is the type of the field's values.
+func (id FieldID) Type() Type { return table[id].Type }
+
+// Lookup is the value of a field; ok is false where the field is absent. It
+// does not allocate.
+func (e *Event) Lookup(id FieldID) (v Value, ok bool) {
+	f := &table[id]
+	if v = f.get(e); v.typ != None {
+		return v, true
+	}
+	for _, x := range e.empty {
+		if x == id {
+			return Value{typ: f.Type}, true
+		}
+	}
+	return Value{}, false
+}
+
+// Get is Lookup by name; it finds the fields of Extra too.
+func (e *Event) Get(name string) (Value, bool) {
+	if id, ok := byName[name]; ok {
+		return e.Lookup(id)
+	}
+	v, ok := e.Extra[name]
+	return v, ok
+}
+
+// Has reports whether the field is present.
+func (e *Event) Has(id FieldID) bool {
+	_, ok := e.Lookup(id)
+	return ok
+}
+
+// Set sets a field by name. Values are converted where nothing is lost (a
+// number to text, text that is a number to a number, one text to a list);
+// otherwise the error says what was wanted. Names that are not in the table go
+// to Extra.
+func (e *Event) Set(name string, v Value) error {
+	id, ok := byName[name]
+	if !ok {
+		if e.Extra == nil {
+			e.Extra = make(map[string]Value)
+		}
+		e.Extra[name] = v
+		return nil
+	}
+	f := &table[id]
+	w, ok := convert(v, f.Type)
+	if !ok {
+		return fmt.Errorf("%s: want %v, got %v", name, f.Type, v.typ)
+	}
+	f.set(e, w)
+	if (w.typ == String && w.s == "") || (w.typ == List && len(w.list) == 0) {
+		e.empty = append(e.empty, id)
+	}
+	return nil
+}
+
+// convert makes v a value of type t, if that loses nothing.
+func convert(v Value, t Type) (Value, bool) {
+	if v.typ == t {
+		return v, true
+	}
+	switch t {
+	case String:
+		if v.typ == Int || v.typ == Float || v.typ == Bool {
+			return Text(v.String()), true
+		}
+		if v.typ == List && len(v.list) == 1 {
+			return Text(v.list[0]), true
+		}
+	case List:
+		switch v.typ {
+		case String, Int, Float, Bool:
+			return Texts(v.String()), true
+		}
+	case Int:
+		switch v.typ {
+		case Float:
+			if f, _ := v.Float(); f == float64(int64(f)) {
+				return Number(int64(f)), true
+			}
+		case String:
+			if n, err := strconv.ParseInt(v.s, 10, 64); err == nil {
+				return Number(n), true
+			}
+		}
+	case Bool:
+		switch strings.ToLower(v.s) {
+		case "true":
+			return Truth(true), true
+		case "false":
+			return Truth(false), true
+		}
+	case Time:
+		if v.typ == String {
+			if ts, err := parseTime(v.s); err == nil {
+				return Moment(ts), true
+			}
+		}
+	}
+	return Value{}, false
+}
+
+// parseTime reads RFC 3339; years outside those that nanoseconds in 64 bits can
+// tell (1678 to 2262) are refused.
+func parseTime(s string) (time.Time, error) {
+	ts, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if y := ts.UTC().Year(); y < 1678 || y > 2261 || ts.IsZero() {
+		return time.Time{}, fmt.Errorf("year %d out of range", y)
+	}
+	return ts.UTC(), nil
+}
+
+// Each calls f for every field that is present, by name in ascending byte
+// order, those of Extra among them.
+func (e *Event) Each(f func(name string, v Value)) {
+	var extra []string
+	if len(e.Extra) > 0 {
+		extra = make([]string, 0, len(e.Extra))
+		for name := range e.Extra {
+			extra = append(extra, name)
+		}
+		sort.Strings(extra)
+	}
+	for id := range table {
+		name := table[id].Name
+		for len(extra) > 0 && extra[0] < name {
+			f(extra[0], e.Extra[extra[0]])
+			extra = extra[1:]
+		}
+		if v, ok := e.Lookup(FieldID(id)); ok {
+			f(name, v)
+		}
+	}
+	for _, name := range extra {
+		f(name, e.Extra[name])
+	}
+}
