@@ -1,0 +1,91 @@
+package volume
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// Table is what is mounted now. It is safe for concurrent use; reading takes no
+// lock. Only the Watcher it belongs to writes to it.
+type Table struct {
+	now atomic.Pointer[mounts]
+
+	mu       sync.Mutex // guards all below
+	watchers []chan struct{}
+}
+
+// mounts is one state of the table; it is never written to once it is in use.
+type mounts struct {
+	all []Volume       // in the order of Mount, then of MountID
+	at  map[string]int // key of a place (see key) to the index in all of what one sees there
+	key func(path string) string
+	sep byte // between the elements of a key
+}
+
+func newTable() *Table {
+	t := &Table{}
+	t.now.Store(&mounts{key: func(p string) string { return p }, sep: filepath.Separator})
+	return t
+}
+
+// All returns every mount, virtual ones included, in the order of the mount
+// points. The caller must not write to the result, which is shared.
+func (t *Table) All() []Volume { return t.now.Load().all }
+
+// Lookup returns the volume that an absolute path lies on: of the mounts that
+// one sees, that with the longest mount point. The path is taken as it is: no
+// link is followed and nothing is asked of the file system. On Windows it may
+// start with a drive letter in any case, a share, `\\?\` or an NT device name.
+func (t *Table) Lookup(path string) (Volume, bool) {
+	m := t.now.Load()
+	key := m.key(path)
+	for {
+		if i, ok := m.at[key]; ok {
+			return m.all[i], true
+		}
+		i := strings.LastIndexByte(key, m.sep)
+		switch {
+		case i < 0, key == "/":
+			return Volume{}, false
+		case i == 0 && m.sep == '/':
+			key = "/"
+		default:
+			key = key[:i]
+		}
+	}
+}
+
+// Watch returns a channel that gets a value after the table has changed. Changes
+// that come while a value waits are told by that one value, so a reader looks at
+// All each time and compares with what it knew. Call it once and keep the
+// channel; it is never closed. Unwatch gives it back.
+func (t *Table) Watch() <-chan struct{} {
+	c := make(chan struct{}, 1)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.watchers = append(t.watchers, c)
+	return c
+}
+
+// Unwatch ends what Watch began.
+func (t *Table) Unwatch(c <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.watchers = slices.DeleteFunc(t.watchers, func(w chan struct{}) bool { return w == c })
+}
+
+// set replaces the state and tells the watchers.
+func (t *Table) set(m *mounts) {
+	t.now.Store(m)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range t.watchers {
+		select {
+		case c <- struct{}{}:
+		default: // a value waits already
+		}
+	}
+}

@@ -1,0 +1,200 @@
+// Package volume tells when a file system that files can leave by comes and
+// goes (sticks, external disks, cards, discs, network shares, cloud mounts), and
+// keeps a live table of everything mounted, so that the file sensor knows on
+// what a path lies.
+//
+// Events: volume-mounted and volume-unmounted. Told are removable, optical,
+// network and cloud-sync volumes, those already there when Run starts too (with
+// the message [PresentAtStart]). Local and virtual ones are in the [Table] but
+// not told.
+//
+// Linux: /proc/self/mountinfo, re-read when poll(2) says that it changed. No
+// privilege needed. What lies behind a mount comes from sysfs: partitions,
+// device-mapper (LUKS, LVM), md and loop devices are followed down to the disk,
+// and a disk is external when a USB device, an SD card slot or a device that the
+// kernel calls removable is among its ancestors; the `removable` attribute of
+// the disk itself is not asked, real external disks say 0. Limits: only the
+// agent's own mount namespace is seen (a mount made inside a container or by
+// `unshare -m` is not); a mount that comes and goes between two reads is not
+// told; a device replaced between two reads by another one under the same mount
+// id, device number and mount point looks like no change. Phones that speak MTP
+// mount nothing in the kernel; jmtpfs and the like do, and are told.
+//
+// Windows: drive letters are listed each second (GetLogicalDrives,
+// GetDriveType), identity by IOCTL_STORAGE_QUERY_PROPERTY, which needs no
+// privilege. Limits: volumes mounted into a folder without a drive letter and
+// drives that another user mapped are not seen; a drive that comes and goes
+// within a second is not told. An interface for CM_Register_Notification is
+// missing on purpose: the scan it would trigger is the one that the timer does.
+//
+// Elsewhere: Run returns an error that wraps errors.ErrUnsupported.
+package volume
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"sekisho/internal/endpoint"
+	"sekisho/internal/event"
+)
+
+// PresentAtStart is the message of events about what was there before the agent.
+const PresentAtStart = "present at start"
+
+// Volume is one mount: a file system at a place. The same file system mounted
+// twice is two volumes with one Dev. Volumes are values: a copy stays as it was
+// when the mount goes.
+type Volume struct {
+	// The facts that are told. MountName (POSIX) or DOSName (Windows), Kind and
+	// FileSystemType are always set.
+	event.Volume
+
+	MountID  int    // the kernel's id of the mount, reused once the mount is gone; 0 on Windows
+	ParentID int    // the mount it is mounted on; 0 on Windows
+	Dev      Dev    // st_dev of its files, but for file systems with sub-volumes (btrfs)
+	Mount    string // the directory its files are below: "/media/taro/USB", `E:\`, `\\server\share\`
+	Root     string // the directory of the file system that is mounted, "/" unless a bind mount or sub-volume
+
+	// Hidden says that another mount lies over it: Lookup does not return it, but
+	// processes that were in it before still write to it.
+	Hidden bool
+}
+
+// Dev is a device number.
+type Dev struct {
+	Major, Minor uint32
+}
+
+// Told reports whether comings and goings of the volume are events: files can
+// leave, or come in, by it.
+func (v *Volume) Told() bool {
+	switch v.Kind {
+	case event.VolumeRemovable, event.VolumeNetwork, event.VolumeOptical, event.VolumeCloudSync:
+		return true
+	}
+	return false
+}
+
+// facts returns a copy of the facts for an event.
+func (v *Volume) facts() *event.Volume {
+	f := v.Volume
+	return &f
+}
+
+// Options say where a Watcher looks. The zero value is the running system.
+type Options struct {
+	ProcRoot string // "/proc" if empty; Linux
+	SysRoot  string // "/sys" if empty; Linux
+	DevRoot  string // "/dev" if empty; Linux
+
+	// RemovablePaths are mount points, or folders of mount points, that count as
+	// removable whatever they are (loop images, tmpfs). A path names itself and
+	// everything below it: "/mnt/usb" is also "/mnt/usb/2", not "/mnt/usb2".
+	RemovablePaths []string
+
+	// StatTimeout bounds asking a file system for its size; a dead server never
+	// answers. 0: one second.
+	StatTimeout time.Duration
+
+	// Poll is the time between two looks where there is no notification, and
+	// the longest time between two looks where there is one. 0: one second,
+	// and one minute.
+	Poll time.Duration
+}
+
+func (o *Options) fill() {
+	set := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	set(&o.ProcRoot, "/proc")
+	set(&o.SysRoot, "/sys")
+	set(&o.DevRoot, "/dev")
+	if o.StatTimeout == 0 {
+		o.StatTimeout = time.Second
+	}
+}
+
+// Watcher is the volume sensor. It is made by New; Run does the work.
+type Watcher struct {
+	opt   Options
+	table *Table
+
+	mu     sync.Mutex // guards all below
+	status endpoint.Sensor
+}
+
+// New returns a sensor that is not running.
+func New(opt Options) *Watcher {
+	opt.fill()
+	return &Watcher{
+		opt:    opt,
+		table:  newTable(),
+		status: endpoint.Sensor{Name: "volume", State: endpoint.SensorDown, Reason: "not running", Since: time.Now().UTC()},
+	}
+}
+
+// Name is "volume".
+func (w *Watcher) Name() string { return "volume" }
+
+// Table is the live table of mounts. It is empty until Run has looked for the
+// first time, and keeps its last state when Run ends.
+func (w *Watcher) Table() *Table { return w.table }
+
+// Open returns the volumes that are told of and are mounted now, in the order of
+// their mount points. It is what is told again when a remote-control session
+// starts; see Told.
+func (w *Watcher) Open() []Volume {
+	var open []Volume
+	for _, v := range w.table.All() {
+		if v.Told() {
+			open = append(open, v)
+		}
+	}
+	return open
+}
+
+// Status says how the sensor is. It is safe for concurrent use.
+func (w *Watcher) Status() endpoint.Sensor {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.status
+}
+
+// setState notes a state. It returns the action of the event to tell about the
+// change (sensor-degraded, sensor-recovered), or "" if there is nothing to tell.
+func (w *Watcher) setState(state endpoint.SensorState, mechanism, reason string) event.Action {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	was := w.status.State
+	if was == state && w.status.Reason == reason && w.status.Mechanism == mechanism {
+		return ""
+	}
+	if was != state {
+		w.status.Since = time.Now().UTC()
+	}
+	w.status.State, w.status.Mechanism, w.status.Reason = state, mechanism, reason
+	switch {
+	case state == endpoint.SensorDegraded && was != endpoint.SensorDegraded:
+		return event.SensorDegraded
+	case state == endpoint.SensorOK && was == endpoint.SensorDegraded:
+		return event.SensorRecovered
+	}
+	return ""
+}
+
+// send gives an event to the pipeline. It blocks while that is full, and reports
+// false when ctx ended first.
+func (w *Watcher) send(ctx context.Context, out chan<- *event.Event, e *event.Event) bool {
+	select {
+	case out <- e:
+		w.mu.Lock()
+		w.status.Events++
+		w.mu.Unlock()
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
