@@ -1,9 +1,12 @@
 # Every target is one line; what takes more is a script in tools/ or test/. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test build vet lint fuzz setup clean
+.PHONY: help run build test vet lint fuzz test-vm test-wine test-browser setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: ## a console and an agent on this machine, to look at; Ctrl-C stops both
+	@tools/run
 
 build: ## both programs for Linux and Windows into bin/
 	@tools/setup build && tools/build
@@ -14,8 +17,20 @@ test: ## everything that can be tested without special hardware
 vet: ## go vet for both systems
 	@tools/setup build && tools/vet
 
+lint: ## staticcheck for both systems
+	@tools/setup lint && tools/lint
+
 fuzz: ## every fuzz target for FUZZTIME (20s) each
 	@tools/setup build && tools/fuzz
+
+test-vm: ## the agent on a real kernel with emulated USB devices
+	@tools/setup build vm && tools/build static && SEKISHO_VM=1 tools/go test -count=1 ./test/vm
+
+test-wine: ## the Windows programs and every Go test under Wine
+	@tools/setup build wine && tools/build windows && test/wine/test
+
+test-browser: ## the console in Chromium; SCREENSHOTS=DIR keeps pictures
+	@tools/setup build browser && test/browser/run
 
 setup: ## installs what building and testing need
 	@tools/setup build test

@@ -1,0 +1,316 @@
+// Package vm_test runs the agent in a guest with a real kernel and an emulated USB bus; test/vm/README.md describes it.
+package vm_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// told is an event or alert as the agent wrote it, its fields by dotted ECS name.
+type told map[string]any
+
+func (e told) str(field string) string {
+	s, _ := e[field].(string)
+	return s
+}
+
+func (e told) num(field string) float64 {
+	n, _ := e[field].(float64)
+	return n
+}
+
+// has reports whether the list in field contains want.
+func (e told) has(field, want string) bool {
+	list, _ := e[field].([]any)
+	return slices.Contains(list, any(want))
+}
+
+func (e told) time(t *testing.T, field string) time.Time {
+	t.Helper()
+	at, err := time.Parse(time.RFC3339Nano, e.str(field))
+	if err != nil {
+		t.Fatalf("%s of %s: %v", field, e, err)
+	}
+	return at
+}
+
+func (e told) String() string {
+	b, err := json.Marshal(map[string]any(e))
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+// flatten adds the fields of a nested object to out, by dotted name.
+func flatten(out told, prefix string, v map[string]any) {
+	for k, x := range v {
+		if m, ok := x.(map[string]any); ok {
+			flatten(out, prefix+k+".", m)
+			continue
+		}
+		out[prefix+k] = x
+	}
+}
+
+// run boots the guest with a scenario of the folder and returns the folder with what it brought back.
+func run(t *testing.T, args ...string) string {
+	t.Helper()
+	if os.Getenv("SEKISHO_VM") == "" {
+		t.Skip("boots a guest for minutes; make test-vm runs it")
+	}
+	dir := t.TempDir()
+	for i, a := range args {
+		args[i] = strings.ReplaceAll(a, "OUT", dir)
+	}
+	cmd := exec.Command("./run", args...)
+	out, err := cmd.CombinedOutput()
+	t.Logf("scenario:\n%s", out)
+	if err != nil {
+		t.Errorf("scenario: %v", err)
+	}
+	return dir
+}
+
+// readTold returns the events and the alerts of a file of `run --tee`, in the order they were told.
+func readTold(t *testing.T, path string) (events, alerts []told) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for s := bufio.NewReader(f); ; {
+		line, err := s.ReadBytes('\n')
+		if len(line) == 0 && err != nil {
+			return events, alerts
+		}
+		var v map[string]any
+		if err := json.Unmarshal(line, &v); err != nil {
+			t.Fatalf("%s: %v in %q", path, err, line)
+		}
+		e := told{}
+		flatten(e, "", v)
+		if e.str("event.kind") == "alert" {
+			alerts = append(alerts, e)
+		} else {
+			events = append(events, e)
+		}
+	}
+}
+
+// A mark is one moment of the scenario on both of the guest's clocks.
+type mark struct {
+	wall time.Time
+	boot float64 // seconds since boot, as in the kernel's messages
+}
+
+func readMarks(t *testing.T, path string) map[string]mark {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	marks := map[string]mark{}
+	for line := range strings.Lines(string(b)) {
+		var name, wall string
+		var m mark
+		if _, err := fmt.Sscan(line, &name, &wall, &m.boot); err != nil {
+			t.Fatalf("%s: %v in %q", path, err, line)
+		}
+		if m.wall, err = time.Parse(time.RFC3339Nano, wall); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		marks[name] = m
+	}
+	return marks
+}
+
+// kernelTime returns when the kernel announced the first device at or after a moment, in seconds since boot. It does so
+// just before the uevent, so what is measured from here is never too short.
+func kernelTime(t *testing.T, path string, after float64) float64 {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\[ *([0-9.]+)\] usb .*: New USB device found`).FindAllSubmatch(b, -1) {
+		at, err := strconv.ParseFloat(string(m[1]), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at >= after-0.02 { // /proc/uptime counts in hundredths
+			return at
+		}
+	}
+	t.Fatalf("no device found after %.2f s in:\n%s", after, b)
+	return 0
+}
+
+// where returns the events or alerts with all the given fields, which alternate with their values.
+func where(list []told, fieldsAndValues ...string) []told {
+	var out []told
+	for _, e := range list {
+		ok := true
+		for i := 0; i < len(fieldsAndValues); i += 2 {
+			ok = ok && e.str(fieldsAndValues[i]) == fieldsAndValues[i+1]
+		}
+		if ok {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func TestSticksAndAKeyboard(t *testing.T) {
+	agent, err := filepath.Abs("../../bin/static/sekisho-agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := run(t,
+		"--exe", agent+":/usr/bin/sekisho-agent",
+		"--put", "scenarios/usb.agent.yaml:/etc/agent.yaml",
+		"--stick", "name=S1,size=64M,fs=vfat,serial=S1-0001",
+		"--stick", "name=S2,size=64M,fs=vfat,serial=S2-APPROVED",
+		"--usb", "name=K1,type=kbd",
+		"--script", "scenarios/usb.sh",
+		"--get", "/tmp/tee.jsonl:OUT/tee.jsonl",
+		"--get", "/tmp/marks:OUT/marks",
+		"--get", "/tmp/kernel.log:OUT/kernel.log",
+		"--timeout", "400",
+	)
+	events, alerts := readTold(t, filepath.Join(dir, "tee.jsonl"))
+	marks := readMarks(t, filepath.Join(dir, "marks"))
+	for _, a := range alerts {
+		t.Logf("alert %s %s", a.str("sekisho.rule"), a)
+	}
+
+	t.Run("the stick's attach event tells vendor, product and serial", func(t *testing.T) {
+		got := where(events, "event.action", "usb-attached", "device.serial_number", "S1-0001")
+		if len(got) != 1 {
+			t.Fatalf("got %d attach events, want 1", len(got))
+		}
+		for field, want := range map[string]string{
+			"device.vendor.id": "46f4", "device.product.id": "0001", "device.product.name": "QEMU USB HARDDRIVE",
+			"sekisho.device.ledger": "unregistered",
+		} {
+			if got := got[0].str(field); got != want {
+				t.Errorf("%s: got %q, want %q", field, got, want)
+			}
+		}
+		if !got[0].has("sekisho.device.kinds", "storage") {
+			t.Errorf("kinds: got %v, want storage among them", got[0]["sekisho.device.kinds"])
+		}
+	})
+
+	t.Run("the attach event is there within 200 ms of the kernel's uevent", func(t *testing.T) {
+		kernel := kernelTime(t, filepath.Join(dir, "kernel.log"), marks["s1-plug"].boot)
+		attached := where(events, "event.action", "usb-attached", "device.serial_number", "S1-0001")
+		seen := attached[0].time(t, "event.created").Sub(marks["s1-plug"].wall).Seconds() + marks["s1-plug"].boot
+		written := marks["s1-told"].boot
+		t.Logf("after the kernel's message: seen %.0f ms, found in the agent's file by a polling shell %.0f ms",
+			(seen-kernel)*1000, (written-kernel)*1000)
+		if late := seen - kernel; late > 0.2 {
+			t.Errorf("seen %.0f ms after the kernel's message", late*1000)
+		}
+		if late := written - kernel; late > 0.2 {
+			t.Errorf("written %.0f ms after the kernel's message", late*1000)
+		}
+	})
+
+	t.Run("USB-1 is raised for the unregistered stick only", func(t *testing.T) {
+		got := where(alerts, "sekisho.rule", "USB-1")
+		if len(got) != 1 || got[0].str("device.serial_number") != "S1-0001" {
+			t.Errorf("got %v, want one for S1-0001", got)
+		}
+	})
+
+	t.Run("the copy is told with process, user, files and bytes", func(t *testing.T) {
+		files := map[string]float64{}
+		for _, e := range events {
+			action, path := e.str("event.action"), e.str("file.path")
+			if action != "file-copied" && action != "file-written" || !strings.HasPrefix(path, "/mnt/s1/") {
+				continue
+			}
+			files[path] = max(files[path], e.num("file.size"))
+			if e.str("user.name") != "user" || e.str("process.executable") != "/bin/busybox" {
+				t.Errorf("%s: user %q, process %q, want user, /bin/busybox", path, e.str("user.name"), e.str("process.executable"))
+			}
+		}
+		var total float64
+		for _, size := range files {
+			total += size
+		}
+		if len(files) != 80 || total != 80*20000 {
+			t.Errorf("got %d files with %.0f bytes, want 80 with 1600000", len(files), total)
+		}
+	})
+
+	t.Run("USB-3 is raised for that copy only", func(t *testing.T) {
+		got := where(alerts, "sekisho.rule", "USB-3")
+		if len(got) == 0 {
+			t.Fatal("no alert")
+		}
+		for _, a := range got {
+			if a.str("user.name") != "user" || a.str("process.executable") != "/bin/busybox" || a.str("volume.mount_name") != "/mnt/s1" {
+				t.Errorf("user %q, process %q, volume %q, want user, /bin/busybox, /mnt/s1",
+					a.str("user.name"), a.str("process.executable"), a.str("volume.mount_name"))
+			}
+		}
+		files, bytes := got[0].num("sekisho.alert.totals.files"), got[0].num("sekisho.alert.totals.bytes")
+		if files < 50 || files > 80 || bytes != files*20000 {
+			t.Errorf("totals: %.0f files, %.0f bytes, want 50 to 80 of 20000 each", files, bytes)
+		}
+	})
+
+	t.Run("pulling a stick gives one detach event", func(t *testing.T) {
+		for _, serial := range []string{"S1-0001", "S2-APPROVED"} {
+			if got := where(events, "event.action", "usb-detached", "device.serial_number", serial); len(got) != 1 {
+				t.Errorf("%s: got %d detach events, want 1", serial, len(got))
+			}
+		}
+	})
+
+	t.Run("the keyboard gives its attach event and nothing else", func(t *testing.T) {
+		from := marks["k1-plug"].wall
+		n := 0
+		for _, e := range events {
+			if !e.time(t, "@timestamp").After(from) {
+				continue
+			}
+			switch action := e.str("event.action"); {
+			case action == "usb-attached" && e.has("sekisho.device.kinds", "keyboard"):
+				n++
+				if ledger, ok := e["sekisho.device.ledger"]; ok {
+					t.Errorf("the ledger is asked about a keyboard: %v", ledger)
+				}
+			case strings.HasPrefix(action, "usb-"), strings.HasPrefix(action, "volume-"), strings.HasPrefix(action, "file-"):
+				t.Errorf("unexpected %s", e)
+			}
+		}
+		if n != 1 {
+			t.Errorf("got %d attach events of a keyboard, want 1", n)
+		}
+		for _, a := range alerts {
+			if a.time(t, "@timestamp").After(from) {
+				t.Errorf("unexpected alert %s", a)
+			}
+		}
+	})
+
+	t.Run("nothing was lost", func(t *testing.T) {
+		if lost := where(events, "event.action", "events-lost"); len(lost) > 0 {
+			t.Errorf("got %v", lost)
+		}
+	})
+}
