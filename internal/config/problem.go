@@ -1,0 +1,205 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Problem is one thing that is wrong with a settings file.
+type Problem struct {
+	File string // as given to the loader
+	Line int    // from 1; 0: of the file as a whole
+	Col  int    // from 1, in characters
+	Path string // where in the settings, "people[2].last_day"; "" for the file as a whole
+	Code string // "CFG-12", see docs/configure.md
+	JA   string // why, in Japanese
+	EN   string // why, in English
+	Hint string // what was probably meant; "" if nothing is near
+
+	text string // the source line, without line end
+}
+
+// Problems is every problem of a file, in the order of their places. It is the
+// error of the loaders.
+type Problems []Problem
+
+// Error is one line per problem: file:line:col: where: why (did you mean "x"?) [code].
+func (ps Problems) Error() string {
+	lines := make([]string, len(ps))
+	for i := range ps {
+		lines[i] = ps[i].Message("en")
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Message is the problem on one line in a language, "ja" or else English. Text
+// from the file stands in it quoted and cut.
+func (p *Problem) Message(lang string) string {
+	var b strings.Builder
+	b.WriteString(p.File)
+	if p.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Col)
+	}
+	b.WriteString(": ")
+	if p.Path != "" {
+		b.WriteString(p.Path + ": ")
+	}
+	if lang == "ja" {
+		b.WriteString(p.JA)
+		if p.Hint != "" {
+			b.WriteString("（「" + p.Hint + "」ではありませんか）")
+		}
+	} else {
+		b.WriteString(p.EN)
+		if p.Hint != "" {
+			b.WriteString(" (did you mean " + strconv.Quote(p.Hint) + "?)")
+		}
+	}
+	b.WriteString(" [" + p.Code + "]")
+	return b.String()
+}
+
+// Print writes the problems for a person: each message, the line of the file
+// and a caret below the place.
+func (ps Problems) Print(w io.Writer, lang string) error {
+	for i := range ps {
+		p := &ps[i]
+		if _, err := fmt.Fprintln(w, p.Message(lang)); err != nil {
+			return err
+		}
+		if p.Line == 0 || p.text == "" {
+			continue
+		}
+		line, caret := excerpt(p.text, p.Col)
+		if _, err := fmt.Fprintf(w, "%6d | %s\n       | %s^\n", p.Line, line, caret); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxExcerpt is how much of a source line is shown, in characters.
+const maxExcerpt = 100
+
+// excerpt is a source line made harmless for a terminal and cut around the
+// column, and the blanks that bring a caret below it.
+func excerpt(text string, col int) (line, blanks string) {
+	runes := []rune(mask(text))
+	col = min(max(col, 1), len(runes)+1)
+	from := 0
+	if col > maxExcerpt-20 {
+		from = col - maxExcerpt/2
+	}
+	to := min(len(runes), from+maxExcerpt)
+	var b, pad strings.Builder
+	if from > 0 {
+		b.WriteString("...")
+		pad.WriteString("   ")
+	}
+	for i := from; i < to; i++ {
+		r, width := runes[i], 1
+		switch {
+		case r == '\t':
+			r = ' '
+		case !strconv.IsPrint(r):
+			r = '?'
+		case wide(r):
+			width = 2
+		}
+		b.WriteRune(r)
+		if i < col-1 {
+			pad.WriteString("  "[:width])
+		}
+	}
+	if to < len(runes) {
+		b.WriteString("...")
+	}
+	return b.String(), pad.String()
+}
+
+// wide reports whether a terminal shows r two cells wide: the blocks of East
+// Asian text that occur in settings (Unicode UAX 11, W and F).
+func wide(r rune) bool {
+	return r >= 0x1100 && (r <= 0x115f || r >= 0x2e80 && r <= 0xa4cf || r >= 0xac00 && r <= 0xd7a3 ||
+		r >= 0xf900 && r <= 0xfaff || r >= 0xfe30 && r <= 0xfe6f || r >= 0xff00 && r <= 0xff60 ||
+		r >= 0xffe0 && r <= 0xffe6 || r >= 0x1f300 && r <= 0x1faff || r >= 0x20000 && r <= 0x3fffd)
+}
+
+// secretWords are parts of a key whose value is not shown, should somebody try
+// to put a secret into the settings.
+var secretWords = []string{"password", "passwd", "secret", "token", "private_key", "api_key", "apikey"}
+
+// mask hides the value of a line whose key sounds secret. Keys that name a file
+// are left.
+func mask(text string) string {
+	key, value, ok := strings.Cut(text, ":")
+	if !ok || strings.TrimSpace(value) == "" {
+		return text
+	}
+	k := strings.ToLower(strings.Trim(key, " -\t\"'"))
+	if strings.HasSuffix(k, "_file") {
+		return text
+	}
+	for _, w := range secretWords {
+		if strings.Contains(k, w) {
+			return key + ": <secret>"
+		}
+	}
+	return text
+}
+
+// quote is text from the file as it may stand in a message: quoted, escaped, cut.
+func quote(s string) string {
+	const limit = 60
+	if utf8.RuneCountInString(s) > limit {
+		s = string([]rune(s)[:limit]) + "..."
+	}
+	return strconv.Quote(s)
+}
+
+// Suggest is the known word nearest to got, or "" if none is near: up to two
+// letters off for words of five and more, one below that.
+func Suggest(got string, known []string) string {
+	limit := 2
+	if utf8.RuneCountInString(got) < 5 {
+		limit = 1
+	}
+	if len(got) > 64 {
+		return ""
+	}
+	best, near := "", limit+1
+	for _, k := range known {
+		if d := distance(strings.ToLower(got), strings.ToLower(k)); d < near {
+			best, near = k, d
+		}
+	}
+	return best
+}
+
+// distance is the number of letters to insert, drop, change or swap with a
+// neighbour to make b of a (optimal string alignment).
+func distance(a, b string) int {
+	x, y := []rune(a), []rune(b)
+	before, prev, row := make([]int, len(y)+1), make([]int, len(y)+1), make([]int, len(y)+1)
+	for j := range prev {
+		prev[j] = j
+	}
+	for i := 1; i <= len(x); i++ {
+		row[0] = i
+		for j := 1; j <= len(y); j++ {
+			cost := 1
+			if x[i-1] == y[j-1] {
+				cost = 0
+			}
+			row[j] = min(prev[j]+1, row[j-1]+1, prev[j-1]+cost)
+			if i > 1 && j > 1 && x[i-1] == y[j-2] && x[i-2] == y[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, prev, row = prev, row, before
+	}
+	return prev[len(y)]
+}
