@@ -31,6 +31,7 @@ var layers = map[string]row{
 	"config":    {"", "settings are read before anything else exists; a package takes the values it needs, not the loader"},
 	"spool":     {"", "the spool keeps bytes; if it knew alerts, changing an alert would change the format on disk"},
 	"version":   {"", "a leaf that every program and protocol may name"},
+	"logfile":   {"", "a log is opened before anything else and by both programs; it must not need them"},
 	"archtest":  {"", "a test about packages belongs to none of them"},
 	"usb":       {"event endpoint", "a source tells what happened and never sees a rule, so that replay can stand in for it"},
 	"volume":    {"event endpoint", "a source tells what happened and never sees a rule, so that replay can stand in for it"},
