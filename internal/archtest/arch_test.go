@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -31,6 +33,7 @@ var layers = map[string]row{
 	"config":    {"", "settings are read before anything else exists; a package takes the values it needs, not the loader"},
 	"spool":     {"", "the spool keeps bytes; if it knew alerts, changing an alert would change the format on disk"},
 	"version":   {"", "a leaf that every program and protocol may name"},
+	"lang":      {"", "asked by the command lines before settings are read; pages choose their language by the reader, not the machine"},
 	"logfile":   {"", "a log is opened before anything else and by both programs; it must not need them"},
 	"archtest":  {"", "a test about packages belongs to none of them"},
 	"usb":       {"event endpoint", "a source tells what happened and never sees a rule, so that replay can stand in for it"},
@@ -130,6 +133,23 @@ func list(t *testing.T, env []string) []listed {
 	}
 }
 
+// noticeChanges makes go test run this test again when a Go file of ours has changed: it remembers what a test itself
+// looks at, but not what the go command that it starts reads.
+func noticeChanges(t *testing.T) {
+	t.Helper()
+	for _, root := range []string{"../../cmd", "../../internal"} {
+		err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(path, ".go") {
+				_, err = os.Stat(path)
+			}
+			return err
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+}
+
 // owner returns the package below internal/ that an import path belongs to ("sekisho/internal/rules/pack" -> "rules").
 func owner(path string) (string, bool) {
 	rest, ok := strings.CutPrefix(path, module+"/internal/")
@@ -181,6 +201,7 @@ func TestImportsFollowTheDirectionOfTheData(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skip("no go on PATH to list packages with")
 	}
+	noticeChanges(t)
 	for _, env := range builds {
 		t.Run(strings.Join(env, " "), func(t *testing.T) {
 			t.Parallel()
