@@ -1,0 +1,378 @@
+// Package procwatch tells of processes that start and end: which program, with
+// which arguments, for whom, and by whom it was started.
+//
+// Linux, best first; [Watcher.Status] says which one runs and why not a better one:
+//
+//   - proc-connector+open-exec. The kernel's process connector (netlink) tells
+//     every fork, exec and exit; fanotify's FAN_OPEN_EXEC tells the path of what
+//     is executed, which /proc no longer knows when a program lives for less
+//     than a millisecond. Needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the initial
+//     user and pid namespaces. Arguments come from /proc and are missing for
+//     some of the shortest programs; such an event says so in its errors.
+//   - proc-connector. As above without the path of the shortest programs.
+//   - polling (gopsutil). No rights needed. Lists the processes every second:
+//     what lives shorter can be missed, and so is a second program in the same
+//     process (exec without fork). Other users' programs may be unreadable.
+//
+// Windows: polling.
+//
+// What can be missed: programs started while the kernel's or our own queue was
+// full (counted, told as events-lost; a rescan of /proc finds those that still
+// run); a library call that loads foreign code into a running process; programs
+// executed from memory (memfd) have no path but "/memfd:NAME". A process whose
+// main thread has ended while others go on is told as ended.
+// A thread of ours reads /proc; a process that holds its own memory lock for
+// long (a page fault on a hung FUSE mount) delays it.
+package procwatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sekisho/internal/endpoint"
+	"sekisho/internal/event"
+)
+
+// Options are the settings of a [Watcher]. The zero value watches this machine
+// and tells starts only.
+type Options struct {
+	ProcRoot string // "" is "/proc"; Linux
+
+	// TellEnds asks for process-ended, for those processes whose start was told.
+	TellEnds bool
+	// TellRunning asks for one process-started for each process that runs
+	// already when watching begins (kernel threads excepted), with the message
+	// "running at start": a remote-access tool that came up before the agent is
+	// to be judged as well.
+	TellRunning bool
+
+	PollOnly  bool          // do not try better mechanisms than polling
+	PollEvery time.Duration // 0 is 1 s
+	// RetryAfter is how long a lesser mechanism runs before the better ones are
+	// tried again. 0 is 5 min.
+	RetryAfter time.Duration
+	// MaxQueued bounds the starts and ends waiting to be told. 0 is 65,536: a
+	// flood of 20,000 programs that start and end, and room for the rest.
+	MaxQueued int
+}
+
+// Messages of events that are not what they seem at first.
+const (
+	MessageRunning = "running at start"             // Options.TellRunning
+	MessageRescan  = "found by rescan after a loss" // started while the kernel's queue was full
+)
+
+// Watcher is the process sensor. Make it with [New].
+type Watcher struct {
+	opts  Options
+	procs *tracker
+	users *users
+
+	told atomic.Uint64 // events given to the pipeline
+	lost atomic.Uint64 // starts and ends known to have been missed
+
+	mu     sync.Mutex // guards all below
+	status endpoint.Sensor
+	scan   bool // processes running at start were told
+}
+
+// New returns a watcher that has not started yet.
+func New(o Options) *Watcher {
+	if o.ProcRoot == "" {
+		o.ProcRoot = "/proc"
+	}
+	if o.PollEvery <= 0 {
+		o.PollEvery = time.Second
+	}
+	if o.RetryAfter <= 0 {
+		o.RetryAfter = 5 * time.Minute
+	}
+	if o.MaxQueued <= 0 {
+		o.MaxQueued = 1 << 16
+	}
+	return &Watcher{
+		opts:  o,
+		procs: newTracker(),
+		users: newUsers(),
+		status: endpoint.Sensor{
+			Name: sensorName, State: endpoint.SensorDown, Reason: "not started", Since: time.Now().UTC(),
+		},
+	}
+}
+
+const sensorName = "process"
+
+// The mechanisms, as they stand in sekisho.sensor and in the status.
+const (
+	mechConnector = "proc-connector"
+	mechOpenExec  = "proc-connector+open-exec"
+	mechPolling   = "polling"
+)
+
+// Name is "process".
+func (w *Watcher) Name() string { return sensorName }
+
+// Status is what the watcher says of itself. Safe for concurrent use.
+func (w *Watcher) Status() endpoint.Sensor {
+	w.mu.Lock()
+	s := w.status
+	w.mu.Unlock()
+	s.Events, s.Lost = w.told.Load(), w.lost.Load()
+	return s
+}
+
+// errUnavailable is wrapped by a mechanism that cannot be had here, so that the
+// next one is used; any other error of a mechanism is a breakdown.
+var errUnavailable = errors.New("not available")
+
+// Run watches until ctx is done (nil) or the mechanism breaks. It falls back to
+// polling by itself where better mechanisms are refused, and tries them again
+// from time to time. It blocks while out is full; what the internal queue
+// cannot hold meanwhile is counted as lost.
+func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	q := newQueue(w.opts.MaxQueued)
+	var wg sync.WaitGroup
+	wg.Go(func() { w.tell(ctx, q, out) })
+	defer func() {
+		cancel()
+		wg.Wait()
+		if err != nil {
+			w.setState(nil, endpoint.SensorDown, "", err.Error())
+		}
+	}()
+	for ctx.Err() == nil {
+		why := errors.New("switched off in the settings")
+		if !w.opts.PollOnly {
+			why = w.watchNative(ctx, q)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if !errors.Is(why, errUnavailable) {
+				return fmt.Errorf("watch processes: %w", why)
+			}
+		}
+		pctx, stop := context.WithTimeout(ctx, w.opts.RetryAfter)
+		err := w.poll(pctx, q, fmt.Sprintf("processes that live shorter than %v can be missed: %v", w.opts.PollEvery, why))
+		stop()
+		if err != nil {
+			return fmt.Errorf("poll processes: %w", err)
+		}
+	}
+	return nil
+}
+
+// setState changes the status and, through q if it is not nil, tells when the
+// sensor became degraded or recovered.
+func (w *Watcher) setState(q *queue, s endpoint.SensorState, mechanism, reason string) {
+	w.mu.Lock()
+	old := w.status
+	if old.State != s || old.Mechanism != mechanism || old.Reason != reason {
+		w.status.State, w.status.Mechanism, w.status.Reason, w.status.Since = s, mechanism, reason, time.Now().UTC()
+	}
+	changed := w.status.Since != old.Since
+	w.mu.Unlock()
+	if q == nil || !changed {
+		return
+	}
+	var e *event.Event
+	switch {
+	case s == endpoint.SensorDegraded:
+		e = event.New(event.SensorDegraded, time.Now())
+		e.Message = fmt.Sprintf("process sensor works by %s: %s", mechanism, reason)
+	case s == endpoint.SensorOK && (old.State == endpoint.SensorDegraded || old.State == endpoint.SensorDown && old.Mechanism != "" || old.Reason != "not started"):
+		e = event.New(event.SensorRecovered, time.Now())
+		e.Message = "process sensor works by " + mechanism
+	default:
+		return
+	}
+	e.Sensor = mechanism
+	q.push(item{health: e})
+}
+
+// firstScan reports, once in the watcher's life, that the processes running now
+// are to be told.
+func (w *Watcher) firstScan() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	first := !w.scan
+	w.scan = true
+	return first && w.opts.TellRunning
+}
+
+// tell turns queued items into events and hands them on, until ctx is done.
+func (w *Watcher) tell(ctx context.Context, q *queue, out chan<- *event.Event) {
+	send := func(e *event.Event) bool {
+		select {
+		case out <- e:
+			w.told.Add(1)
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	for {
+		items := q.take()
+		for i := range items {
+			it := &items[i]
+			e := it.health
+			if e == nil {
+				e = w.event(it)
+			}
+			if !send(e) {
+				return
+			}
+			*it = item{}
+			q.done()
+		}
+		if n := q.tookLost(); n > 0 {
+			w.lost.Add(n)
+			e := event.New(event.EventsLost, time.Now())
+			e.Sensor = w.Status().Mechanism
+			e.Lost = &event.Lost{Count: event.Some(int64(n))}
+			e.Message = fmt.Sprintf("at least %d process starts or ends were lost: a queue was full", n)
+			if !send(e) {
+				return
+			}
+		}
+		if len(items) > 0 {
+			continue
+		}
+		select {
+		case <-q.wake:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// event makes the event of an item.
+func (w *Watcher) event(it *item) *event.Event {
+	p := it.proc
+	action := event.ProcessStarted
+	if it.ended {
+		action = event.ProcessEnded
+	}
+	e := event.New(action, it.at)
+	e.Sensor = it.sensor
+	e.Message = it.message
+	e.SessionID = p.session
+	e.User = w.user(p.image)
+	raw := it.raw
+	if raw == "" {
+		raw = p.image.raw
+	}
+	e.Process = w.process(p, raw)
+	e.Errors = it.errs
+	if it.ended && it.exitOK {
+		e.Process.ExitCode = event.Some(int64(it.exit))
+	}
+	return e
+}
+
+// process is a process as an event tells it; the caller owns it.
+func (w *Watcher) process(p *proc, raw string) *event.Process {
+	im := p.image
+	x := &event.Process{
+		PID:              event.Some(int64(im.pid)),
+		EntityID:         im.entity,
+		Executable:       im.exe,
+		Name:             im.name,
+		WorkingDirectory: im.cwd,
+		Start:            im.started,
+		StartedBy:        p.startedBy,
+	}
+	x.Args, x.CommandLine = splitArgs(raw)
+	if p.ppid > 0 {
+		x.Parent = &event.Parent{PID: event.Some(int64(p.ppid))}
+		if pa := p.parent; pa != nil {
+			x.Parent.EntityID, x.Parent.Executable, x.Parent.Name = pa.entity, pa.exe, pa.name
+			_, x.Parent.CommandLine = splitArgs(pa.raw)
+			if u := w.user(pa); u != nil {
+				x.Parent.UserName, x.Parent.UserDomain = u.Name, u.Domain
+			}
+		}
+	}
+	return x
+}
+
+// user is the account of an image, nil if it is unknown.
+func (w *Watcher) user(im *image) *event.User {
+	switch {
+	case im.account != "":
+		return splitAccount(im.account)
+	case im.uidOK:
+		u := &event.User{ID: fmt.Sprint(im.uid)}
+		u.Name = w.users.name(u.ID)
+		return u
+	}
+	return nil
+}
+
+// Lookup tells what is known of a process by its id, and its account: of a
+// living one, or of one that ended within the last minute. Command lines are
+// cut at 4 KiB. The caller owns what it gets; nil, nil if the process is not
+// known and cannot be read. Safe for concurrent use.
+func (w *Watcher) Lookup(pid int) (*event.Process, *event.User) {
+	p := w.procs.lookup(pid, time.Now())
+	if p == nil || p.image.entity == "" {
+		if r, ok := w.readProcess(pid); ok {
+			p = r.proc
+		}
+	}
+	if p == nil {
+		return nil, nil
+	}
+	return w.process(p, p.image.raw), w.user(p.image)
+}
+
+// reading is a process as it was just read from the system.
+type reading struct {
+	proc *proc
+	raw  string   // its whole arguments, at most maxBytes
+	errs []string // what could not be read
+}
+
+// maxAncestors bounds how far up a process of unknown origin is followed.
+const maxAncestors = 32
+
+// readProcess reads a process that is not known, and its parents where they are
+// not known either. False: there is none, or it is a kernel thread.
+func (w *Watcher) readProcess(pid int) (reading, bool) { return w.readChain(pid, maxAncestors) }
+
+func (w *Watcher) readChain(pid, depth int) (reading, bool) {
+	r, ok := w.read(pid)
+	if !ok {
+		return reading{}, false
+	}
+	w.adopt(r.proc, depth)
+	return r, true
+}
+
+// adopt fills in what follows from the parent of a process.
+func (w *Watcher) adopt(p *proc, depth int) {
+	pa := w.procs.lookup(p.ppid, time.Now())
+	if pa == nil && depth > 0 && p.ppid > 0 && p.ppid != p.image.pid {
+		if r, ok := w.readChain(p.ppid, depth-1); ok {
+			pa = r.proc
+		}
+	}
+	if pa != nil {
+		p.parent, p.startedBy = pa.image, startedBy(pa)
+	}
+	if p.startedBy == "" {
+		p.startedBy = byOther
+	}
+}
+
+// keptArgs is what is kept of arguments after the event.
+func keptArgs(raw string) string {
+	if len(raw) <= maxKept {
+		return raw
+	}
+	return raw[:maxKept]
+}

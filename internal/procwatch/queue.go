@@ -1,0 +1,94 @@
+package procwatch
+
+import (
+	"sync"
+	"time"
+
+	"sekisho/internal/event"
+)
+
+// item is one start, end or health event on its way to the pipeline.
+type item struct {
+	health  *event.Event // if set, told as it is; the rest is unused
+	proc    *proc        // the process as it was then
+	raw     string       // its whole arguments, NUL after each; "": those of proc
+	at      time.Time
+	sensor  string
+	message string
+	errs    []string
+	ended   bool
+	exit    int // exit code, or 128 + signal
+	exitOK  bool
+}
+
+// maxQueuedBytes bounds the arguments waiting in a queue. A judgement: a flood
+// of 20,000 ordinary command lines is 2-4 MB.
+const maxQueuedBytes = 32 << 20
+
+// queue stands between the kernel's queue, which must be read at once, and the
+// pipeline, which may be busy. When it is full, what comes is dropped and counted.
+type queue struct {
+	wake chan struct{} // holds a token when there is something to take
+
+	mu      sync.Mutex // guards all below
+	max     int
+	items   []item
+	taken   int // given to the consumer and not done yet
+	bytes   int // of arguments in items
+	dropped uint64
+}
+
+func newQueue(limit int) *queue { return &queue{wake: make(chan struct{}, 1), max: limit} }
+
+// push adds an item, or counts it as lost.
+func (q *queue) push(it item) {
+	q.mu.Lock()
+	if len(q.items)+q.taken >= q.max || q.bytes+len(it.raw) > maxQueuedBytes {
+		q.dropped++
+	} else {
+		q.items = append(q.items, it)
+		q.bytes += len(it.raw)
+	}
+	q.mu.Unlock()
+	q.signal()
+}
+
+// lose counts n things that were lost before they could be pushed.
+func (q *queue) lose(n uint64) {
+	q.mu.Lock()
+	q.dropped += n
+	q.mu.Unlock()
+	q.signal()
+}
+
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns all items; the consumer calls done for each.
+func (q *queue) take() []item {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	items := q.items
+	q.items, q.bytes = nil, 0
+	q.taken += len(items)
+	return items
+}
+
+func (q *queue) done() {
+	q.mu.Lock()
+	q.taken--
+	q.mu.Unlock()
+}
+
+// tookLost returns how many were lost since it was last called.
+func (q *queue) tookLost() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := q.dropped
+	q.dropped = 0
+	return n
+}

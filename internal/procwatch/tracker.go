@@ -1,0 +1,285 @@
+package procwatch
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"sekisho/internal/event"
+)
+
+// Bounds of what is remembered of processes.
+const (
+	maxLive  = 1 << 16     // processes alive; a desktop has a few hundred. Beyond it any one is forgotten
+	maxDead  = 4096        // processes that have ended and may still be asked for
+	deadFor  = time.Minute // how long they may be: file events of a short cp arrive after its end
+	maxKept  = 4 << 10     // bytes of arguments kept for parents and look-ups
+	maxArgs  = 4096        // arguments in an event
+	maxBytes = 64 << 10    // bytes of arguments in an event
+)
+
+// image is a program that a process runs. It is never changed once made, so
+// that parents and events can point to it.
+type image struct {
+	pid     int
+	entity  string // "" while unknown: the process was forked and not looked at yet
+	ticks   uint64 // start in clock ticks since boot; on other systems milliseconds since 1970
+	started time.Time
+	exe     string // "" if unknown
+	name    string // last element of exe, else what the kernel calls it (15 bytes)
+	raw     string // arguments, NUL after each; at most maxKept bytes
+	cwd     string
+	uid     uint32
+	uidOK   bool
+	account string // `DOMAIN\user` where there are no uids
+}
+
+// proc is a process and where it came from. It is replaced, never changed.
+type proc struct {
+	image     *image
+	ppid      int
+	parent    *image // as it was when it started this one; nil if unknown
+	startedBy string // "" if not known
+	session   string // login session, "" if none
+	told      bool   // its start was told
+	since     uint64 // monotonic ns when the image was read; 0 if the kernel told it
+	ended     time.Time
+}
+
+// tracker remembers the processes, so that a parent that is gone is still
+// known. Safe for concurrent use.
+type tracker struct {
+	mu   sync.Mutex // guards all below
+	live map[int]*proc
+	dead map[int]*proc
+	ring []int // pids in dead by time of death, oldest at next
+	next int
+}
+
+func newTracker() *tracker {
+	return &tracker{live: map[int]*proc{}, dead: map[int]*proc{}}
+}
+
+// get returns the living process of this id.
+func (t *tracker) get(pid int) *proc {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.live[pid]
+}
+
+// lookup returns a living process, or one that ended less than deadFor ago.
+func (t *tracker) lookup(pid int, now time.Time) *proc {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.live[pid]; p != nil {
+		return p
+	}
+	if p := t.dead[pid]; p != nil && now.Sub(p.ended) < deadFor {
+		return p
+	}
+	return nil
+}
+
+// put sets what is known of a process.
+func (t *tracker) put(p *proc) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pid := p.image.pid
+	if _, known := t.live[pid]; !known && len(t.live) >= maxLive {
+		for other := range t.live {
+			delete(t.live, other)
+			break
+		}
+	}
+	delete(t.dead, pid)
+	t.live[pid] = p
+}
+
+// fork notes a new process: until it executes something it is what its parent is.
+func (t *tracker) fork(parent, child int, at time.Time) {
+	p := &proc{image: &image{pid: child, started: at}, ppid: parent}
+	if pa := t.get(parent); pa != nil {
+		im := *pa.image
+		im.pid, im.entity, im.ticks, im.started = child, "", 0, at
+		p.image, p.parent, p.session = &im, pa.image, pa.session
+		p.startedBy = startedBy(pa)
+	}
+	t.put(p)
+}
+
+// setUser notes that a process changed its account.
+func (t *tracker) setUser(pid int, uid uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.live[pid]; p != nil {
+		im, q := *p.image, *p
+		im.uid, im.uidOK = uid, true
+		q.image = &im
+		t.live[pid] = &q
+	}
+}
+
+// exit notes the end of a process and returns what was known of it, nil if nothing.
+func (t *tracker) exit(pid int, at time.Time) *proc {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.live[pid]
+	if p == nil {
+		return nil
+	}
+	delete(t.live, pid)
+	q := *p
+	q.ended = at
+	if len(t.ring) < maxDead {
+		t.ring = append(t.ring, pid)
+	} else {
+		// The id may have died twice: then its newer record goes early, which costs one look-up.
+		delete(t.dead, t.ring[t.next])
+		t.ring[t.next] = pid
+		t.next = (t.next + 1) % maxDead
+	}
+	t.dead[pid] = &q
+	return p
+}
+
+// empty reports whether no process is known.
+func (t *tracker) empty() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.live) == 0
+}
+
+// keep forgets the living processes that are not in alive and returns them.
+func (t *tracker) keep(alive map[int]bool) []*proc {
+	t.mu.Lock()
+	var gone []int
+	for pid := range t.live {
+		if !alive[pid] {
+			gone = append(gone, pid)
+		}
+	}
+	t.mu.Unlock()
+	var procs []*proc
+	now := time.Now()
+	for _, pid := range gone {
+		if p := t.exit(pid, now); p != nil {
+			procs = append(procs, p)
+		}
+	}
+	return procs
+}
+
+// entityID is the name of a process over its life: no other process of any boot
+// of this machine gets it, and it is the same after a restart of the agent.
+func entityID(boot string, pid int, ticks uint64) string {
+	h := sha256.Sum256([]byte(boot + "\x00" + strconv.Itoa(pid) + "\x00" + strconv.FormatUint(ticks, 10)))
+	return hex.EncodeToString(h[:16])
+}
+
+// The values of sekisho.process.started_by.
+const (
+	byBrowser   = "browser"
+	byMail      = "mail"
+	byShell     = "shell"
+	byService   = "service"
+	byScheduler = "scheduler"
+	byOther     = "other"
+)
+
+// telling maps the name of a program (lower case, without .exe) to what it
+// means for what it starts.
+var telling = map[string]string{
+	"firefox": byBrowser, "firefox-esr": byBrowser, "firefox-bin": byBrowser, "chrome": byBrowser, "google-chrome": byBrowser,
+	"chromium": byBrowser, "chromium-browser": byBrowser, "msedge": byBrowser, "microsoft-edge": byBrowser, "brave": byBrowser,
+	"brave-browser": byBrowser, "vivaldi": byBrowser, "vivaldi-bin": byBrowser, "opera": byBrowser, "iexplore": byBrowser,
+	"epiphany": byBrowser, "falkon": byBrowser, "konqueror": byBrowser, "sleipnir": byBrowser,
+
+	"thunderbird": byMail, "thunderbird-bin": byMail, "evolution": byMail, "kmail": byMail, "geary": byMail, "claws-mail": byMail,
+	"outlook": byMail, "olk": byMail, "hxoutlook": byMail, "shuriken": byMail, "becky": byMail, "b2": byMail,
+
+	"sh": byShell, "bash": byShell, "dash": byShell, "zsh": byShell, "fish": byShell, "ksh": byShell, "tcsh": byShell, "csh": byShell,
+	"busybox": byShell, "cmd": byShell, "powershell": byShell, "pwsh": byShell, "powershell_ise": byShell,
+
+	"systemd": byService, "init": byService, "services": byService, "svchost": byService, "openrc": byService, "runit": byService, "runsv": byService,
+
+	"cron": byScheduler, "crond": byScheduler, "atd": byScheduler, "anacron": byScheduler, "fcron": byScheduler, "taskeng": byScheduler, "taskhostw": byScheduler,
+
+	"gnome-shell": byOther, "plasmashell": byOther, "xfce4-panel": byOther, "cinnamon": byOther, "mate-panel": byOther, "lxqt-panel": byOther,
+	"kwin_wayland": byOther, "explorer": byOther, "sshd": byOther, "gdm-session-worker": byOther,
+}
+
+// startedBy is what the children of p are started by: p itself if it is
+// telling, else what started p.
+func startedBy(p *proc) string {
+	name := strings.ToLower(path.Base(strings.ReplaceAll(p.image.exe, `\`, "/")))
+	if p.image.exe == "" {
+		name = strings.ToLower(p.image.name)
+	}
+	by := telling[strings.TrimSuffix(name, ".exe")]
+	args, _ := splitArgs(p.image.raw)
+	switch {
+	case by == byShell && runsScript(args):
+		// A browser opens a download through sh -c xdg-open: the shell is not who did it.
+		by = ""
+	case by == byService && strings.HasPrefix(name, "systemd") && len(args) > 1 && args[1] == "--user":
+		by = byOther // a user's session, desktop programs included
+	}
+	switch {
+	case by != "":
+		return by
+	case p.startedBy != "":
+		return p.startedBy
+	case p.ppid == 0:
+		return byOther // the first process of the machine or container
+	}
+	return ""
+}
+
+// runsScript reports whether a shell was started for one command or script
+// rather than for a person.
+func runsScript(args []string) bool {
+	for _, a := range args[min(1, len(args)):] {
+		switch l := strings.ToLower(a); {
+		case len(a) == 2 && a[0] == '/': // an option of cmd.exe
+			if l == "/c" {
+				return true
+			}
+		case a == "-" || strings.HasPrefix(a, "--"):
+		case strings.HasPrefix(l, "-command"), strings.HasPrefix(l, "-file"), strings.HasPrefix(l, "-enc"):
+			return true // PowerShell
+		case a[:min(1, len(a))] == "-":
+			if len(a) < 5 && strings.Contains(a, "c") { // -c, -lc
+				return true
+			}
+		default:
+			return true // a script
+		}
+	}
+	return false
+}
+
+// splitArgs splits arguments with a NUL after each, within the bounds of an
+// event, and joins them with blanks to a command line.
+func splitArgs(raw string) (args []string, line string) {
+	raw = strings.TrimSuffix(raw, "\x00")
+	if raw == "" {
+		return nil, ""
+	}
+	args = strings.SplitN(raw, "\x00", maxArgs+1)
+	if len(args) > maxArgs {
+		args = args[:maxArgs]
+	}
+	return args, strings.Join(args, " ")
+}
+
+// splitAccount splits `DOMAIN\user`.
+func splitAccount(account string) *event.User {
+	if domain, name, ok := strings.Cut(account, `\`); ok {
+		return &event.User{Domain: domain, Name: name}
+	}
+	return &event.User{Name: account}
+}

@@ -1,0 +1,91 @@
+package procwatch
+
+import (
+	"os"
+	"os/user"
+	"sync"
+	"time"
+)
+
+const (
+	maxUsers    = 1024                   // names kept; a terminal server has a few hundred
+	userFor     = 10 * time.Minute       // until a name is asked for again
+	userWait    = 200 * time.Millisecond // how long an event waits for a directory server (LDAP, SSSD) that is slow
+	passwdEvery = 5 * time.Second        // how often /etc/passwd is looked at for a change
+)
+
+// users maps user ids to names. The system's answer may come over the network
+// and late: then the name is absent this time and there the next. Safe for
+// concurrent use.
+type users struct {
+	lookup func(id string) (string, error)
+	passwd string
+
+	mu      sync.Mutex // guards all below
+	names   map[string]*userName
+	checked time.Time // of passwd
+	mtime   time.Time // of passwd
+}
+
+type userName struct {
+	ready chan struct{} // closed when name is set
+	name  string
+	asked time.Time
+}
+
+func newUsers() *users {
+	return &users{
+		lookup: func(id string) (string, error) {
+			u, err := user.LookupId(id)
+			if err != nil {
+				return "", err
+			}
+			return u.Username, nil
+		},
+		passwd: "/etc/passwd",
+		names:  map[string]*userName{},
+	}
+}
+
+// name returns the name of a user id, "" if there is none or it takes too long.
+func (u *users) name(id string) string {
+	now := time.Now()
+	u.mu.Lock()
+	if now.Sub(u.checked) > passwdEvery {
+		u.checked = now
+		if fi, err := os.Stat(u.passwd); err == nil && !fi.ModTime().Equal(u.mtime) {
+			u.mtime = fi.ModTime()
+			clear(u.names)
+		}
+	}
+	n := u.names[id]
+	if n == nil || now.Sub(n.asked) > userFor {
+		if len(u.names) >= maxUsers {
+			clear(u.names)
+		}
+		n = &userName{ready: make(chan struct{}), asked: now}
+		u.names[id] = n
+		go func() {
+			n.name, _ = u.lookup(id) // an id without a name stays a number
+			close(n.ready)
+		}()
+	}
+	u.mu.Unlock()
+
+	select {
+	case <-n.ready:
+		return n.name
+	default:
+	}
+	if now.Sub(n.asked) > userWait {
+		return "" // it was waited for before
+	}
+	t := time.NewTimer(userWait)
+	defer t.Stop()
+	select {
+	case <-n.ready:
+		return n.name
+	case <-t.C:
+		return ""
+	}
+}
