@@ -1,0 +1,224 @@
+package usb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"sekisho/internal/event"
+)
+
+// device is a device in the course of being read.
+type device struct {
+	event.Device
+	devNum int // address on its bus, a new one for each time it is plugged in; 0 if unknown
+	busNum int // the bus; 0 if unknown
+	desc   descriptors
+	errs   []string // what could not be read
+}
+
+// Limits of a device's texts. A USB string has at most 126 UTF-16 units, so
+// these only meet what is not from a kernel.
+const (
+	maxTextRunes = 256
+	maxTextBytes = 1 << 10
+)
+
+// attr reads a sysfs attribute without the line end; errors count as absent. An
+// attribute of blanks is absent as well.
+func attr(dir, name string) string {
+	b, err := readSome(filepath.Join(dir, name), 4<<10)
+	if err != nil {
+		return ""
+	}
+	s := strings.TrimSuffix(string(b), "\n")
+	if strings.TrimSpace(s) == "" {
+		return ""
+	}
+	return cut(s)
+}
+
+// readSome reads at most limit bytes of a file.
+func readSome(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// cut bounds a text from a device to maxTextRunes and maxTextBytes, whole runes.
+func cut(s string) string {
+	runes := 0
+	for i := 0; i < len(s); runes++ {
+		_, n := utf8.DecodeRuneInString(s[i:])
+		if runes == maxTextRunes || i+n > maxTextBytes {
+			return s[:i]
+		}
+		i += n
+	}
+	return s
+}
+
+func attrInt(dir, name string, base int) int {
+	n, err := strconv.ParseUint(strings.TrimSpace(attr(dir, name)), base, 31)
+	if err != nil {
+		return 0
+	}
+	return int(n)
+}
+
+// readPlain reads what the kernel gives without taking the device's lock, which
+// a driver may hold for seconds while it starts the device: ids and descriptors.
+func readPlain(dir string) *device {
+	d := &device{}
+	d.Path = filepath.Base(dir)
+	d.VendorID, d.ProductID = hex4(attr(dir, "idVendor")), hex4(attr(dir, "idProduct"))
+	d.devNum, d.busNum = attrInt(dir, "devnum", 10), attrInt(dir, "busnum", 10)
+	if raw, err := readSome(filepath.Join(dir, "descriptors"), 64<<10); err == nil {
+		d.desc, _ = parseDescriptors(raw)
+	}
+	if d.desc.Class == 0 {
+		d.desc.Class = byte(attrInt(dir, "bDeviceClass", 16))
+	}
+	var ifaces []iface
+	if c := d.desc.likely(); c != nil {
+		ifaces = c.Interfaces
+	}
+	d.setInterfaces(ifaces)
+	return d
+}
+
+// readTexts reads the device's own texts. It may wait for the device's lock.
+func (d *device) readTexts(dir string) {
+	d.VendorName, d.ProductName = attr(dir, "manufacturer"), attr(dir, "product")
+	d.SerialNumber = attr(dir, "serial")
+}
+
+// readInterfaces reads the interfaces that the kernel has made of the
+// configuration it chose, and reports whether all of them are there.
+func (d *device) readInterfaces(dir string) bool {
+	names := children(dir, filepath.Base(dir)+":")
+	if len(names) == 0 {
+		return false
+	}
+	var ifaces []iface
+	value := 0
+	for _, sub := range names[:min(len(names), maxInterfaces)] {
+		_, of, _ := strings.Cut(filepath.Base(sub), ":")
+		cfg, num, _ := strings.Cut(of, ".")
+		n, err := strconv.Atoi(num)
+		class := attr(sub, "bInterfaceClass")
+		if err != nil || class == "" {
+			continue // gone while being read
+		}
+		value, _ = strconv.Atoi(cfg)
+		i := iface{Number: n, Label: attr(sub, "interface"), triple: triple{byte(attrInt(sub, "bInterfaceClass", 16)),
+			byte(attrInt(sub, "bInterfaceSubClass", 16)), byte(attrInt(sub, "bInterfaceProtocol", 16))}}
+		if i.Class == classHID {
+			for _, hid := range children(sub, "000") { // bus 3 is USB: "0003:046D:C31C.0001"
+				i.HID, _ = readSome(filepath.Join(hid, "report_descriptor"), 4<<10) // HID_MAX_DESCRIPTOR_SIZE
+			}
+		}
+		ifaces = append(ifaces, i)
+	}
+	want := attrInt(dir, "bNumInterfaces", 10)
+	for _, c := range d.desc.Configs {
+		if int(c.Value) != value {
+			continue
+		}
+		want = max(want, len(c.Interfaces))
+		for _, i := range c.Interfaces { // those the kernel has not made yet, or will not (unauthorised)
+			if !slices.ContainsFunc(ifaces, func(j iface) bool { return i.Number == j.Number }) {
+				ifaces = append(ifaces, i)
+			}
+		}
+	}
+	d.setInterfaces(ifaces)
+	return len(names) >= want
+}
+
+// children returns the entries of dir whose names begin with prefix.
+func children(dir, prefix string) []string {
+	var list []string
+	entries, _ := os.ReadDir(dir) // gone while being read: none
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) {
+			list = append(list, filepath.Join(dir, e.Name()))
+		}
+	}
+	return list
+}
+
+func (d *device) setInterfaces(ifaces []iface) {
+	slices.SortStableFunc(ifaces, func(a, b iface) int { return a.Number - b.Number })
+	d.Interfaces = nil
+	for i := range ifaces {
+		d.Interfaces = append(d.Interfaces, ifaces[i].String())
+	}
+	d.Kinds = kinds(d.desc.Class, ifaces)
+}
+
+// lacks reports whether the device has a text that the kernel does not give.
+func (d *device) lacks() bool {
+	return d.desc.Manufacturer != 0 && d.VendorName == "" || d.desc.Product != 0 && d.ProductName == "" ||
+		d.desc.Serial != 0 && d.SerialNumber == ""
+}
+
+// texts are a device's own words about itself, as far as they could be read.
+type texts struct {
+	manufacturer, product, serial string
+}
+
+// describeTimeout bounds asking a device directly. A control transfer to a
+// device that does not answer takes libusb a second each.
+const describeTimeout = 300 * time.Millisecond
+
+// fillTexts asks the device itself for texts that the kernel could not read. A
+// library that panics or hangs costs one goroutine and the texts.
+func (d *device) fillTexts(ctx context.Context) {
+	if !d.lacks() || d.busNum == 0 || d.devNum == 0 {
+		return
+	}
+	t, err := describe(ctx, d.busNum, d.devNum, d.desc)
+	if err != nil {
+		if !errors.Is(err, errors.ErrUnsupported) {
+			d.errs = append(d.errs, fmt.Sprintf("read strings of usb device %s: %v", d.Path, err))
+		}
+		return
+	}
+	for _, f := range []struct {
+		to   *string
+		from string
+	}{{&d.VendorName, t.manufacturer}, {&d.ProductName, t.product}, {&d.SerialNumber, t.serial}} {
+		if *f.to == "" && strings.TrimSpace(f.from) != "" {
+			*f.to = cut(f.from)
+		}
+	}
+}
+
+// Parent returns the USB device that a device's sysfs folder belongs to: the
+// folder itself or the nearest one above it. dir must be free of links ("…/1-4"
+// for ".../1-4/1-4:1.0/host0/.../block/sda/sda1"). Texts come from the device
+// only; reading them may wait for a driver, so bound it where that matters.
+func Parent(dir string) (event.Device, bool) {
+	for ; len(dir) > 1; dir = filepath.Dir(dir) {
+		if !isBusPath(filepath.Base(dir)) || attr(dir, "idVendor") == "" {
+			continue
+		}
+		d := readPlain(dir)
+		d.readTexts(dir)
+		d.readInterfaces(dir)
+		return d.Device, true
+	}
+	return event.Device{}, false
+}

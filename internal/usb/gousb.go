@@ -1,0 +1,88 @@
+//go:build linux && cgo
+
+package usb
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync/atomic"
+
+	"github.com/google/gousb"
+	"github.com/google/gousb/usbid"
+)
+
+// asking is 1 while libusb is at work. It is asked about one device at a time,
+// and while a call hangs not at all, so a bad device costs one thread at most.
+var asking atomic.Int32
+
+// describe asks a device for its strings through libusb.
+func describe(ctx context.Context, bus, address int, desc descriptors) (texts, error) {
+	if !asking.CompareAndSwap(0, 1) {
+		return texts{}, fmt.Errorf("libusb is busy with another device")
+	}
+	type answer struct {
+		t   texts
+		err error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		defer asking.Store(0)
+		var a answer
+		defer func() {
+			if r := recover(); r != nil { // gousb panics where libusb does not start
+				a = answer{err: fmt.Errorf("libusb: %v", r)}
+			}
+			done <- a
+		}()
+		a.t, a.err = ask(bus, address, desc)
+	}()
+	ctx, cancel := context.WithTimeout(ctx, describeTimeout)
+	defer cancel()
+	select {
+	case a := <-done:
+		return a.t, a.err
+	case <-ctx.Done():
+		return texts{}, os.ErrDeadlineExceeded
+	}
+}
+
+func ask(bus, address int, desc descriptors) (t texts, err error) {
+	c := gousb.NewContext()
+	defer c.Close()
+	found, err := c.OpenDevices(func(d *gousb.DeviceDesc) bool { return d.Bus == bus && d.Address == address })
+	for _, d := range found {
+		for _, s := range []struct {
+			to    *string
+			index byte
+		}{{&t.manufacturer, desc.Manufacturer}, {&t.product, desc.Product}, {&t.serial, desc.Serial}} {
+			if text, e := d.GetStringDescriptor(int(s.index)); e == nil {
+				*s.to = text
+			} else if err == nil {
+				err = e
+			}
+		}
+		d.Close()
+	}
+	if t != (texts{}) {
+		err = nil // some are better than none
+	}
+	return t, err
+}
+
+// builtInNames looks an id up in gousb's table, which is of 2017.
+func builtInNames(id ids) (n foundNames) {
+	var vendor, product uint16
+	if _, err := fmt.Sscanf(id.vendor+" "+id.product, "%04x %04x", &vendor, &product); err != nil {
+		return n
+	}
+	v := usbid.Vendors[gousb.ID(vendor)]
+	if v == nil {
+		return n
+	}
+	n.vendor = cut(v.Name)
+	if p := v.Product[gousb.ID(product)]; p != nil {
+		n.product = cut(p.Name)
+	}
+	return n
+}

@@ -1,0 +1,367 @@
+package usb
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"sekisho/internal/endpoint"
+	"sekisho/internal/event"
+)
+
+// Times within which an attached device is told. The kernel announces a device
+// before it has chosen a configuration and started the drivers.
+const (
+	// settle is how long interfaces are waited for, from the kernel's word on:
+	// "attach within 200 ms" less what reading and telling take.
+	settle = 150 * time.Millisecond
+	// patience is how long a driver may hold the device's lock, and with it the
+	// serial number, before the device is told without. A stick is approved by
+	// its serial number, so telling without is worse than telling late.
+	patience = 2 * time.Second
+)
+
+// Bounds of the work that devices can cause: a device may come back a hundred
+// times a second.
+const (
+	maxReading = 16  // devices read at the same time
+	maxPending = 256 // devices being read or waiting for it; more are told with their ids only
+)
+
+// message is what the reader of a socket has to say.
+type message struct {
+	uevent uevent
+	at     time.Time
+	lost   bool  // the kernel had to drop some
+	err    error // the socket is of no use any more
+}
+
+// tracker turns uevents and looks at sysfs into events. One goroutine runs it.
+type tracker struct {
+	*Watcher
+	ctx       context.Context // of the Run it belongs to
+	out       chan<- *event.Event
+	mechanism string
+	pending   map[string]*pending // by bus path
+	readings  chan reading
+	slots     chan struct{} // one token for each device being read
+	noBus     bool          // there was no USB at the last look
+}
+
+// pending is a device that is being read.
+type pending struct {
+	name    string
+	best    *device // what is known so far; the tracker's own
+	at      time.Time
+	message string
+	bound   chan struct{} // closed when the kernel has configured the device
+	isBound bool
+}
+
+// reading is what a reader found out; the last of a device is final.
+type reading struct {
+	of    *pending
+	dev   *device
+	final bool
+}
+
+func (w *Watcher) newTracker(ctx context.Context, out chan<- *event.Event, mechanism string) *tracker {
+	return &tracker{Watcher: w, ctx: ctx, out: out, mechanism: mechanism,
+		pending: map[string]*pending{}, readings: make(chan reading), slots: make(chan struct{}, maxReading)}
+}
+
+// run works until the context ends (nil) or until the source of messages or the
+// clock says that it is over. Either may be nil.
+func (t *tracker) run(messages <-chan message, look <-chan time.Time, until <-chan time.Time) error {
+	message := ""
+	if !t.started {
+		t.started, message = true, PresentAtStart
+	}
+	t.rescan(message)
+	t.report()
+	overdue := time.NewTicker(patience / 8)
+	defer overdue.Stop()
+	for {
+		select {
+		case <-t.ctx.Done():
+			return nil
+		case m := <-messages:
+			switch {
+			case m.err != nil:
+				return m.err
+			case m.lost:
+				t.lost(m.at)
+			default:
+				t.handle(m.uevent, m.at)
+			}
+		case r := <-t.readings:
+			if t.pending[r.of.name] != r.of {
+				continue // told already, or another device by now
+			}
+			r.of.best = r.dev
+			if r.final {
+				t.attached(r.of)
+			}
+		case <-look:
+			t.rescan("")
+			t.report()
+		case <-until:
+			return nil
+		case now := <-overdue.C:
+			for name, p := range t.pending {
+				if now.Sub(p.at) > patience {
+					p.best.errs = append(p.best.errs, fmt.Sprintf("read usb device %s: no answer within %v", name, patience))
+					t.attached(p)
+				}
+			}
+		}
+	}
+}
+
+// handle takes one uevent.
+func (t *tracker) handle(u uevent, at time.Time) {
+	name := u.name()
+	if u.Subsystem != "usb" || u.DevType != "usb_device" || !isBusPath(name) {
+		return
+	}
+	if t.noBus { // a driver was loaded since
+		t.noBus = false
+		t.report()
+	}
+	switch u.Action {
+	case "add":
+		t.add(name, filepath.Join(t.opt.SysRoot, u.DevPath), u, at, "")
+	case "bind":
+		if p := t.pending[name]; p != nil && !p.isBound {
+			close(p.bound)
+			p.isBound = true
+		}
+	case "remove":
+		if !u.Synthetic { // else it is still there
+			t.remove(name, u, at)
+		}
+	}
+}
+
+// add starts to read a device that was announced or found.
+func (t *tracker) add(name, dir string, u uevent, at time.Time, message string) {
+	known, same := t.have(name, u.DevNum)
+	if same {
+		return // announced again, as udevadm trigger does
+	}
+	if known {
+		t.remove(name, uevent{}, at) // its end was lost
+	}
+	d := readPlain(dir)
+	if d.VendorID == "" { // gone again, or sysfs is not readable
+		d.VendorID, d.ProductID = u.ids()
+	}
+	if d.devNum == 0 {
+		d.devNum = u.DevNum
+	}
+	p := &pending{name: name, best: d, at: at, message: message, bound: make(chan struct{})}
+	if message != "" { // there since before us: it is as configured as it will be
+		close(p.bound)
+		p.isBound = true
+	}
+	if len(t.pending) >= maxPending {
+		d.errs = append(d.errs, fmt.Sprintf("read usb device %s: more than %d devices at once", name, maxPending))
+		t.attached(p)
+		return
+	}
+	t.pending[name] = p
+	// Not waited for when Run ends: a read may hang in a driver. It ends with the
+	// context or with that read.
+	go t.read(p, dir, *d)
+}
+
+// have reports whether a device at this place is known, and whether it is the
+// very one with this address.
+func (t *tracker) have(name string, devNum int) (known, same bool) {
+	d := t.known[name]
+	if p := t.pending[name]; p != nil {
+		d = p.best
+	}
+	return d != nil, d != nil && devNum != 0 && d.devNum == devNum
+}
+
+// read finds out about a device, in a goroutine of its own. first is what was
+// there when it was announced.
+func (t *tracker) read(p *pending, dir string, first device) {
+	ctx, cancel := context.WithDeadline(t.ctx, p.at.Add(patience))
+	defer cancel()
+	select {
+	case t.slots <- struct{}{}:
+		defer func() { <-t.slots }()
+	case <-ctx.Done():
+		return
+	}
+	report := func(d *device, final bool) {
+		told := *d // the reader goes on with d
+		t.names.fill(&told.Device)
+		select {
+		case t.readings <- reading{p, &told, final}:
+		case <-ctx.Done():
+		}
+	}
+	d := readPlain(dir)
+	if d.VendorID == "" || first.devNum != 0 && d.devNum != first.devNum { // gone, or another one in its place
+		report(&first, true)
+		return
+	}
+	d.readTexts(dir)
+	complete := d.readInterfaces(dir)
+	if complete && p.configured(d) && !d.lacks() {
+		report(d, true)
+		return
+	}
+	report(d, false)
+	wait := time.NewTimer(time.Until(p.at.Add(settle)))
+	defer wait.Stop()
+	select {
+	case <-p.bound:
+	case <-wait.C:
+	case <-ctx.Done():
+	}
+	d.readInterfaces(dir)
+	if d.lacks() {
+		d.readTexts(dir)
+		d.fillTexts(ctx)
+	}
+	report(d, true)
+}
+
+// configured reports whether nothing more is to come: what a device that types
+// is shows only once its driver runs.
+func (p *pending) configured(d *device) bool {
+	select {
+	case <-p.bound:
+		return true
+	default:
+	}
+	for _, i := range d.Interfaces {
+		if i[:2] == "03" {
+			return false
+		}
+	}
+	return true
+}
+
+// attached tells of a device and remembers it.
+func (t *tracker) attached(p *pending) {
+	delete(t.pending, p.name)
+	t.names.fill(&p.best.Device)
+	t.known[p.name] = p.best
+	e := t.event(event.USBAttached, p.at, p.best)
+	e.Message, e.Errors = p.message, p.best.errs
+	t.send(t.ctx, t.out, e)
+}
+
+// remove tells of the end of a device.
+func (t *tracker) remove(name string, u uevent, at time.Time) {
+	if p := t.pending[name]; p != nil {
+		t.attached(p)
+	}
+	d := t.known[name]
+	if d == nil { // its start was never seen
+		d = &device{}
+		d.Path = name
+		d.VendorID, d.ProductID = u.ids()
+	}
+	delete(t.known, name)
+	t.send(t.ctx, t.out, t.event(event.USBDetached, at, d))
+}
+
+func (t *tracker) event(a event.Action, at time.Time, d *device) *event.Event {
+	e := event.New(a, at)
+	e.Sensor = t.mechanism
+	facts := d.Device
+	e.Device = &facts
+	return e
+}
+
+// lost tells that the kernel dropped messages, and looks for what they said.
+func (t *tracker) lost(at time.Time) {
+	t.mu.Lock()
+	t.status.Lost++
+	t.mu.Unlock()
+	e := event.New(event.EventsLost, at)
+	e.Sensor = t.mechanism
+	e.Message = "the kernel dropped device notifications, how many is not known; the USB bus was looked through again"
+	t.send(t.ctx, t.out, e)
+	t.rescan("")
+}
+
+// rescan compares what is known with sysfs and tells the differences. The
+// message is for what is found in the first look of a Watcher's life.
+func (t *tracker) rescan(message string) {
+	now := time.Now()
+	bus := filepath.Join(t.opt.SysRoot, "bus", "usb", "devices")
+	entries, err := os.ReadDir(bus)
+	t.noBus = err != nil
+	there := map[string]bool{}
+	for _, e := range entries {
+		name := e.Name()
+		if !isBusPath(name) {
+			continue
+		}
+		dir, err := filepath.EvalSymlinks(filepath.Join(bus, name))
+		if err != nil {
+			continue
+		}
+		there[name] = true
+		num := attrInt(dir, "devnum", 10)
+		if known, _ := t.have(name, num); known && num == 0 {
+			continue // known, and on its way out
+		}
+		t.add(name, dir, uevent{DevNum: num}, now, message)
+	}
+	for name := range t.pending {
+		if !there[name] {
+			t.remove(name, uevent{}, now)
+		}
+	}
+	for name := range t.known {
+		if !there[name] {
+			t.remove(name, uevent{}, now)
+		}
+	}
+}
+
+// report sets the state of a sensor that works by its best mechanism. A machine
+// without USB has nothing to miss: that is no trouble, but worth a word.
+func (t *tracker) report() {
+	if t.mechanism != mechanismUevent {
+		return
+	}
+	state, reason := endpoint.SensorOK, ""
+	if t.noBus {
+		reason = "no USB bus on this machine; listening for one"
+		if _, err := os.Stat(filepath.Join(t.opt.SysRoot, "bus")); err != nil {
+			state, reason = endpoint.SensorDegraded, fmt.Sprintf("devices are announced, but sysfs cannot be read: %v", err)
+		}
+	}
+	t.tellState(state, reason)
+}
+
+// tellState sets the state and tells a change for better or worse.
+func (t *tracker) tellState(state endpoint.SensorState, reason string) {
+	action := t.setState(state, t.mechanism, reason)
+	if action == "" {
+		return
+	}
+	e := event.New(action, time.Now())
+	e.Sensor, e.Message = t.mechanism, reason
+	if action == event.SensorRecovered {
+		e.Message = "kernel notifications are heard again"
+	}
+	t.send(t.ctx, t.out, e)
+}
+
+// The mechanisms that this package may use.
+const (
+	mechanismUevent  = "uevent"
+	mechanismPolling = "polling"
+)

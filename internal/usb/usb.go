@@ -1,0 +1,125 @@
+// Package usb tells when a USB device of any kind is plugged in and pulled out,
+// with what it says it is.
+//
+// Events: usb-attached and usb-detached, each with the facts of
+// [event.Device]; a detach repeats those of its attach. Devices already there
+// when Run starts are told once in the life of a Watcher, with the message
+// [PresentAtStart]. Root hubs, which are parts of the PC, are not told; other
+// hubs are.
+//
+// Linux: the kernel's own uevents (NETLINK_KOBJECT_UEVENT, group 1; no udev
+// needed), facts from sysfs, names from the device, else from the system's
+// usb.ids, else from gousb's table. Where built with cgo, libusb reads strings
+// that the kernel could not. No privilege is needed for netlink and sysfs in the
+// initial network and user namespace; libusb needs write access to the device
+// node. Where netlink is refused, sysfs is listed each second: a device that
+// comes and goes between two looks is not told then. Limits: what the device
+// says of itself is believed, a serial number or a class can be forged; of a
+// device that is gone again before it was read only the ids are told; a device
+// that is behind a USB redirection of a hypervisor is seen where it arrives, in
+// the guest. An overrun of the socket is told as events-lost and followed by a
+// look at sysfs, so only devices that came and went meanwhile are missed.
+//
+// Windows: derived from the storage descriptor of the drives that are there,
+// once a second: only storage that mounts under a drive letter is seen, and the
+// sensor says so by being degraded. No privilege needed.
+//
+// Elsewhere: Run returns an error that wraps errors.ErrUnsupported.
+package usb
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"sekisho/internal/endpoint"
+	"sekisho/internal/event"
+)
+
+// PresentAtStart is the message of events about what was there before the agent.
+const PresentAtStart = "present at start"
+
+// Options say where a Watcher looks. The zero value is the running system.
+type Options struct {
+	SysRoot string   // "/sys" if empty; Linux
+	Names   []string // files in the format of usb.ids, first hit wins; nil: where Linux systems keep them
+
+	// Poll is the time between two looks where there is no notification. 0: one
+	// second.
+	Poll time.Duration
+}
+
+// Watcher is the USB sensor. It is made by New; Run does the work.
+type Watcher struct {
+	opt   Options
+	names *nameTable
+
+	// Run's own, kept between runs:
+	known   map[string]*device // bus path to what was told as attached
+	started bool               // it was told what was there at the start
+
+	mu     sync.Mutex // guards all below
+	status endpoint.Sensor
+}
+
+// New returns a sensor that is not running.
+func New(opt Options) *Watcher {
+	if opt.SysRoot == "" {
+		opt.SysRoot = "/sys"
+	}
+	if opt.Names == nil {
+		opt.Names = []string{"/usr/share/misc/usb.ids", "/var/lib/usbutils/usb.ids", "/usr/share/hwdata/usb.ids"}
+	}
+	if opt.Poll == 0 {
+		opt.Poll = time.Second
+	}
+	return &Watcher{
+		opt:    opt,
+		names:  newNameTable(opt.Names),
+		known:  map[string]*device{},
+		status: endpoint.Sensor{Name: "usb", State: endpoint.SensorDown, Reason: "not running", Since: time.Now().UTC()},
+	}
+}
+
+// Name is "usb".
+func (w *Watcher) Name() string { return "usb" }
+
+// Status says how the sensor is. It is safe for concurrent use.
+func (w *Watcher) Status() endpoint.Sensor {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.status
+}
+
+// setState notes a state. It returns the action of the event to tell about the
+// change (sensor-degraded, sensor-recovered), or "" if there is nothing to tell.
+func (w *Watcher) setState(state endpoint.SensorState, mechanism, reason string) event.Action {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	was := w.status.State
+	if was != state {
+		w.status.Since = time.Now().UTC()
+	}
+	w.status.State, w.status.Mechanism, w.status.Reason = state, mechanism, reason
+	switch {
+	case state == endpoint.SensorDegraded && was != endpoint.SensorDegraded:
+		return event.SensorDegraded
+	case state == endpoint.SensorOK && was == endpoint.SensorDegraded:
+		return event.SensorRecovered
+	}
+	return ""
+}
+
+// send gives an event to the pipeline. It blocks while that is full, and reports
+// false when ctx ended first.
+func (w *Watcher) send(ctx context.Context, out chan<- *event.Event, e *event.Event) bool {
+	select {
+	case out <- e:
+		w.mu.Lock()
+		w.status.Events++
+		w.mu.Unlock()
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

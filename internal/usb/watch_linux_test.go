@@ -1,0 +1,181 @@
+package usb
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sekisho/internal/endpoint"
+	"sekisho/internal/event"
+)
+
+// The kernel tells of what it is asked to tell: a write to a device's uevent
+// file makes a real, if synthetic, message.
+func TestTheKernelsUeventsAreHeard(t *testing.T) {
+	s, err := openUevents()
+	if err != nil {
+		t.Skipf("no kernel uevents here: %v", err)
+	}
+	defer s.Close()
+	const file = "/sys/class/mem/null/uevent"
+	if err := os.WriteFile(file, []byte("change"), 0); err != nil {
+		t.Skipf("cannot ask for a uevent: %v", err)
+	}
+	s.SetReadDeadline(time.Now().Add(5 * time.Second))
+	buf := make([]byte, maxUevent)
+	for {
+		var n int
+		var from unix.Sockaddr
+		var rerr error
+		if err := s.raw.Read(func(fd uintptr) bool {
+			n, from, rerr = unix.Recvfrom(int(fd), buf, 0)
+			return rerr != unix.EAGAIN
+		}); err != nil {
+			t.Fatalf("the uevent did not come: %v", err)
+		}
+		if rerr != nil {
+			t.Fatal(rerr)
+		}
+		if a := from.(*unix.SockaddrNetlink); a.Pid != 0 {
+			continue // udev's
+		}
+		u, err := parseUevent(buf[:n])
+		if err != nil {
+			t.Fatalf("the kernel's message %q: %v", buf[:n], err)
+		}
+		if u.Subsystem == "mem" && strings.HasSuffix(u.DevPath, "/null") {
+			if u.Action != "change" || !u.Synthetic {
+				t.Errorf("got %+v, want a synthetic change", u)
+			}
+			return
+		}
+	}
+}
+
+// A uevent that another process sends must not be believed.
+func TestAForgedUeventIsIgnored(t *testing.T) {
+	s, err := openUevents()
+	if err != nil {
+		t.Skipf("no kernel uevents here: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	got := make(chan message, 16)
+	var wg sync.WaitGroup
+	wg.Go(func() { s.read(ctx, got) })
+	defer func() { cancel(); s.Close(); wg.Wait() }()
+
+	forger, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		t.Skipf("no second netlink socket: %v", err)
+	}
+	defer unix.Close(forger)
+	if err := unix.Bind(forger, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		t.Skipf("no second netlink socket: %v", err)
+	}
+	if err := unix.Sendto(forger, []byte(capturedUevent), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
+		t.Skipf("sending to the kernel's group is refused, which is as good: %v", err)
+	}
+	select {
+	case m := <-got:
+		t.Errorf("believed %+v", m)
+	case <-time.After(300 * time.Millisecond):
+	}
+}
+
+// An overrun of the real socket: more messages than it holds while nobody reads.
+func TestAnOverrunOfTheSocketIsNoticed(t *testing.T) {
+	s, err := openUevents()
+	if err != nil {
+		t.Skipf("no kernel uevents here: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	got := make(chan message)
+	var wg sync.WaitGroup
+	defer func() { cancel(); s.Close(); wg.Wait() }()
+	if err := s.raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) }); err != nil {
+		t.Fatal(err)
+	}
+	for range 200 {
+		if err := os.WriteFile("/sys/class/mem/null/uevent", []byte("change"), 0); err != nil {
+			t.Skipf("cannot ask for a uevent: %v", err)
+		}
+	}
+	wg.Go(func() { s.read(ctx, got) })
+	select {
+	case m := <-got:
+		if !m.lost {
+			t.Errorf("got %+v, want the word that messages were lost", m)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("the overrun was not noticed")
+	}
+}
+
+func TestRunOnThisMachine(t *testing.T) {
+	w := New(Options{})
+	ctx, cancel := context.WithCancel(context.Background())
+	out := make(chan *event.Event, 1024)
+	var wg sync.WaitGroup
+	var err error
+	wg.Go(func() { err = w.Run(ctx, out) })
+	for begin := time.Now(); w.Status().State == endpoint.SensorDown; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > 5*time.Second {
+			t.Fatalf("still down after 5 s: %+v", w.Status())
+		}
+	}
+	cancel()
+	wg.Wait()
+	if err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if s := w.Status(); s.State == endpoint.SensorDegraded && s.Reason == "" {
+		t.Errorf("degraded without a reason: %+v", s)
+	}
+}
+
+// Where netlink is refused, sysfs is looked through.
+func TestPollingTellsOfAStick(t *testing.T) {
+	root := t.TempDir()
+	write(t, filepath.Join(root, "bus", "usb", "devices"), ".keep", "")
+	w := New(Options{SysRoot: root, Names: []string{}})
+	ctx, cancel := context.WithCancel(context.Background())
+	out := make(chan *event.Event, 16)
+	look := make(chan time.Time)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tr := w.newTracker(ctx, out, mechanismPolling)
+		tr.tellState(endpoint.SensorDegraded, "refused")
+		tr.run(nil, look, nil)
+	})
+	defer func() { cancel(); wg.Wait() }()
+	next := func() *event.Event {
+		select {
+		case e := <-out:
+			return e
+		case <-time.After(5 * time.Second):
+			t.Fatal("no event within 5 s")
+			return nil
+		}
+	}
+	if e := next(); e.Action != event.SensorDegraded || e.Message != "refused" {
+		t.Errorf("got %s %q, want the word that the sensor is degraded", e.Action, e.Message)
+	}
+	look <- time.Now()
+	stick := &fakeDevice{path: "1-4", num: 7, vendor: "0781", product: "5581", maker: "SanDisk", model: "Ultra", serial: "1", ifaces: []fakeIface{massStorage}}
+	stick.plug(t, root)
+	look <- time.Now()
+	if e := next(); e.Action != event.USBAttached || e.Device.SerialNumber != "1" || e.Sensor != mechanismPolling {
+		t.Errorf("got %s %+v by %s, want the stick by polling", e.Action, e.Device, e.Sensor)
+	}
+	stick.pull(t, root)
+	look <- time.Now()
+	if e := next(); e.Action != event.USBDetached || e.Device.SerialNumber != "1" {
+		t.Errorf("got %s %+v, want the end of the stick", e.Action, e.Device)
+	}
+}
