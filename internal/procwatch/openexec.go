@@ -56,14 +56,26 @@ func (o opens) add(pid int, x opened) {
 }
 
 // next returns the program of the first execution in a process that was not
-// told yet, and whether more follow: [script...] program [loader].
-func (o opens) next(pid int) (exe string, more bool) {
+// told yet, and whether more follow: [script...] program [loader]. left is how
+// many further executions of the process are known: the kernel tells a file
+// that the process opens twice in a row, before we read, once. Then a program
+// stands for more than one execution, and which one is a guess.
+func (o opens) next(pid, left int) (exe string, more bool) {
 	l := o[pid]
+	programs := 0
+	for i, x := range l {
+		if x.kind == openELF || x.kind == openLoader && (i == 0 || l[i-1].kind != openELF) {
+			programs++
+		}
+	}
 	for len(l) > 0 && l[0].kind == openOther {
 		l = l[1:]
 	}
 	if len(l) > 0 {
 		exe = l[0].path // also a loader, if it was called itself
+		if programs <= left {
+			return exe, true
+		}
 		l = l[1:]
 		if len(l) > 0 && l[0].kind == openLoader {
 			l = l[1:]
@@ -71,7 +83,7 @@ func (o opens) next(pid int) (exe string, more bool) {
 	}
 	if len(l) == 0 {
 		delete(o, pid)
-		return exe, false
+		return exe, left > 0
 	}
 	o[pid] = l
 	return exe, true

@@ -59,7 +59,7 @@ type message struct {
 	raw     string
 	exeErr  error
 	argsErr error
-	stale   bool // the process executes again later in the batch: what /proc says is of then
+	left    int // executions of the same process later in the batch: what /proc says is of the last one
 }
 
 // watchNative watches by the process connector until ctx is done.
@@ -192,10 +192,12 @@ func (n *native) readEarly() {
 		if m.what != cnExec {
 			continue
 		}
-		for j := i + 1; j < len(n.batch) && !m.stale; j++ {
-			m.stale = n.batch[j].what == cnExec && n.batch[j].pid == m.pid
+		for _, later := range n.batch[i+1:] {
+			if later.what == cnExec && later.pid == m.pid {
+				m.left++
+			}
 		}
-		if !m.stale {
+		if m.left == 0 {
 			m.raw, m.argsErr = n.r.args(m.pid)
 			m.exe, m.exeErr = n.r.link(m.pid, "exe")
 		}
@@ -232,7 +234,7 @@ func (n *native) handle() {
 
 // exec notes and tells that a process executes a program.
 func (n *native) exec(m *message) {
-	exe, again := n.opens.next(m.pid)
+	exe, again := n.opens.next(m.pid, m.left)
 	if !again && exe != "" && m.exe != "" && m.exe != exe {
 		n.drainOpens()
 		_, again = n.opens[m.pid]
@@ -245,7 +247,7 @@ func (n *native) exec(m *message) {
 	var errs []string
 	im := &image{pid: m.pid}
 	switch {
-	case m.stale || again:
+	case again:
 		// /proc speaks of the next program already.
 		m.raw, m.exe = "", ""
 		im.setExe(exe, &errs)
@@ -264,7 +266,7 @@ func (n *native) exec(m *message) {
 	}
 	var raw string
 	raw, errs = boundArgs(m.raw, errs)
-	if raw == "" && !m.stale && !again {
+	if raw == "" && !again {
 		err := errEnded
 		if m.argsErr != nil {
 			err = gone(m.argsErr)

@@ -137,7 +137,7 @@ func TestTwoProgramsInOneProcess(t *testing.T) {
 	needConnector(t)
 	w := New(Options{TellEnds: true})
 	out := start(t, w, 1024)
-	cmd := exec.Command("/usr/bin/env", "NONCE=7", "/usr/bin/env", "/bin/sh", "-c", "exec sleep 0.021")
+	cmd := exec.Command("/usr/bin/env", "NONCE=7", "/usr/bin/nice", "/bin/sh", "-c", "exec sleep 0.021")
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestTwoProgramsInOneProcess(t *testing.T) {
 		return e.Action == event.ProcessEnded
 	})
 	sh, _ := filepath.EvalSymlinks("/bin/sh")
-	want := []string{"env", "env", filepath.Base(sh), "sleep"}
+	want := []string{"env", "nice", filepath.Base(sh), "sleep"}
 	if w.Status().Mechanism != mechOpenExec {
 		t.Skipf("by %s the programs are %q", w.Status().Mechanism, got)
 	}
