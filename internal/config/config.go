@@ -124,18 +124,26 @@ type ApprovedTool struct {
 
 // Devices is the ledger of media as far as it is kept in the settings.
 type Devices struct {
-	Approved []Device `yaml:"approved"`
-	Lost     []Device `yaml:"lost"`
+	Approved []ApprovedDevice `yaml:"approved"`
+	Lost     []LostDevice     `yaml:"lost"` // stay lost when they are approved too
 }
 
-// Device is one storage device. What is not set fits any; a device that is lost
-// stays lost when it is approved too.
-type Device struct {
+// ApprovedDevice allows a storage device, or without a serial number every
+// device of a product. What is not set fits any.
+type ApprovedDevice struct {
 	Vendor  string `yaml:"vendor"`  // 4 lower-case hex digits
 	Product string `yaml:"product"` // 4 lower-case hex digits
 	Serial  string `yaml:"serial"`
 	Label   string `yaml:"label"`
 	Expires Date   `yaml:"expires"` // last day on which it is approved; "": no end
+}
+
+// LostDevice is a storage device that was reported lost.
+type LostDevice struct {
+	Vendor  string `yaml:"vendor"`
+	Product string `yaml:"product"`
+	Serial  string `yaml:"serial"`
+	Label   string `yaml:"label"`
 }
 
 // WorkHours is the calendar of the workplace.

@@ -62,6 +62,7 @@ var (
 // agentKeys is every setting of the agent, in the order of the documents.
 var agentKeys = slices.Concat(agentHead,
 	deviceKeys("approved", "許可した機器", "approved device"),
+	[]Key{{Path: "devices.approved[].expires", Example: "2027-03-31", JA: "許可の最終日。", EN: "Last day on which it is approved."}},
 	deviceKeys("lost", "紛失した機器", "lost device"),
 	agentTail, logKeys("state_dir"))
 
@@ -117,7 +118,7 @@ var agentHead = []Key{
 	{Path: "remote_access.approved[].expires", Example: "2027-03-31", JA: "許可の最終日。", EN: "Last day on which it is allowed."},
 }
 
-// deviceKeys is the two lists of devices.
+// deviceKeys is what the two lists of devices have in common.
 func deviceKeys(list, ja, en string) []Key {
 	p := "devices." + list + "[]."
 	return []Key{
@@ -125,7 +126,6 @@ func deviceKeys(list, ja, en string) []Key {
 		{Path: p + "product", Example: `"1666"`, lower: true, check: checkHex4, JA: "製品 ID（16 進 4 桁）。", EN: "Product id (4 hex digits)."},
 		{Path: p + "serial", Example: `"60A44C4252F1F2B0"`, JA: "シリアル番号。書かないと同じ製品すべてに合います。", EN: "Serial number; without it every device of the product fits."},
 		{Path: p + "label", Example: "USB-012", JA: "台帳の管理番号や名前。", EN: "Number or name in the ledger."},
-		{Path: p + "expires", Example: "2027-03-31", JA: "この日まで有効です。", EN: "Last day on which the entry holds."},
 	}
 }
 

@@ -2,10 +2,10 @@ package config
 
 import (
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -25,11 +25,10 @@ func (o Origin) String() string {
 
 // Setting is one effective value.
 type Setting struct {
-	Path   string // "people[2].last_day"
-	Value  string // as it would be written in YAML; "[]" for an empty list
-	Origin Origin
-
-	key string // row in the table
+	Path    string // "people[2].last_day"
+	Value   string // as it would be written in YAML; "[]" for an empty list
+	Origin  Origin
+	Restart bool // a change takes effect at the next start only
 }
 
 // Change is one difference between two settings.
@@ -53,68 +52,74 @@ func (c Change) String() string {
 
 // Settings is every effective value, in the order of the documents; entries of
 // lists one by one.
-func (a *Agent) Settings() []Setting { return a.flatten(reflect.ValueOf(a).Elem(), "", "", nil) }
+func (a *Agent) Settings() []Setting {
+	return a.flatten(agentKeys, reflect.ValueOf(a).Elem())
+}
 
 // Settings is every effective value, in the order of the documents.
-func (c *Console) Settings() []Setting { return c.flatten(reflect.ValueOf(c).Elem(), "", "", nil) }
+func (c *Console) Settings() []Setting {
+	return c.flatten(consoleKeys, reflect.ValueOf(c).Elem())
+}
+
+// Listed is the settings of either program.
+type Listed interface{ Settings() []Setting }
 
 // Diff is what changed from old to new, in the order of the documents. Entries
 // of lists are compared by their position.
-func (a *Agent) Diff(old *Agent) []Change { return diff(old.Settings(), a.Settings(), agentKeys) }
-
-// Diff is what changed from old to new, in the order of the documents.
-func (c *Console) Diff(old *Console) []Change {
-	return diff(old.Settings(), c.Settings(), consoleKeys)
-}
-
-func diff(was, now []Setting, keys []Key) []Change {
-	restart := map[string]bool{}
-	for i := range keys {
-		restart[keys[i].Path] = keys[i].Restart
-	}
-	before := map[string]string{}
+func Diff(old, new Listed) []Change {
+	was, now := old.Settings(), new.Settings()
+	before := make(map[string]string, len(was))
 	for _, s := range was {
 		before[s.Path] = s.Value
 	}
 	var out []Change
-	after := map[string]bool{}
+	after := make(map[string]bool, len(now))
 	for _, s := range now {
 		after[s.Path] = true
 		if v, there := before[s.Path]; !there || v != s.Value {
-			out = append(out, Change{Path: s.Path, Old: v, New: s.Value, Restart: restart[s.key]})
+			out = append(out, Change{Path: s.Path, Old: v, New: s.Value, Restart: s.Restart})
 		}
 	}
 	for _, s := range was {
 		if !after[s.Path] {
-			out = append(out, Change{Path: s.Path, Old: s.Value, Restart: restart[s.key]})
+			out = append(out, Change{Path: s.Path, Old: s.Value, Restart: s.Restart})
 		}
 	}
 	return out
 }
 
 // flatten lists the values below v.
-func (s *source) flatten(v reflect.Value, path, key string, out []Setting) []Setting {
-	switch {
-	case v.Kind() == reflect.Struct:
-		for _, f := range fields(v.Type()) {
-			out = s.flatten(v.Field(f.index), join(path, f.name), join(key, f.name), out)
-		}
-	case v.Kind() == reflect.Map:
-		keys := slices.Sorted(maps.Keys(v.Interface().(map[string]map[string]int64)))
-		for _, k := range keys {
-			inner := v.MapIndex(reflect.ValueOf(k))
-			for _, name := range slices.Sorted(maps.Keys(inner.Interface().(map[string]int64))) {
-				at := join(join(path, k), name)
-				out = append(out, Setting{at, yamlText(inner.MapIndex(reflect.ValueOf(name))), s.origin(at), join(key, "*.*")})
-			}
-		}
-	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct && v.Len() > 0:
-		for i := range v.Len() {
-			out = s.flatten(v.Index(i), fmt.Sprintf("%s[%d]", path, i), key+"[]", out)
-		}
-	default:
-		out = append(out, Setting{path, yamlText(v), s.origin(path), key})
+func (s *source) flatten(keys []Key, v reflect.Value) []Setting {
+	restart := make(map[string]bool, len(keys))
+	for i := range keys {
+		restart[keys[i].Path] = keys[i].Restart
 	}
+	var out []Setting
+	add := func(v reflect.Value, path, key string) {
+		out = append(out, Setting{path, yamlText(v), s.origin(path), restart[key]})
+	}
+	var walk func(v reflect.Value, path, key string)
+	walk = func(v reflect.Value, path, key string) {
+		switch {
+		case v.Kind() == reflect.Struct:
+			for _, f := range fields(v.Type()) {
+				walk(v.Field(f.index), join(path, f.name), join(key, f.name))
+			}
+		case v.Kind() == reflect.Map && v.Len() > 0:
+			names := v.MapKeys()
+			slices.SortFunc(names, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
+			for _, n := range names {
+				walk(v.MapIndex(n), join(path, n.String()), join(key, "*"))
+			}
+		case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct && v.Len() > 0:
+			for i := range v.Len() {
+				walk(v.Index(i), fmt.Sprintf("%s[%d]", path, i), key+"[]")
+			}
+		default:
+			add(v, path, key)
+		}
+	}
+	walk(v, "", "")
 	return out
 }
 
@@ -141,6 +146,8 @@ func yamlText(v reflect.Value) string {
 		return string(x)
 	}
 	switch v.Kind() {
+	case reflect.Map:
+		return "{}" // others are told key by key
 	case reflect.Slice:
 		b := []byte{'['}
 		for i := range v.Len() {

@@ -17,7 +17,7 @@ func (a *Agent) validate() Problems {
 		add("work_hours.to", CodeTogether, "終業時刻が始業時刻 "+a.WorkHours.From.String()+" より後ではありません",
 			"work ends no later than it begins ("+a.WorkHours.From.String()+")")
 	}
-	labels := map[string]int{}
+	labels, devices := map[string]int{}, map[LostDevice]int{}
 	for i, p := range a.Protected {
 		at := fmt.Sprintf("protected[%d]", i)
 		if len(p.Paths)+len(p.Shares) == 0 && !a.given(at+".paths") && !a.given(at+".shares") {
@@ -34,8 +34,13 @@ func (a *Agent) validate() Problems {
 			add(fmt.Sprintf("shares[%d]", i), CodeMissing, "department か audience のどちらかが必要です", "department or audience is missing")
 		}
 	}
-	a.validateDevices("approved", a.Devices.Approved, add)
-	a.validateDevices("lost", a.Devices.Lost, add)
+	for i, d := range a.Devices.Approved {
+		a.validateDevice("approved", i, LostDevice{Vendor: d.Vendor, Product: d.Product, Serial: d.Serial}, devices, add)
+	}
+	clear(devices)
+	for i, d := range a.Devices.Lost {
+		a.validateDevice("lost", i, LostDevice{Vendor: d.Vendor, Product: d.Product, Serial: d.Serial}, devices, add)
+	}
 
 	ids, accounts := map[string]int{}, map[string]int{}
 	for i, p := range a.People {
@@ -58,24 +63,22 @@ func (a *Agent) validate() Problems {
 	return ps
 }
 
-func (a *Agent) validateDevices(list string, devices []Device, add func(at, code, ja, en string)) {
-	seen := map[Device]int{}
-	for i, d := range devices {
-		at := fmt.Sprintf("devices.%s[%d]", list, i)
-		if d.Vendor == "" && d.Serial == "" && !a.given(at+".vendor") {
-			add(at, CodeMissing, "vendor か serial が必要です（このままではすべての機器に合います）", "vendor or serial is missing (as it stands, every device fits)")
-			continue
-		}
-		if d.Product != "" && d.Vendor == "" && !a.given(at+".vendor") {
-			add(at, CodeMissing, "product には vendor も必要です", "product needs vendor too")
-		}
-		key := Device{Vendor: d.Vendor, Product: d.Product, Serial: d.Serial}
-		if first, twice := seen[key]; twice {
-			add(at, CodeTwice, fmt.Sprintf("同じ機器が devices.%s[%d] にあります", list, first), fmt.Sprintf("devices.%s[%d] is the same device", list, first))
-		} else {
-			seen[key] = i
-		}
+// validateDevice checks what the two lists of devices have in common; seen maps a
+// device to its place in the list.
+func (a *Agent) validateDevice(list string, i int, d LostDevice, seen map[LostDevice]int, add func(at, code, ja, en string)) {
+	at := fmt.Sprintf("devices.%s[%d]", list, i)
+	if d.Vendor == "" && d.Serial == "" && !a.given(at+".vendor") {
+		add(at, CodeMissing, "vendor か serial が必要です（このままではすべての機器に合います）", "vendor or serial is missing (as it stands, every device fits)")
+		return
 	}
+	if d.Product != "" && d.Vendor == "" && !a.given(at+".vendor") {
+		add(at, CodeMissing, "product には vendor も必要です", "product needs vendor too")
+	}
+	if first, twice := seen[d]; twice {
+		add(at, CodeTwice, fmt.Sprintf("同じ機器が devices.%s[%d] にあります", list, first), fmt.Sprintf("devices.%s[%d] is the same device", list, first))
+		return
+	}
+	seen[d] = i
 }
 
 func (c *Console) validate() Problems {
