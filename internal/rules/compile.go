@@ -1,0 +1,894 @@
+package rules
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash/fnv"
+	"net/netip"
+	"regexp"
+	"regexp/syntax"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode/utf16"
+
+	"sekisho/internal/event"
+)
+
+// Options are what settings say of rules.
+type Options struct {
+	// Thresholds maps a rule's table id ("USB-3") and a key of its thresholds
+	// ("files") to the number that replaces the rule's own.
+	Thresholds map[string]map[string]int64
+	Disable    []string // table ids or Sigma ids
+	// Lenient says that some rules may be missing because they were refused:
+	// settings that name a rule which is not there are no problem.
+	Lenient bool
+}
+
+// Program is compiled rules. It is immutable and safe for concurrent use.
+type Program struct {
+	Rules []*Rule // detection rules in the order of the files, then correlations, each after those it refers to
+
+	byAction  map[event.Action][]*Rule
+	anyAction []*Rule // rules that may match whatever the action
+	getters   []Getter
+	pool      *sync.Pool
+}
+
+// Rule finds a rule by Sigma id, Sigma name or table id (the first document
+// that alerts).
+func (p *Program) Rule(id string) *Rule {
+	if all := p.Find(id); len(all) > 0 {
+		return all[0]
+	}
+	return nil
+}
+
+// Find is every document of a rule: by Sigma id or name the one, by table id
+// all that alert.
+func (p *Program) Find(id string) []*Rule {
+	var out []*Rule
+	for _, r := range p.Rules {
+		if strings.EqualFold(r.ID, id) || r.Name != "" && r.Name == id {
+			return []*Rule{r}
+		}
+		if id != "" && strings.EqualFold(r.Table(), id) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// Compile resolves fields, builds the matchers and joins rules, correlations
+// and filters. The error is [Problems]; the program is returned even then and
+// holds the rules that are right, so that a caller may choose to run those.
+func Compile(files []*File, o Options) (*Program, error) {
+	c := &compiler{o: o, slots: map[Getter]int{}, byDoc: map[*document]*Rule{}}
+	for _, f := range files {
+		for _, d := range f.docs {
+			c.docs = append(c.docs, d)
+		}
+	}
+	c.duplicates()
+	for _, d := range c.docs {
+		if d.detection != nil && !d.bad {
+			c.detectionRule(d)
+		}
+	}
+	c.filters()
+	c.correlations()
+	c.silence()
+	c.additions()
+	c.settings()
+	p := c.program()
+	if len(c.problems) == 0 {
+		return p, nil
+	}
+	for i := range c.problems {
+		if d := c.problems[i].doc; d != nil {
+			c.problems[i].Rule = d.label()
+		}
+	}
+	return p, sortProblems(c.problems)
+}
+
+type compiler struct {
+	o        Options
+	docs     []*document
+	rules    []*Rule
+	byDoc    map[*document]*Rule
+	getters  []Getter
+	slots    map[Getter]int
+	problems Problems
+	failed   bool // the document at hand has a problem
+}
+
+func (c *compiler) fail(d *document, line, col int, path, code, ja, en string) *Problem {
+	c.failed = true
+	c.problems = append(c.problems, Problem{File: d.file.Name, Line: line, Col: col, Path: path, Code: code, JA: ja, EN: en, text: d.file.line(line), doc: d})
+	return &c.problems[len(c.problems)-1]
+}
+
+// use is the slot of a field in the program.
+func (c *compiler) use(g Getter) int {
+	key := g
+	key.Name = ""
+	if i, ok := c.slots[key]; ok {
+		return i
+	}
+	i := len(c.getters)
+	c.getters = append(c.getters, g)
+	c.slots[key] = i
+	return i
+}
+
+// duplicates tells ids and names that stand twice; the later document is
+// dropped.
+func (c *compiler) duplicates() {
+	ids, named := map[string]*document{}, map[string]*document{}
+	for _, d := range c.docs {
+		if d.filter != nil {
+			continue
+		}
+		for _, k := range []struct {
+			seen      map[string]*document
+			what, key string
+		}{{ids, "id", d.id}, {named, "name", d.name}} {
+			if k.key == "" {
+				continue
+			}
+			if first := k.seen[k.key]; first != nil {
+				place := fmt.Sprintf("%s:%d", printable(first.file.Name), first.line)
+				c.fail(d, d.line, d.col, k.what, CodeDouble, k.what+" "+quote(k.key)+" は "+place+" のルールにもあります",
+					k.what+" "+quote(k.key)+" is also that of the rule at "+place)
+				d.bad = true
+				continue
+			}
+			k.seen[k.key] = d
+		}
+	}
+}
+
+func (c *compiler) newRule(d *document) *Rule {
+	r := &Rule{ID: d.id, Name: d.name, Title: d.title, Version: d.version, Level: d.level, Status: d.status, Summary: d.summary,
+		File: d.file.Name, Line: d.line, Builtin: d.builtin, doc: d}
+	if r.ID == "" {
+		h := sha256.Sum256([]byte(d.name + "\x00" + d.title))
+		h[6], h[8] = h[6]&0x0f|0x80, h[8]&0x3f|0x80 // a UUID of version 8, as alerts have
+		s := hex.EncodeToString(h[:16])
+		r.ID = s[:8] + "-" + s[8:12] + "-" + s[12:16] + "-" + s[16:20] + "-" + s[20:]
+	}
+	c.byDoc[d] = r
+	return r
+}
+
+func (d *document) names() names {
+	return names{ecs: d.taxonomy == "ecs", category: d.logsource.category}
+}
+
+func (c *compiler) detectionRule(d *document) {
+	c.failed = false
+	r := c.newRule(d)
+	where := c.logsource(d)
+	n := c.detection(d, d.detection, d.names())
+	if c.failed {
+		d.bad = true
+		delete(c.byDoc, d)
+		return
+	}
+	r.node = both(where, n)
+	r.digest = d.detection.digest(&d.logsource, d.taxonomy)
+	c.rules = append(c.rules, r)
+}
+
+// logsource is the condition that a logsource stands for.
+func (c *compiler) logsource(d *document) node {
+	l := &d.logsource
+	var out []node
+	if l.category != "" {
+		if actions, ok := categories[l.category]; ok {
+			out = append(out, c.actions(actions))
+		} else if !(d.taxonomy == "ecs" && l.product == "sekisho") {
+			c.fail(d, l.line, l.col, "logsource.category", CodeLogsource, quote(l.category)+" のイベントは記録していません",
+				"no events of category "+quote(l.category)+" are recorded here").Hint = suggest(l.category, keys(categories))
+		}
+	}
+	if l.product != "" {
+		if os, ok := products[l.product]; !ok {
+			c.fail(d, l.line, l.col, "logsource.product", CodeLogsource, quote(l.product)+" のイベントは記録していません",
+				"no events of product "+quote(l.product)+" are recorded here").Hint = suggest(l.product, keys(products))
+		} else if os != "" {
+			out = append(out, &textNode{field: c.use(Getter{Name: "host.os.type", id: osID}), patterns: []pattern{newPattern([]token{{literal, []byte(os)}}, false)}})
+		}
+	}
+	if l.service != "" && l.product != "sekisho" {
+		c.fail(d, l.line, l.col, "logsource.service", CodeLogsource, "service "+quote(l.service)+" のログは読んでいません",
+			"the log of service "+quote(l.service)+" is not read here")
+	}
+	if l.category == "" && l.product == "" && l.service == "" {
+		c.fail(d, max(l.line, d.line), max(l.col, 1), "logsource", CodeLogsource, "category も product もありません", "neither category nor product is given")
+	}
+	if l.category == "" && l.product != "" && l.product != "sekisho" && d.taxonomy != "ecs" {
+		c.fail(d, l.line, l.col, "logsource", CodeLogsource, "category がないと、フィールド名が何を指すか決まりません",
+			"without a category the field names have no meaning here")
+	}
+	return both(out...)
+}
+
+func (c *compiler) actions(actions []event.Action) node {
+	var ps []pattern
+	for _, a := range actions {
+		ps = append(ps, newPattern([]token{{literal, []byte(a)}}, false))
+	}
+	return &textNode{field: c.use(Getter{Name: "event.action", id: actionID}), patterns: ps}
+}
+
+func keys[V any](m map[string]V) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// both is the conjunction of nodes, flat and with the cheap ones first.
+func both(nodes ...node) node {
+	var out allNode
+	for _, n := range nodes {
+		switch n := n.(type) {
+		case nil:
+		case allNode:
+			out = append(out, n...)
+		default:
+			out = append(out, n)
+		}
+	}
+	switch len(out) {
+	case 0:
+		return constNode(true)
+	case 1:
+		return out[0]
+	}
+	slices.SortStableFunc(out, func(a, b node) int { return a.cost() - b.cost() })
+	return out
+}
+
+// either is the disjunction of nodes.
+func either(nodes ...node) node {
+	var out anyNode
+	for _, n := range nodes {
+		if a, ok := n.(anyNode); ok {
+			out = append(out, a...)
+		} else {
+			out = append(out, n)
+		}
+	}
+	if len(out) == 1 {
+		return out[0]
+	}
+	slices.SortStableFunc(out, func(a, b node) int { return a.cost() - b.cost() })
+	return out
+}
+
+// detection compiles selections and joins them by the conditions, of which any
+// suffices.
+func (c *compiler) detection(d *document, det *detection, ns names) node {
+	compiled := make(map[*selection]node, len(det.selections))
+	for _, s := range det.selections {
+		var alts []node
+		for i := range s.alts {
+			a := &s.alts[i]
+			if a.keyword != nil {
+				alts = append(alts, c.keyword(d, a.keyword, join(det.path, s.name)))
+				continue
+			}
+			var all []node
+			for _, it := range a.items {
+				all = append(all, c.item(d, it, ns))
+			}
+			alts = append(alts, both(all...))
+		}
+		if len(alts) == 0 {
+			alts = append(alts, constNode(false))
+		}
+		compiled[s] = either(alts...)
+	}
+	var conds []node
+	for _, ct := range det.conditions {
+		if ct.expr != nil {
+			conds = append(conds, join2(ct.expr, compiled))
+		}
+	}
+	if len(conds) == 0 {
+		return constNode(false)
+	}
+	return either(conds...)
+}
+
+func join2(e expr, sel map[*selection]node) node {
+	switch e := e.(type) {
+	case andExpr:
+		var out []node
+		for _, x := range e {
+			out = append(out, join2(x, sel))
+		}
+		return both(out...)
+	case orExpr:
+		var out []node
+		for _, x := range e {
+			out = append(out, join2(x, sel))
+		}
+		return either(out...)
+	case notExpr:
+		return notNode{join2(e.x, sel)}
+	case selExpr:
+		return sel[e.sel]
+	}
+	panic(fmt.Sprintf("rules: condition of type %T", e))
+}
+
+func (c *compiler) keyword(d *document, k *scalar, path string) node {
+	toks := parsePattern(k.text)
+	if k.text == "" {
+		c.fail(d, k.line, k.col, path, CodePattern, "空の語は検索できません", "an empty word cannot be searched for")
+	}
+	return &keywordNode{patterns: []pattern{newPattern(surround(toks), false)}, all: true}
+}
+
+func surround(toks []token) []token { return addStar(append(addStar(nil), trimStar(toks)...)) }
+
+func trimStar(toks []token) []token {
+	if len(toks) > 0 && toks[0].kind == star {
+		return toks[1:]
+	}
+	return toks
+}
+
+// modifiers that exist in Sigma, for suggestions.
+var allModifiers = []string{"contains", "startswith", "endswith", "all", "re", "i", "m", "s", "cased", "exists", "cidr",
+	"gt", "gte", "lt", "lte", "neq", "windash", "fieldref", "base64", "base64offset", "wide", "utf16", "utf16le", "utf16be",
+	"expand", "minute", "hour", "day", "week", "month", "year"}
+
+// how is the modifiers of an item, sorted out.
+type how struct {
+	op      string // "", contains, startswith, endswith, re, cidr, exists, gt, gte, lt, lte
+	encode  []string
+	all     bool
+	cased   bool
+	neq     bool
+	windash bool
+	ref     bool
+	flags   string // of re
+}
+
+func (c *compiler) how(d *document, it *item) (h how, ok bool) {
+	bad := func(code, ja, en string) *Problem { return c.fail(d, it.line, it.col, it.path, code, ja, en) }
+	for _, m := range it.mods {
+		switch m {
+		case "contains", "startswith", "endswith", "re", "cidr", "exists", "gt", "gte", "lt", "lte":
+			if h.op != "" {
+				bad(CodeModifier, fmt.Sprintf("修飾子 %s と %s は一緒に使えません", h.op, m), fmt.Sprintf("modifiers %s and %s exclude each other", h.op, m))
+				return h, false
+			}
+			h.op = m
+		case "all":
+			h.all = true
+		case "cased":
+			h.cased = true
+		case "neq":
+			h.neq = true
+		case "windash":
+			h.windash = true
+		case "fieldref":
+			h.ref = true
+		case "i", "m", "s":
+			if h.op != "re" {
+				bad(CodeModifier, "修飾子 "+m+" は re の後にだけ使えます", "modifier "+m+" only follows re")
+				return h, false
+			}
+			if !strings.Contains(h.flags, m) {
+				h.flags += m
+			}
+		case "base64", "base64offset", "wide", "utf16le", "utf16be", "utf16":
+			h.encode = append(h.encode, m)
+		case "expand", "minute", "hour", "day", "week", "month", "year":
+			bad(CodeUnhonoured, "修飾子 "+m+" には対応していません", "modifier "+m+" is not honoured")
+			return h, false
+		default:
+			bad(CodeModifier, "修飾子 "+quote(m)+" はありません", "there is no modifier "+quote(m)).Hint = suggest(m, allModifiers)
+			return h, false
+		}
+	}
+	text := h.op == "" || h.op == "contains" || h.op == "startswith" || h.op == "endswith"
+	clash := func(m string) {
+		bad(CodeModifier, fmt.Sprintf("修飾子 %s は %s と一緒に使えません", m, orPlain(h.op)), fmt.Sprintf("modifier %s does not go with %s", m, orPlain(h.op)))
+		ok = false
+	}
+	ok = true
+	switch {
+	case h.cased && !text:
+		clash("cased")
+	case h.windash && (!text || h.ref || len(h.encode) > 0):
+		clash("windash")
+	case len(h.encode) > 0 && (!text || h.ref):
+		clash(h.encode[0])
+	case h.ref && !text:
+		clash("fieldref")
+	case h.all && h.op != "re" && !text:
+		clash("all")
+	case h.neq && h.op != "" || h.neq && h.all:
+		clash("neq")
+	}
+	for i, m := range h.encode {
+		if m == "base64" || m == "base64offset" {
+			if i != len(h.encode)-1 {
+				bad(CodeModifier, "文字コードの修飾子は "+m+" より前に書きます", "modifiers of character encoding come before "+m)
+				return h, false
+			}
+		}
+	}
+	if slices.Contains(h.encode, "base64offset") && h.op != "contains" {
+		bad(CodeModifier, "base64offset は contains と一緒に使います", "base64offset needs contains")
+		return h, false
+	}
+	return h, ok
+}
+
+func orPlain(op string) string {
+	if op == "" {
+		return "="
+	}
+	return op
+}
+
+// item compiles one line of a selection. What is wrong is told and the node is
+// then of no use.
+func (c *compiler) item(d *document, it *item, ns names) node {
+	h, ok := c.how(d, it)
+	if !ok {
+		return constNode(false)
+	}
+	if it.field == "" {
+		return c.keywords(d, it, h)
+	}
+	g, hint, ok := ns.resolve(it.field)
+	if !ok {
+		c.fail(d, it.line, it.col, it.path, CodeField, "知らないフィールド "+quote(it.field)+" です", "unknown field "+quote(it.field)).Hint = hint
+		return constNode(false)
+	}
+	var n node
+	switch {
+	case h.ref:
+		n = c.fieldref(d, it, h, g, ns)
+	case h.op == "re":
+		n = c.regex(d, it, h, g)
+	case h.op == "exists":
+		n = c.exists(d, it, g)
+	case h.op == "cidr":
+		n = c.cidr(d, it, g)
+	case h.op == "gt" || h.op == "gte" || h.op == "lt" || h.op == "lte":
+		n = c.number(d, it, h, g)
+	default:
+		n = c.text(d, it, h, g)
+	}
+	if h.neq {
+		return notNode{n}
+	}
+	return n
+}
+
+// bad tells that a value is not of use.
+func (c *compiler) bad(d *document, it *item, v *scalar, ja, en string) {
+	c.fail(d, v.line, v.col, it.path, CodePattern, ja, en)
+}
+
+func (c *compiler) text(d *document, it *item, h how, g Getter) node {
+	field := c.use(g)
+	n := &textNode{field: field, all: h.all, cased: h.cased}
+	var others []node
+	for i := range it.values {
+		v := &it.values[i]
+		if v.kind == nullScalar {
+			if h.op != "" || h.cased || h.windash || len(h.encode) > 0 {
+				c.bad(d, it, v, "null は修飾子と一緒に使えません", "null does not go with modifiers")
+				continue
+			}
+			others = append(others, existsNode{field, false})
+			continue
+		}
+		if h.op == "" && len(h.encode) == 0 {
+			c.fits(d, it, v, g)
+		}
+		for _, toks := range c.encoded(d, it, v, h) {
+			switch h.op {
+			case "contains":
+				toks = surround(toks)
+			case "startswith":
+				toks = addStar(toks)
+			case "endswith":
+				toks = append(addStar(nil), trimStar(toks)...)
+			}
+			n.patterns = append(n.patterns, newPattern(toks, h.cased))
+		}
+	}
+	if h.all && slices.Contains(h.encode, "base64offset") && len(it.values) > 1 {
+		// Each value has three forms, of which one suffices.
+		var each []node
+		for i := 0; i < len(n.patterns); i += 3 {
+			each = append(each, &textNode{field: field, patterns: n.patterns[i : i+3], cased: h.cased})
+		}
+		return both(each...)
+	}
+	if slices.Contains(h.encode, "base64offset") {
+		n.all = false
+	}
+	switch {
+	case len(others) == 0:
+		return n
+	case len(n.patterns) == 0:
+		return others[0]
+	case h.all:
+		return both(append(others, n)...)
+	}
+	return either(append(others, n)...)
+}
+
+// fits tells a value that a field of this type can never have.
+func (c *compiler) fits(d *document, it *item, v *scalar, g Getter) {
+	if strings.ContainsAny(v.text, "*?") {
+		return
+	}
+	switch g.Type() {
+	case event.Int:
+		if _, err := strconv.ParseInt(v.text, 10, 64); err != nil {
+			c.bad(d, it, v, it.field+" は整数です。"+quote(v.text)+" にはなりません", it.field+" is a whole number and never "+quote(v.text))
+		}
+	case event.Bool:
+		if b := strings.ToLower(v.text); b != "true" && b != "false" {
+			c.bad(d, it, v, it.field+" は true か false です。"+quote(v.text)+" にはなりません", it.field+" is true or false and never "+quote(v.text))
+		}
+	}
+}
+
+// encoded is the patterns that a value stands for.
+func (c *compiler) encoded(d *document, it *item, v *scalar, h how) [][]token {
+	toks := parsePattern(v.text)
+	if h.windash {
+		toks = withDashes(toks)
+	}
+	if len(h.encode) == 0 {
+		return [][]token{toks}
+	}
+	for _, t := range toks {
+		if t.kind != literal {
+			c.bad(d, it, v, "ワイルドカードは "+h.encode[0]+" と一緒に使えません", "wildcards do not go with "+h.encode[0])
+			return nil
+		}
+	}
+	if len(toks) == 0 {
+		c.bad(d, it, v, "空の値は "+h.encode[0]+" と一緒に使えません", "an empty value does not go with "+h.encode[0])
+		return nil
+	}
+	data := toks[0].lit
+	for _, m := range h.encode {
+		switch m {
+		case "wide", "utf16le":
+			data = wide(data, binary.LittleEndian, false)
+		case "utf16be":
+			data = wide(data, binary.BigEndian, false)
+		case "utf16":
+			data = wide(data, binary.LittleEndian, true)
+		case "base64":
+			return [][]token{{{literal, []byte(base64.StdEncoding.EncodeToString(data))}}}
+		case "base64offset":
+			return base64Offsets(data)
+		}
+	}
+	return [][]token{{{literal, data}}}
+}
+
+func wide(data []byte, order binary.AppendByteOrder, mark bool) []byte {
+	var out []byte
+	if mark {
+		out = order.AppendUint16(out, 0xfeff)
+	}
+	for _, u := range utf16.Encode([]rune(string(data))) {
+		out = order.AppendUint16(out, u)
+	}
+	return out
+}
+
+// base64Offsets is how data looks within base64 text at each of the three
+// offsets, without the characters that its neighbours share.
+func base64Offsets(data []byte) [][]token {
+	var out [][]token
+	for off := range 3 {
+		s := base64.StdEncoding.EncodeToString(append(make([]byte, off), data...))
+		start := []int{0, 2, 3}[off]
+		end := len(s) - []int{0, 3, 2}[(len(data)+off)%3]
+		if end < start {
+			end = start
+		}
+		out = append(out, []token{{literal, []byte(s[start:end])}})
+	}
+	return out
+}
+
+// maxRegexp is the size of a regular expression, and maxProgram that of its
+// compiled form. Judgement: SigmaHQ's largest has 1,500 instructions.
+const (
+	maxRegexp  = 4096
+	maxProgram = 20_000
+)
+
+func (c *compiler) compileRegexp(d *document, it *item, v *scalar, flags string) *regexp.Regexp {
+	if v.kind == nullScalar {
+		c.bad(d, it, v, "正規表現がありません", "there is no regular expression")
+		return nil
+	}
+	if len(v.text) > maxRegexp {
+		c.bad(d, it, v, "正規表現が長すぎます", "regular expression too long")
+		return nil
+	}
+	text := v.text
+	if flags != "" {
+		text = "(?" + flags + ")" + text
+	}
+	parsed, err := syntax.Parse(text, syntax.Perl)
+	if err == nil {
+		var prog *syntax.Prog
+		if prog, err = syntax.Compile(parsed.Simplify()); err == nil && len(prog.Inst) > maxProgram {
+			c.bad(d, it, v, "正規表現が大きすぎます", "regular expression too large")
+			return nil
+		}
+	}
+	var re *regexp.Regexp
+	if err == nil {
+		re, err = regexp.Compile(text)
+	}
+	if err != nil {
+		reason := err.Error()
+		if se, ok := err.(*syntax.Error); ok {
+			reason = se.Code.String() + ": " + quote(se.Expr)
+		}
+		ja, en := "正規表現を読めません: "+reason, "regular expression: "+reason
+		if strings.Contains(text, "(?=") || strings.Contains(text, "(?!") || strings.Contains(text, "(?<") {
+			ja, en = ja+"（先読み・後読みには対応していません）", en+" (look-around is not honoured)"
+		}
+		c.bad(d, it, v, ja, en)
+		return nil
+	}
+	return re
+}
+
+func (c *compiler) regex(d *document, it *item, h how, g Getter) node {
+	n := &regexNode{field: c.use(g), all: h.all}
+	for i := range it.values {
+		if re := c.compileRegexp(d, it, &it.values[i], h.flags); re != nil {
+			n.res = append(n.res, re)
+		}
+	}
+	return n
+}
+
+func (c *compiler) exists(d *document, it *item, g Getter) node {
+	if len(it.values) != 1 || it.values[0].kind != boolScalar {
+		c.fail(d, it.line, it.col, it.path, CodePattern, "exists には true か false が必要です", "exists wants true or false")
+		return constNode(false)
+	}
+	return existsNode{c.use(g), it.values[0].text == "true"}
+}
+
+func (c *compiler) cidr(d *document, it *item, g Getter) node {
+	n := &cidrNode{field: c.use(g)}
+	for i := range it.values {
+		v := &it.values[i]
+		p, err := netip.ParsePrefix(v.text)
+		if err != nil {
+			c.bad(d, it, v, quote(v.text)+" はネットワークではありません（例 10.0.0.0/8）", quote(v.text)+" is no network such as 10.0.0.0/8")
+			continue
+		}
+		n.nets = append(n.nets, p.Masked())
+	}
+	return n
+}
+
+func (c *compiler) number(d *document, it *item, h how, g Getter) node {
+	if t := g.Type(); t != event.Int && t != event.None {
+		c.fail(d, it.line, it.col, it.path, CodeModifier, it.field+" は数ではないため、"+h.op+" で比べられません",
+			fmt.Sprintf("%s is %v: %s compares numbers", it.field, t, h.op))
+		return constNode(false)
+	}
+	var any []node
+	for i := range it.values {
+		v := &it.values[i]
+		n := &numberNode{field: c.use(g), op: h.op}
+		f, err := strconv.ParseFloat(v.text, 64)
+		if err != nil || v.kind != intScalar && v.kind != floatScalar {
+			c.bad(d, it, v, quote(v.text)+" は数ではありません", quote(v.text)+" is not a number")
+			continue
+		}
+		n.value = f
+		if w, err := strconv.ParseInt(v.text, 10, 64); err == nil {
+			n.whole, n.isInt = w, true
+		}
+		any = append(any, n)
+	}
+	if len(any) == 0 {
+		return constNode(false)
+	}
+	return either(any...)
+}
+
+func (c *compiler) fieldref(d *document, it *item, h how, g Getter, ns names) node {
+	how := map[string]shape{"": exact, "contains": within, "startswith": prefix, "endswith": suffix}[h.op]
+	var nodes []node
+	for i := range it.values {
+		v := &it.values[i]
+		other, hint, ok := ns.resolve(v.text)
+		if !ok {
+			c.fail(d, v.line, v.col, it.path, CodeField, "知らないフィールド "+quote(v.text)+" です", "unknown field "+quote(v.text)).Hint = hint
+			continue
+		}
+		nodes = append(nodes, &refNode{field: c.use(g), other: c.use(other), how: how, cased: h.cased})
+	}
+	switch {
+	case len(nodes) == 0:
+		return constNode(false)
+	case h.all:
+		return both(nodes...)
+	}
+	return either(nodes...)
+}
+
+// keywords compiles a line without a field ('|all': [...]).
+func (c *compiler) keywords(d *document, it *item, h how) node {
+	if h.op != "" && h.op != "re" && h.op != "contains" || h.cased || h.neq || h.ref || h.windash || len(h.encode) > 0 {
+		c.fail(d, it.line, it.col, it.path, CodeUnhonoured, "フィールドのない検索で使える修飾子は all と re だけです", "a search without a field only takes all and re")
+		return constNode(false)
+	}
+	n := &keywordNode{all: h.all}
+	for i := range it.values {
+		v := &it.values[i]
+		switch {
+		case h.op == "re":
+			if re := c.compileRegexp(d, it, v, h.flags); re != nil {
+				n.res = append(n.res, re)
+			}
+		case v.kind == nullScalar || v.text == "":
+			c.bad(d, it, v, "空の語は検索できません", "an empty word cannot be searched for")
+		default:
+			n.patterns = append(n.patterns, newPattern(surround(parsePattern(v.text)), false))
+		}
+	}
+	return n
+}
+
+// digest sums up what decides whether an event matches.
+func (d *detection) digest(l *logsource, taxonomy string) uint64 {
+	h := fnv.New64a()
+	put := func(parts ...string) {
+		for _, p := range parts {
+			fmt.Fprintf(h, "%d:%s", len(p), p)
+		}
+	}
+	put(l.category, l.product, l.service, taxonomy)
+	for _, s := range d.selections {
+		put("selection", s.name)
+		for _, a := range s.alts {
+			put("or")
+			if a.keyword != nil {
+				put(a.keyword.text)
+			}
+			for _, it := range a.items {
+				put(it.field)
+				put(it.mods...)
+				for _, v := range it.values {
+					put(v.text, strconv.Itoa(int(v.kind)))
+				}
+			}
+		}
+	}
+	for _, ct := range d.conditions {
+		put("condition", ct.text)
+	}
+	return h.Sum64()
+}
+
+// program makes the index by event action and closes the compiler.
+func (c *compiler) program() *Program {
+	p := &Program{getters: c.getters, byAction: map[event.Action][]*Rule{}}
+	slot, indexed := c.slots[Getter{id: actionID}]
+	for i, r := range c.rules {
+		r.Index = i
+		p.Rules = append(p.Rules, r)
+	}
+	type span struct {
+		r       *Rule
+		actions []string
+		any     bool
+	}
+	var spans []span
+	for _, r := range p.Rules {
+		if r.node == nil || r.Disabled {
+			continue
+		}
+		s := span{r: r, any: true}
+		if indexed {
+			s.actions, s.any = actionsOf(r.node, slot)
+		}
+		for _, a := range s.actions {
+			p.byAction[event.Action(a)] = nil
+		}
+		spans = append(spans, s)
+	}
+	for _, s := range spans {
+		if s.any {
+			p.anyAction = append(p.anyAction, s.r)
+		}
+		for a := range p.byAction {
+			if s.any || slices.Contains(s.actions, string(a)) {
+				p.byAction[a] = append(p.byAction[a], s.r)
+			}
+		}
+	}
+	p.pool = newPool(p.getters)
+	return p
+}
+
+// actionsOf is the actions (folded) outside of which a node cannot match; any
+// says that it may match whatever the action.
+func actionsOf(n node, slot int) (actions []string, any bool) {
+	switch n := n.(type) {
+	case *textNode:
+		if n.field != slot {
+			return nil, true
+		}
+		for i := range n.patterns {
+			p := &n.patterns[i]
+			if p.shape != exact || n.cased && fold(string(p.lit)) != string(p.lit) {
+				return nil, true
+			}
+			if n.all && len(n.patterns) > 1 {
+				return nil, true
+			}
+			actions = append(actions, string(p.lit))
+		}
+		return actions, false
+	case allNode:
+		any = true
+		for _, x := range n {
+			a, whatever := actionsOf(x, slot)
+			switch {
+			case whatever:
+			case any:
+				actions, any = a, false
+			default:
+				actions = slices.DeleteFunc(slices.Clone(actions), func(s string) bool { return !slices.Contains(a, s) })
+			}
+		}
+		return actions, any
+	case anyNode:
+		for _, x := range n {
+			a, whatever := actionsOf(x, slot)
+			if whatever {
+				return nil, true
+			}
+			for _, s := range a {
+				if !slices.Contains(actions, s) {
+					actions = append(actions, s)
+				}
+			}
+		}
+		return actions, false
+	case constNode:
+		return nil, bool(n)
+	}
+	return nil, true
+}

@@ -1,0 +1,392 @@
+package rules
+
+import (
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+
+	"sekisho/internal/event"
+)
+
+// find is the document that a reference names, by id or name.
+func (c *compiler) find(name string) *document {
+	for _, d := range c.docs {
+		if d.filter == nil && (d.id != "" && strings.EqualFold(d.id, name) || d.name != "" && d.name == name) {
+			return d
+		}
+	}
+	return nil
+}
+
+// refNames is what references may name, for suggestions.
+func (c *compiler) refNames() []string {
+	var out []string
+	for _, d := range c.docs {
+		if d.filter == nil && d.name != "" {
+			out = append(out, d.name)
+		}
+	}
+	return out
+}
+
+// dangling tells a reference that leads nowhere.
+func (c *compiler) dangling(d *document, r ref) {
+	p := c.fail(d, r.line, r.col, r.path, CodeReference, quote(r.name)+" というルール（id または name）はありません",
+		"there is no rule with id or name "+quote(r.name))
+	p.Hint = suggest(r.name, c.refNames())
+}
+
+// filters adds the filters' conditions to the rules that they name.
+func (c *compiler) filters() {
+	for _, d := range c.docs {
+		if d.filter == nil || d.bad {
+			continue
+		}
+		c.failed = false
+		var targets []*Rule
+		if d.filter.any {
+			for _, r := range c.rules {
+				if l, o := &r.doc.logsource, &d.logsource; (o.category == "" || l.category == o.category) && (o.product == "" || l.product == o.product) && (o.service == "" || l.service == o.service) {
+					targets = append(targets, r)
+				}
+			}
+		} else {
+			for _, ref := range d.filter.rules {
+				t := c.find(ref.name)
+				switch {
+				case t == nil && c.o.Lenient && uuidForm.MatchString(ref.name):
+				case t == nil:
+					c.dangling(d, ref)
+				case t.corr != nil:
+					c.fail(d, ref.line, ref.col, ref.path, CodeUnhonoured, "filter は correlation には使えません。もとになるルールに使ってください",
+						"a filter does not apply to a correlation: name the rules it refers to")
+				case c.byDoc[t] != nil:
+					targets = append(targets, c.byDoc[t])
+				}
+			}
+		}
+		if c.failed {
+			continue
+		}
+		for _, r := range targets {
+			ns := r.doc.names()
+			n := c.detection(d, d.filter.detection, ns)
+			if c.failed {
+				break // the same mistake for every rule it names
+			}
+			r.node = both(r.node, n)
+			r.Filters = append(r.Filters, d.title)
+			r.digest = mix(r.digest, d.filter.detection.digest(&d.logsource, d.taxonomy))
+		}
+	}
+}
+
+func mix(parts ...uint64) uint64 {
+	h := fnv.New64a()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%016x", p)
+	}
+	return h.Sum64()
+}
+
+// correlations resolves correlations, each after those it refers to.
+func (c *compiler) correlations() {
+	state := map[*document]int{} // 1: being resolved, 2: done
+	var visit func(d *document, from ref) bool
+	visit = func(d *document, from ref) bool {
+		switch state[d] {
+		case 1:
+			return false
+		case 2:
+			return true
+		}
+		state[d] = 1
+		c.failed = false
+		ok := true
+		for _, r := range d.corr.rules {
+			t := c.find(r.name)
+			if t == nil || t.corr == nil || t.bad {
+				continue
+			}
+			if !visit(t, r) {
+				c.fail(d, r.line, r.col, r.path, CodeReference, "correlation が互いに参照し合っています（"+quote(r.name)+"）",
+					"correlations refer to each other in a circle (by "+quote(r.name)+")")
+				ok = false
+			}
+		}
+		state[d] = 2
+		if !ok {
+			d.bad = true
+			return true
+		}
+		c.correlation(d)
+		return true
+	}
+	for _, d := range c.docs {
+		if d.corr != nil && !d.bad {
+			visit(d, ref{})
+		}
+	}
+}
+
+func (c *compiler) correlation(d *document) {
+	c.failed = false
+	doc := d.corr
+	corr := &Correlation{Type: doc.typ, Timespan: doc.timespan, Conditions: doc.conds, Generate: doc.generate}
+	var targets []*Rule
+	for _, ref := range doc.rules {
+		t := c.find(ref.name)
+		if t == nil {
+			c.dangling(d, ref)
+			continue
+		}
+		r := c.byDoc[t]
+		if r == nil {
+			c.fail(d, ref.line, ref.col, ref.path, CodeReference, "ルール "+quote(ref.name)+" に問題があるため使えません", "rule "+quote(ref.name)+" was refused")
+			continue
+		}
+		if slices.Contains(targets, r) {
+			c.fail(d, ref.line, ref.col, ref.path, CodeReference, "ルール "+quote(ref.name)+" が 2 回書かれています", "rule "+quote(ref.name)+" is named twice")
+			continue
+		}
+		targets = append(targets, r)
+		corr.Rules = append(corr.Rules, slices.Index(c.rules, r))
+	}
+	if (doc.typ == Temporal || doc.typ == TemporalOrdered) && len(targets) > 16 {
+		c.fail(d, d.line, d.col, "correlation.rules", CodeBounds, "ルールが多すぎます（上限は 16）", "more than 16 rules")
+	}
+	// Field names are those of the rules it refers to, unless it says itself.
+	ns := names{ecs: d.taxonomy == "ecs"}
+	if d.taxonomy == "" && len(targets) > 0 {
+		ns = c.base(targets[0]).names()
+	}
+	resolve := func(ref ref, ns names) (Getter, bool) {
+		g, hint, ok := ns.resolve(ref.name)
+		if !ok {
+			c.fail(d, ref.line, ref.col, ref.path, CodeField, "知らないフィールド "+quote(ref.name)+" です", "unknown field "+quote(ref.name)).Hint = hint
+		}
+		return g, ok
+	}
+	for _, ref := range doc.groupBy {
+		alias, isAlias := doc.aliases[ref.name]
+		if !isAlias {
+			if g, ok := resolve(ref, ns); ok {
+				corr.GroupBy = append(corr.GroupBy, Key{Name: ref.name, Getter: g})
+			}
+			continue
+		}
+		key := Key{Name: ref.name, ByRule: map[int]Getter{}}
+		for i, t := range targets {
+			field, ok := alias[t.Name]
+			if !ok {
+				c.fail(d, ref.line, ref.col, ref.path, CodeReference, "別名 "+quote(ref.name)+" にルール "+quote(t.Name)+" のフィールドがありません",
+					"alias "+quote(ref.name)+" has no field for rule "+quote(t.Name))
+				continue
+			}
+			if g, ok := resolve(field, c.base(t).names()); ok {
+				key.ByRule[corr.Rules[i]] = g
+				key.Getter = g
+			}
+		}
+		corr.GroupBy = append(corr.GroupBy, key)
+	}
+	for _, ref := range doc.fields {
+		g, ok := resolve(ref, ns)
+		if !ok {
+			continue
+		}
+		if t := g.Type(); corr.Type == ValueSum && t != event.Int && t != event.None {
+			c.fail(d, ref.line, ref.col, ref.path, CodeType, ref.name+" は数ではないため合計できません", fmt.Sprintf("%s is %v and cannot be summed", ref.name, t))
+		}
+		corr.Fields = append(corr.Fields, g)
+	}
+	if c.failed {
+		d.bad = true
+		return
+	}
+	corr.Total = totalName(corr)
+	r := c.newRule(d)
+	r.Correlation = corr
+	parts := []uint64{hashText(string(corr.Type), corr.Timespan.String())}
+	for _, t := range targets {
+		parts = append(parts, t.digest)
+	}
+	for _, k := range corr.GroupBy {
+		parts = append(parts, hashText(k.Name, k.Field()))
+	}
+	for i := range corr.Fields {
+		parts = append(parts, hashText(corr.Fields[i].Field()))
+	}
+	r.digest = mix(parts...)
+	c.rules = append(c.rules, r)
+}
+
+func hashText(parts ...string) uint64 {
+	h := fnv.New64a()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d:%s", len(p), p)
+	}
+	return h.Sum64()
+}
+
+// base is the detection rule's document at the bottom of a rule: itself, or
+// the first that a correlation refers to.
+func (c *compiler) base(r *Rule) *document {
+	for r.Correlation != nil && len(r.Correlation.Rules) > 0 {
+		if r.doc.taxonomy == "ecs" {
+			break
+		}
+		r = c.rules[r.Correlation.Rules[0]]
+	}
+	return r.doc
+}
+
+// totalName is what a count is called where no threshold names it.
+func totalName(c *Correlation) string {
+	switch c.Type {
+	case EventCount:
+		return "events"
+	case ValueCount, ValueSum:
+		name := c.Fields[0].Name
+		name = name[strings.LastIndexByte(name, '.')+1:]
+		if c.Type == ValueCount {
+			return "distinct_" + name
+		}
+		return name
+	}
+	return ""
+}
+
+// silence finds the rules that only feed correlations.
+func (c *compiler) silence() {
+	heard := map[int]bool{}
+	for _, r := range c.rules {
+		if r.Correlation == nil {
+			continue
+		}
+		for _, i := range r.Correlation.Rules {
+			c.rules[i].Silent = true
+			if r.Correlation.Generate {
+				heard[i] = true
+			}
+		}
+	}
+	for i := range heard {
+		c.rules[i].Silent = false
+	}
+}
+
+// additions resolves what the product adds, thresholds from settings among it.
+func (c *compiler) additions() {
+	for _, r := range c.rules {
+		doc := r.doc.addition
+		if doc == nil {
+			continue
+		}
+		c.failed = false
+		a := doc.Addition
+		ns := c.base(r).names()
+		for _, ref := range doc.groupBy {
+			g, hint, ok := ns.resolve(ref.name)
+			if !ok {
+				c.fail(r.doc, ref.line, ref.col, ref.path, CodeField, "知らないフィールド "+quote(ref.name)+" です", "unknown field "+quote(ref.name)).Hint = hint
+				continue
+			}
+			a.GroupBy = append(a.GroupBy, g)
+		}
+		if !doc.groupBySet && r.Correlation != nil {
+			for _, k := range r.Correlation.GroupBy {
+				a.GroupBy = append(a.GroupBy, k.Getter)
+			}
+		}
+		for _, t := range doc.thresholds {
+			c.threshold(r, &a, t)
+		}
+		if c.failed {
+			r.Disabled = true
+		}
+		r.Addition = &a
+	}
+}
+
+// threshold ties a threshold to the condition of the correlation that it names,
+// and puts the settings' number there.
+func (c *compiler) threshold(r *Rule, a *Addition, t thresholdDoc) {
+	path := "sekisho.thresholds." + t.key
+	d := c.find(t.rule.name)
+	if d == nil {
+		c.dangling(r.doc, t.rule)
+		return
+	}
+	target := c.byDoc[d]
+	if target == nil || target.Correlation == nil || len(target.Correlation.Conditions) != 1 {
+		c.fail(r.doc, t.rule.line, t.rule.col, t.rule.path, CodeReference, quote(t.rule.name)+" は条件が 1 つの correlation ではありません",
+			quote(t.rule.name)+" is no correlation with a single condition")
+		return
+	}
+	cond := target.Correlation.Conditions[0]
+	if doc := d.corr.conds[0]; doc.Value != t.def {
+		c.fail(r.doc, t.rule.line, t.rule.col, path+".default", CodeType,
+			fmt.Sprintf("default の %d が correlation の条件の %d と違います", t.def, doc.Value),
+			fmt.Sprintf("the default of %d differs from the %d in the correlation's condition", t.def, doc.Value))
+		return
+	}
+	if v, ok := c.o.Thresholds[a.Rule][t.key]; ok {
+		if v <= 0 {
+			c.problem("rules.thresholds."+a.Rule+"."+t.key, CodeSetting, "しきい値は 1 以上でなければなりません", "a threshold is at least 1", "")
+		} else {
+			cond.Value = v
+		}
+	}
+	target.Correlation.Conditions = []Condition{cond}
+	target.Correlation.Total = t.key
+	a.Thresholds = append(a.Thresholds, Threshold{Key: t.key, Target: t.rule.name, Default: t.def, Value: cond.Value})
+}
+
+// problem tells what is wrong with a setting.
+func (c *compiler) problem(path, code, ja, en, hint string) {
+	c.problems = append(c.problems, Problem{Path: path, Code: code, JA: ja, EN: en, Hint: hint})
+}
+
+// settings switches rules off, and tells settings that name what is not there.
+func (c *compiler) settings() {
+	keysOf := map[string][]string{}
+	var ids []string
+	for _, r := range c.rules {
+		ids = append(ids, r.ID)
+		if t := r.Table(); t != "" {
+			ids = append(ids, t)
+			keysOf[t] = append(keysOf[t], []string{}...)
+			for _, th := range r.Addition.Thresholds {
+				keysOf[t] = append(keysOf[t], th.Key)
+			}
+		}
+	}
+	for _, id := range c.o.Disable {
+		found := false
+		for _, r := range c.rules {
+			if strings.EqualFold(r.ID, id) || r.Table() != "" && strings.EqualFold(r.Table(), id) {
+				r.Disabled, found = true, true
+			}
+		}
+		if !found && !c.o.Lenient {
+			c.problem("rules.disable", CodeSetting, quote(id)+" というルールはありません", "there is no rule "+quote(id), suggest(id, ids))
+		}
+	}
+	for _, id := range keys(c.o.Thresholds) {
+		known, ok := keysOf[id]
+		if !ok {
+			if !c.o.Lenient {
+				c.problem("rules.thresholds."+id, CodeSetting, quote(id)+" というルールはありません", "there is no rule "+quote(id), suggest(id, keys(keysOf)))
+			}
+			continue
+		}
+		for _, k := range keys(c.o.Thresholds[id]) {
+			if !slices.Contains(known, k) {
+				c.problem("rules.thresholds."+id+"."+k, CodeSetting, id+" に "+quote(k)+" というしきい値はありません",
+					id+" has no threshold "+quote(k), suggest(k, known))
+			}
+		}
+	}
+}

@@ -1,0 +1,437 @@
+package rules
+
+import (
+	"bytes"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"sync"
+
+	"sekisho/internal/event"
+)
+
+// Match appends the rules that the event matches to buf, in the order of
+// Program.Rules, and returns it. It takes no lock, cannot fail, and allocates
+// nothing where no rule matches (but for joined fields such as User, and for
+// events with texts longer than any before). Safe for concurrent use.
+func (p *Program) Match(e *event.Event, buf []Match) []Match {
+	s := p.pool.Get().(*scratch)
+	s.begin(e)
+	for _, r := range p.candidates(e.Action) {
+		if r.node.match(s) {
+			buf = append(buf, Match{r})
+		}
+	}
+	s.end()
+	p.pool.Put(s)
+	return buf
+}
+
+// candidates are the rules that an event of this action can match at all.
+func (p *Program) candidates(a event.Action) []*Rule {
+	if list, ok := p.byAction[a]; ok {
+		return list
+	}
+	for i := range len(a) {
+		if c := a[i]; 'A' <= c && c <= 'Z' || c >= 0x80 { // rules do not mind case, so neither may the index
+			if list, ok := p.byAction[event.Action(fold(string(a)))]; ok {
+				return list
+			}
+			break
+		}
+	}
+	return p.anyAction
+}
+
+// maxArena is how much text a scratch keeps room for between events.
+const maxArena = 1 << 20
+
+// scratch is what one event's evaluation computes once: the fields it looked
+// at, and their texts with case folded. It belongs to one call at a time.
+type scratch struct {
+	getters []Getter // the program's
+	e       *event.Event
+	epoch   uint32
+	slots   []slot
+	arena   []byte
+}
+
+type slot struct {
+	epoch   uint32
+	present bool
+	folded  bool // texts in folded are made
+	copied  bool // texts in raw are made
+	v       event.Value
+	fold    [][]byte
+	raw     [][]byte
+}
+
+func newPool(getters []Getter) *sync.Pool {
+	return &sync.Pool{New: func() any { return &scratch{getters: getters, slots: make([]slot, len(getters))} }}
+}
+
+func (s *scratch) begin(e *event.Event) {
+	s.e = e
+	s.arena = s.arena[:0]
+	if s.epoch++; s.epoch == 0 { // after 2^32 events an old slot could look fresh
+		for i := range s.slots {
+			s.slots[i].epoch = 0
+		}
+		s.epoch = 1
+	}
+}
+
+func (s *scratch) end() {
+	s.e = nil
+	if cap(s.arena) > maxArena {
+		s.arena = nil
+		for i := range s.slots {
+			s.slots[i] = slot{}
+		}
+	}
+}
+
+// slot is a field of the event, looked up once.
+func (s *scratch) slot(i int) *slot {
+	f := &s.slots[i]
+	if f.epoch != s.epoch {
+		f.epoch, f.folded, f.copied = s.epoch, false, false
+		f.v, f.present = s.getters[i].Value(s.e)
+	}
+	return f
+}
+
+// add copies a value's text into the arena.
+func (s *scratch) add(text string, folded bool) []byte {
+	from := len(s.arena)
+	if folded {
+		s.arena = appendFold(s.arena, text)
+	} else {
+		s.arena = append(s.arena, text...)
+	}
+	return s.arena[from:len(s.arena):len(s.arena)]
+}
+
+func (s *scratch) texts(f *slot, into [][]byte, folded bool) [][]byte {
+	into = into[:0]
+	switch f.v.Type() {
+	case event.String:
+		return append(into, s.add(f.v.Str(), folded))
+	case event.List:
+		for _, t := range f.v.List() {
+			into = append(into, s.add(t, folded))
+		}
+		if len(into) == 0 {
+			into = append(into, nil) // recorded as empty: like an empty text
+		}
+		return into
+	case event.Int:
+		from := len(s.arena)
+		s.arena = strconv.AppendInt(s.arena, f.v.Int(), 10)
+		return append(into, s.arena[from:len(s.arena):len(s.arena)])
+	case event.Bool:
+		if f.v.Bool() {
+			return append(into, s.add("true", false))
+		}
+		return append(into, s.add("false", false))
+	}
+	return append(into, s.add(f.v.String(), folded))
+}
+
+// folded is the texts of a field with case folded; none if it is absent.
+func (s *scratch) folded(i int) [][]byte {
+	f := s.slot(i)
+	if !f.present {
+		return nil
+	}
+	if !f.folded {
+		f.folded = true
+		f.fold = s.texts(f, f.fold, true)
+	}
+	return f.fold
+}
+
+// raw is the texts of a field as they are; none if it is absent.
+func (s *scratch) raw(i int) [][]byte {
+	f := s.slot(i)
+	if !f.present {
+		return nil
+	}
+	if !f.copied {
+		f.copied = true
+		f.raw = s.texts(f, f.raw, false)
+	}
+	return f.raw
+}
+
+// node is one step of a compiled condition.
+type node interface {
+	match(s *scratch) bool
+	cost() int // to try cheap ones first
+}
+
+type (
+	allNode   []node
+	anyNode   []node
+	notNode   struct{ x node }
+	constNode bool
+
+	// textNode compares a field's texts with patterns: any of them, or all.
+	textNode struct {
+		field    int
+		patterns []pattern
+		all      bool
+		cased    bool
+	}
+	regexNode struct {
+		field int
+		res   []*regexp.Regexp
+		all   bool
+	}
+	// existsNode asks whether the field is there.
+	existsNode struct {
+		field int
+		want  bool
+	}
+	cidrNode struct {
+		field int
+		nets  []netip.Prefix
+	}
+	numberNode struct {
+		field int
+		op    string
+		value float64
+		whole int64
+		isInt bool
+	}
+	// refNode compares two fields of the event.
+	refNode struct {
+		field, other int
+		how          shape
+		cased        bool
+	}
+	// keywordNode looks for words in every field of the event.
+	keywordNode struct {
+		patterns []pattern
+		res      []*regexp.Regexp
+		all      bool
+	}
+)
+
+func (n allNode) match(s *scratch) bool {
+	for _, x := range n {
+		if !x.match(s) {
+			return false
+		}
+	}
+	return true
+}
+
+func (n anyNode) match(s *scratch) bool {
+	for _, x := range n {
+		if x.match(s) {
+			return true
+		}
+	}
+	return false
+}
+
+func (n notNode) match(s *scratch) bool    { return !n.x.match(s) }
+func (n constNode) match(*scratch) bool    { return bool(n) }
+func (n existsNode) match(s *scratch) bool { return s.slot(n.field).present == n.want }
+
+func (n *textNode) match(s *scratch) bool {
+	var texts [][]byte
+	if n.cased {
+		texts = s.raw(n.field)
+	} else {
+		texts = s.folded(n.field)
+	}
+	if len(texts) == 0 {
+		return false
+	}
+	for i := range n.patterns {
+		if n.patterns[i].matchAny(texts) != n.all {
+			return !n.all
+		}
+	}
+	return n.all
+}
+
+func (p *pattern) matchAny(texts [][]byte) bool {
+	for _, t := range texts {
+		if p.match(t) {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *regexNode) match(s *scratch) bool {
+	texts := s.raw(n.field)
+	if len(texts) == 0 {
+		return false
+	}
+	for _, re := range n.res {
+		if matchAnyRegexp(re, texts) != n.all {
+			return !n.all
+		}
+	}
+	return n.all
+}
+
+func matchAnyRegexp(re *regexp.Regexp, texts [][]byte) bool {
+	for _, t := range texts {
+		if re.Match(t) {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *cidrNode) match(s *scratch) bool {
+	f := s.slot(n.field)
+	if !f.present {
+		return false
+	}
+	if f.v.Type() == event.List {
+		for _, t := range f.v.List() {
+			if n.holds(t) {
+				return true
+			}
+		}
+		return false
+	}
+	return n.holds(f.v.Str())
+}
+
+func (n *cidrNode) holds(text string) bool {
+	if len(text) > 64 { // no address is that long
+		return false
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return false
+	}
+	a = a.Unmap().WithZone("")
+	for _, p := range n.nets {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *numberNode) match(s *scratch) bool {
+	f := s.slot(n.field)
+	if !f.present {
+		return false
+	}
+	if f.v.Type() == event.Int && n.isInt {
+		return Condition{n.op, n.whole}.Holds(f.v.Int())
+	}
+	x, ok := f.v.Float()
+	if !ok {
+		return false
+	}
+	switch n.op {
+	case "gt":
+		return x > n.value
+	case "gte":
+		return x >= n.value
+	case "lt":
+		return x < n.value
+	}
+	return x <= n.value
+}
+
+func (n *refNode) match(s *scratch) bool {
+	var texts, others [][]byte
+	if n.cased {
+		texts, others = s.raw(n.field), s.raw(n.other)
+	} else {
+		texts, others = s.folded(n.field), s.folded(n.other)
+	}
+	for _, t := range texts {
+		for _, o := range others {
+			var hit bool
+			switch n.how {
+			case exact:
+				hit = bytes.Equal(t, o)
+			case prefix:
+				hit = bytes.HasPrefix(t, o)
+			case suffix:
+				hit = bytes.HasSuffix(t, o)
+			case within:
+				hit = bytes.Contains(t, o)
+			}
+			if hit {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (n *keywordNode) match(s *scratch) bool {
+	for i := range n.patterns {
+		if n.anywhere(s, func(text string) bool { return n.patterns[i].match(appendFold(nil, text)) }) != n.all {
+			return !n.all
+		}
+	}
+	for _, re := range n.res {
+		if n.anywhere(s, re.MatchString) != n.all {
+			return !n.all
+		}
+	}
+	return n.all
+}
+
+// anywhere asks f of every text in the event.
+func (n *keywordNode) anywhere(s *scratch, f func(string) bool) bool {
+	hit := false
+	s.e.Each(func(_ string, v event.Value) {
+		if hit {
+			return
+		}
+		if v.Type() == event.List {
+			for _, t := range v.List() {
+				if f(t) {
+					hit = true
+					return
+				}
+			}
+			return
+		}
+		hit = f(v.String())
+	})
+	return hit
+}
+
+func sum(nodes []node) int {
+	c := 0
+	for _, n := range nodes {
+		c += n.cost()
+	}
+	return c
+}
+
+func (n allNode) cost() int    { return sum(n) }
+func (n anyNode) cost() int    { return sum(n) }
+func (n notNode) cost() int    { return n.x.cost() }
+func (n constNode) cost() int  { return 0 }
+func (n existsNode) cost() int { return 1 }
+func (n *cidrNode) cost() int  { return 20 }
+func (n *numberNode) cost() int {
+	return 1
+}
+func (n *refNode) cost() int     { return 5 }
+func (n *keywordNode) cost() int { return 100_000 }
+func (n *regexNode) cost() int   { return 1000 * len(n.res) }
+func (n *textNode) cost() int {
+	c := 0
+	for i := range n.patterns {
+		c += map[shape]int{exact: 1, prefix: 1, suffix: 1, within: 10, anything: 1, glob: 30}[n.patterns[i].shape]
+	}
+	return c
+}

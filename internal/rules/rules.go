@@ -1,0 +1,187 @@
+// Package rules is the detection rules: Sigma 2.1 documents with places in
+// their files, compiled once into an immutable Program that is asked of each
+// event which rules match it.
+//
+// Three stages, three types. [Parse] reads YAML and keeps positions; [Compile]
+// resolves fields, builds every matcher and joins rules, correlations and
+// filters; [Program.Match] answers for an event. What the engine does not honour
+// is refused with file, line, column and reason ([Problems]) and never
+// approximated. docs/rules.md tells what is honoured and what we decided where
+// the specification is silent.
+//
+// Windows over matches are package correlate's; this package only describes
+// them ([Correlation]).
+package rules
+
+import (
+	"time"
+)
+
+// File is the documents of one rule file.
+type File struct {
+	Name string // as given to Parse
+
+	docs  []*document
+	lines []string
+}
+
+// Len is the number of documents in the file.
+func (f *File) Len() int { return len(f.docs) }
+
+// Text is a text in both languages.
+type Text struct{ JA, EN string }
+
+// In is the text in a language, "ja" or "en"; the other one where it is empty.
+func (t Text) In(lang string) string {
+	if (lang == "ja" && t.JA != "") || t.EN == "" {
+		return t.JA
+	}
+	return t.EN
+}
+
+// Levels are Sigma's levels, ascending.
+var Levels = []string{"informational", "low", "medium", "high", "critical"}
+
+// Rule is one detection rule or correlation of a Program. It is immutable.
+type Rule struct {
+	Index    int    // place in Program.Rules
+	ID       string // Sigma id; derived from the name where the file has none
+	Name     string // Sigma name: what correlations call it; may be empty
+	Title    string // Sigma title
+	Version  string // "modified" of the file, else "date"; may be empty
+	Level    string // one of Levels
+	Status   string // stable, test, experimental ...; may be empty
+	Summary  string // Sigma description
+	File     string // where it stands
+	Line     int
+	Builtin  bool // shipped with the product
+	Disabled bool // by settings: never matches
+	// Silent says that matches feed correlations only and raise no alert of
+	// their own: a correlation refers to the rule and does not say generate.
+	Silent bool
+
+	Addition    *Addition    // the product's own key; nil for plain Sigma
+	Correlation *Correlation // nil for a detection rule
+	Filters     []string     // titles of the filters that apply to it
+
+	doc    *document
+	node   node   // compiled condition; nil for correlations
+	digest uint64 // of everything that decides what the rule counts, thresholds aside
+}
+
+// Table is the rule's id in the incident table ("USB-3"), "" for others.
+func (r *Rule) Table() string {
+	if r.Addition == nil {
+		return ""
+	}
+	return r.Addition.Rule
+}
+
+// Digest changes when what the rule matches or counts does; thresholds do not
+// count, so that windows survive a change of theirs.
+func (r *Rule) Digest() uint64 { return r.digest }
+
+// Addition is what the product says of a rule beyond Sigma, the key "sekisho".
+type Addition struct {
+	Rule        string   // id of the incident table
+	Incidents   []string // "#2024-590"
+	Title       Text     // one sentence for the person on duty, with placeholders {user.name}
+	Advice      Text     // what to do now
+	GroupBy     []Getter // what repeats join by, besides the host
+	RepeatAfter time.Duration
+	Respond     []string // responses the rule allows; settings decide whether they run
+	Thresholds  []Threshold
+}
+
+// DefaultRepeatAfter is the quiet time of a rule that does not say one.
+// Judgement: an hour is what the table asks for SCAM-1.
+const DefaultRepeatAfter = time.Hour
+
+// Threshold is a number of a rule that settings may replace.
+type Threshold struct {
+	Key     string // in settings, "files"
+	Target  string // name of the correlation whose condition it is
+	Default int64  // as the rule has it
+	Value   int64  // in force
+}
+
+// CorrelationType is how a correlation counts.
+type CorrelationType string
+
+// The types that the engine honours.
+const (
+	EventCount      CorrelationType = "event_count"
+	ValueCount      CorrelationType = "value_count"
+	ValueSum        CorrelationType = "value_sum"
+	Temporal        CorrelationType = "temporal"
+	TemporalOrdered CorrelationType = "temporal_ordered"
+)
+
+// Correlation joins matches of other rules within a time. It is immutable.
+type Correlation struct {
+	Type       CorrelationType
+	Rules      []int // places in Program.Rules, in the file's order
+	GroupBy    []Key // one window per combination of these
+	Timespan   time.Duration
+	Fields     []Getter    // value types: the field, or for value_count several
+	Conditions []Condition // all must hold; none for the temporal types
+	Total      string      // what the count is called in an alert: a threshold's key, else after the field
+	Generate   bool        // the rules it refers to alert on their own too
+}
+
+// Key is one element of a correlation's group-by.
+type Key struct {
+	Name string
+	// ByRule maps places in Program.Rules to the field of that rule (aliases);
+	// empty: Getter for all.
+	ByRule map[int]Getter
+	Getter
+}
+
+// For is the field that gives the key for a match of a rule.
+func (k *Key) For(rule int) *Getter {
+	if g, ok := k.ByRule[rule]; ok {
+		return &g
+	}
+	return &k.Getter
+}
+
+// Condition compares a count.
+type Condition struct {
+	Op    string // gt, gte, lt, lte, eq, neq
+	Value int64
+}
+
+// Holds reports whether n fulfils the condition.
+func (c Condition) Holds(n int64) bool {
+	switch c.Op {
+	case "gt":
+		return n > c.Value
+	case "gte":
+		return n >= c.Value
+	case "lt":
+		return n < c.Value
+	case "lte":
+		return n <= c.Value
+	case "eq":
+		return n == c.Value
+	case "neq":
+		return n != c.Value
+	}
+	return false
+}
+
+// Holds reports whether n fulfils all conditions of the correlation.
+func (c *Correlation) Holds(n int64) bool {
+	for _, cond := range c.Conditions {
+		if !cond.Holds(n) {
+			return false
+		}
+	}
+	return true
+}
+
+// Match is a detection rule that an event matched.
+type Match struct {
+	Rule *Rule
+}
