@@ -66,7 +66,7 @@ type Options struct {
 	// stay an eighth longer. Somebody who can set the clock can make records expire: leave it 0 where that matters.
 	MaxAge time.Duration
 
-	// SegmentBytes is the size of a segment file, at most a quarter of MaxBytes and at most 64 MiB. 0 takes a 64th of
+	// SegmentBytes is the size of a segment file, at most a quarter of MaxBytes and at most 64 MiB. 0 takes a 16th of
 	// MaxBytes, at least 64 KiB and at most 4 MiB. The records of one Append must fit into one segment.
 	SegmentBytes int64
 
@@ -90,7 +90,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.MaxBytes = defaultMaxBytes
 	}
 	if o.SegmentBytes == 0 {
-		o.SegmentBytes = min(max(o.MaxBytes/64, 64<<10), 4<<20, o.MaxBytes/4)
+		o.SegmentBytes = min(max(o.MaxBytes/16, 64<<10), 4<<20, o.MaxBytes/4)
 	}
 	if o.SyncEvery == 0 {
 		o.SyncEvery = defaultSyncEvery
@@ -618,6 +618,13 @@ func (s *Spool) Stats() Stats {
 		st.LastError = s.lastErr.Error()
 	}
 	return st
+}
+
+// Len returns the number of records waiting or leased.
+func (s *Spool) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live()
 }
 
 func (s *Spool) live() int {
