@@ -54,6 +54,7 @@ var layers = map[string]row{
 	"store":     {"event alert endpoint account", "the only package with SQL; handlers and pages declare what they need and it satisfies them"},
 	"collector": {"wire store enroll endpoint event alert", "authenticates, checks, stores; pages belong to console"},
 	"console":   {"event alert endpoint account", "declares the small interfaces it needs; store satisfies them, so pages can be tested without a database"},
+	"api":       {"alert endpoint account version", "the JSON API for scripts declares what it needs and store satisfies it, as with console"},
 	"agent":     {"*", "wires the agent"},
 }
 
