@@ -19,7 +19,7 @@ type Table struct {
 
 // mounts is one state of the table; it is never written to once it is in use.
 type mounts struct {
-	all []Volume       // in the order of Mount, then of MountID
+	all []Volume       // in the order of the system
 	at  map[string]int // key of a place (see key) to the index in all of what one sees there
 	key func(path string) string
 	sep byte // between the elements of a key
@@ -27,12 +27,33 @@ type mounts struct {
 
 func newTable() *Table {
 	t := &Table{}
-	t.now.Store(&mounts{key: func(p string) string { return p }, sep: filepath.Separator})
+	t.now.Store(newMounts(nil))
 	return t
 }
 
-// All returns every mount, virtual ones included, in the order of the mount
-// points. The caller must not write to the result, which is shared.
+// newMounts makes a state of volumes. Those that are hidden are not found by
+// path.
+func newMounts(all []Volume) *mounts {
+	m := &mounts{all: all, at: make(map[string]int, len(all)), key: placeKey, sep: filepath.Separator}
+	for i := range all {
+		v := &all[i]
+		if v.Hidden {
+			continue
+		}
+		for _, place := range []string{v.Mount, v.DOSName, v.NTName} {
+			if place != "" {
+				m.at[m.key(place)] = i
+			}
+		}
+		if v.DOSName != "" && v.Share != "" { // a mapped drive is its share as well
+			m.at[m.key(v.Share)] = i
+		}
+	}
+	return m
+}
+
+// All returns every mount, virtual ones included, in no particular order. The
+// caller must not write to the result, which is shared.
 func (t *Table) All() []Volume { return t.now.Load().all }
 
 // Lookup returns the volume that an absolute path lies on: of the mounts that
@@ -41,15 +62,23 @@ func (t *Table) All() []Volume { return t.now.Load().all }
 // start with a drive letter in any case, a share, `\\?\` or an NT device name.
 func (t *Table) Lookup(path string) (Volume, bool) {
 	m := t.now.Load()
+	if i, ok := m.lookup(path); ok {
+		return m.all[i], true
+	}
+	return Volume{}, false
+}
+
+// lookup returns the index of the volume that path lies on.
+func (m *mounts) lookup(path string) (int, bool) {
 	key := m.key(path)
 	for {
 		if i, ok := m.at[key]; ok {
-			return m.all[i], true
+			return i, true
 		}
 		i := strings.LastIndexByte(key, m.sep)
 		switch {
 		case i < 0, key == "/":
-			return Volume{}, false
+			return 0, false
 		case i == 0 && m.sep == '/':
 			key = "/"
 		default:

@@ -31,7 +31,10 @@
 package volume
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -119,8 +122,10 @@ func (o *Options) fill() {
 
 // Watcher is the volume sensor. It is made by New; Run does the work.
 type Watcher struct {
-	opt   Options
-	table *Table
+	opt     Options
+	table   *Table
+	guard   *guard
+	started bool // Run's own: it was told what was there at the start
 
 	mu     sync.Mutex // guards all below
 	status endpoint.Sensor
@@ -132,6 +137,7 @@ func New(opt Options) *Watcher {
 	return &Watcher{
 		opt:    opt,
 		table:  newTable(),
+		guard:  &guard{timeout: opt.StatTimeout},
 		status: endpoint.Sensor{Name: "volume", State: endpoint.SensorDown, Reason: "not running", Since: time.Now().UTC()},
 	}
 }
@@ -153,6 +159,9 @@ func (w *Watcher) Open() []Volume {
 			open = append(open, v)
 		}
 	}
+	slices.SortFunc(open, func(a, b Volume) int {
+		return cmp.Or(strings.Compare(a.Mount, b.Mount), cmp.Compare(a.MountID, b.MountID))
+	})
 	return open
 }
 

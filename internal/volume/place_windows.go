@@ -1,0 +1,4 @@
+package volume
+
+// placeKey maps a path to what Table finds it by.
+func placeKey(path string) string { return windowsKey(path) }

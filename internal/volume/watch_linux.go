@@ -1,0 +1,224 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"hash/maphash"
+	"math"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sekisho/internal/endpoint"
+	"sekisho/internal/event"
+)
+
+// The mechanisms that this package may use on Linux.
+const (
+	mechanismMountinfo = "mountinfo"
+	mechanismPolling   = "polling"
+)
+
+// lookAnyway is the longest time between two looks. The kernel tells each
+// change; this is for one that it might not.
+const lookAnyway = time.Minute
+
+// maxRest bounds how long changes are let gather after a look that took long:
+// with 100,000 mounts a look costs a tenth of a second, and a start of containers
+// changes them hundreds of times.
+const maxRest = time.Second
+
+// Run watches until ctx ends. It fails where mountinfo cannot be read.
+func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
+	err := w.watch(ctx, out)
+	if err != nil {
+		w.setState(endpoint.SensorDown, mechanismMountinfo, err.Error())
+	}
+	return err
+}
+
+func (w *Watcher) watch(ctx context.Context, out chan<- *event.Event) error {
+	f, err := openMountinfo(filepath.Join(w.opt.ProcRoot, "self", "mountinfo"))
+	if err != nil {
+		return fmt.Errorf("watch mounts: %w", err)
+	}
+	defer f.Close()
+	wake, err := newWaker(ctx)
+	if err != nil {
+		return fmt.Errorf("watch mounts: %w", err)
+	}
+	defer wake.close()
+
+	b := &blocks{sys: w.opt.SysRoot, dev: w.opt.DevRoot, number: deviceNumber, guard: w.guard}
+	var seed = maphash.MakeSeed()
+	var last uint64
+	var text bytes.Buffer
+	mechanism, message := mechanismMountinfo, ""
+	if !w.started {
+		message = PresentAtStart
+	}
+	for ctx.Err() == nil {
+		begin := time.Now()
+		text.Reset()
+		if _, err := f.Seek(0, 0); err != nil {
+			return fmt.Errorf("watch mounts: %w", err)
+		}
+		if _, err := text.ReadFrom(f); err != nil {
+			return fmt.Errorf("read mounts: %w", err)
+		}
+		if sum := maphash.Bytes(seed, text.Bytes()); sum != last {
+			last = sum
+			gone, come, bad := w.update(text.String(), b, w.size)
+			w.tell(ctx, out, mechanism, message, gone, come)
+			w.report(ctx, out, mechanism, bad)
+		}
+		w.started, message = true, ""
+
+		// A look takes at most a fifth of the time, however many mounts come.
+		if !rest(ctx, min(4*time.Since(begin), maxRest)) {
+			return nil
+		}
+		wait := w.opt.Poll
+		if wait == 0 {
+			wait = lookAnyway
+		}
+		if mechanism == mechanismMountinfo {
+			if err := wake.wait(f, wait); err != nil {
+				mechanism = mechanismPolling
+				w.report(ctx, out, mechanism, 0)
+			}
+			continue
+		}
+		if w.opt.Poll == 0 {
+			wait = time.Second
+		}
+		rest(ctx, wait)
+	}
+	return nil
+}
+
+// openMountinfo opens the file without os.Open, which would hand it to Go's own
+// epoll: the kernel tells a change once for each open file, to whoever polls
+// first, and wait would not hear of it.
+func openMountinfo(name string) (*os.File, error) {
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// report sets the state, and tells it when it became worse or better.
+func (w *Watcher) report(ctx context.Context, out chan<- *event.Event, mechanism string, bad int) {
+	state, reason := endpoint.SensorOK, ""
+	switch {
+	case mechanism == mechanismPolling:
+		state, reason = endpoint.SensorDegraded, "the kernel does not tell of changes to mountinfo; it is read each second, shorter visits are missed"
+	case bad > 0:
+		state, reason = endpoint.SensorDegraded, fmt.Sprintf("%d lines of mountinfo are not understood; these mounts are not seen", bad)
+	}
+	action := w.setState(state, mechanism, reason)
+	if action == "" {
+		return
+	}
+	e := event.New(action, time.Now())
+	e.Sensor, e.Message = mechanism, reason
+	if action == event.SensorRecovered {
+		e.Message = "all mounts are seen again"
+	}
+	w.send(ctx, out, e)
+}
+
+// size asks a file system for its size. It gives up after a while.
+func (w *Watcher) size(mount string) (int64, error) {
+	type answer struct {
+		bytes int64
+		err   error
+	}
+	a, err := bounded(w.guard, func() answer {
+		var s unix.Statfs_t
+		if err := unix.Statfs(mount, &s); err != nil {
+			return answer{err: err}
+		}
+		unit := s.Frsize
+		if unit <= 0 {
+			unit = s.Bsize
+		}
+		if unit <= 0 || s.Blocks > uint64(math.MaxInt64)/uint64(unit) {
+			return answer{err: fmt.Errorf("%d blocks of %d bytes cannot be", s.Blocks, unit)}
+		}
+		return answer{bytes: int64(s.Blocks) * unit}
+	})
+	if err != nil {
+		return 0, err
+	}
+	return a.bytes, a.err
+}
+
+// deviceNumber returns the number of a block device's node.
+func deviceNumber(node string) (Dev, bool) {
+	var s unix.Stat_t
+	if err := unix.Stat(node, &s); err != nil || s.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return Dev{}, false
+	}
+	return Dev{unix.Major(s.Rdev), unix.Minor(s.Rdev)}, true
+}
+
+// rest waits, and reports false when ctx ended first.
+func rest(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// waker waits for a change of mountinfo or for the end of a context.
+type waker struct {
+	fd   int // an eventfd, readable once the context has ended
+	stop func() bool
+	done chan struct{} // closed when the context's end was passed on
+}
+
+func newWaker(ctx context.Context) (*waker, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("make eventfd: %w", err)
+	}
+	k := &waker{fd: fd, done: make(chan struct{})}
+	k.stop = context.AfterFunc(ctx, func() {
+		defer close(k.done)
+		_, _ = unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // cannot be full
+	})
+	return k, nil
+}
+
+func (k *waker) close() {
+	if !k.stop() {
+		<-k.done
+	}
+	unix.Close(k.fd)
+}
+
+// wait returns when mountinfo changed since it was read, when the context ended,
+// or after the longest time. See poll in proc_pid_mounts(5): POLLERR and POLLPRI
+// mean a change.
+func (k *waker) wait(mountinfo *os.File, longest time.Duration) error {
+	fds := []unix.PollFd{{Fd: int32(mountinfo.Fd()), Events: unix.POLLPRI}, {Fd: int32(k.fd), Events: unix.POLLIN}}
+	_, err := unix.Poll(fds, int(longest.Milliseconds()))
+	switch {
+	case err == unix.EINTR:
+		return nil
+	case err != nil:
+		return fmt.Errorf("poll mountinfo: %w", err)
+	case fds[0].Revents&unix.POLLNVAL != 0:
+		return fmt.Errorf("poll mountinfo: %w", unix.EBADF)
+	}
+	return nil
+}

@@ -1,0 +1,195 @@
+package volume
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sekisho/internal/endpoint"
+	"sekisho/internal/event"
+)
+
+// live is a Watcher that runs on this machine.
+type live struct {
+	t   *testing.T
+	w   *Watcher
+	out chan *event.Event
+}
+
+// newLive starts a Watcher; tests of mounts need root.
+func newLive(t *testing.T, opt Options) *live {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	r := &live{t, New(opt), make(chan *event.Event, 1024)}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	var err error
+	wg.Go(func() { err = r.w.Run(ctx, r.out) })
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+		if err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	for begin := time.Now(); r.w.Status().State != endpoint.SensorOK; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > 5*time.Second {
+			t.Fatalf("not ok after 5 s: %+v", r.w.Status())
+		}
+	}
+	return r
+}
+
+// next returns the next event about a place below dir.
+func (r *live) next(dir string) *event.Event {
+	r.t.Helper()
+	deadline := time.After(5 * time.Second)
+	for {
+		select {
+		case e := <-r.out:
+			if e.Volume != nil && strings.HasPrefix(e.Volume.MountName, dir) {
+				return e
+			}
+		case <-deadline:
+			r.t.Fatal("no event within 5 s")
+			return nil
+		}
+	}
+}
+
+func mount(t *testing.T, source, dir, typ string, flags uintptr) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(source, dir, typ, flags, ""); err != nil {
+		t.Skipf("mount %s: %v", typ, err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+}
+
+func TestARealMountComesAndGoes(t *testing.T) {
+	top := t.TempDir()
+	r := newLive(t, Options{RemovablePaths: []string{top}})
+	changed := r.w.Table().Watch()
+	select {
+	case <-changed: // what happened before
+	default:
+	}
+	dir := filepath.Join(top, "my stick\nメモリ")
+	begin := time.Now()
+	mount(t, "none", dir, "tmpfs", 0)
+	e := r.next(dir)
+	if took := e.Created.Sub(begin); took > 2*time.Second {
+		t.Errorf("told after %v", took)
+	}
+	v := e.Volume
+	if e.Action != event.VolumeMounted || v.MountName != dir || v.Kind != event.VolumeRemovable || v.FileSystemType != "tmpfs" || !v.Writable.V || !v.Size.OK || v.Size.V <= 0 || e.Message != "" {
+		t.Errorf("got %s %+v, want a removable tmpfs with its size", e.Action, v)
+	}
+	select {
+	case <-changed:
+	case <-time.After(5 * time.Second):
+		t.Error("the table's watcher was not told")
+	}
+	if got, ok := r.w.Table().Lookup(filepath.Join(dir, "a.txt")); !ok || got.Mount != dir {
+		t.Errorf("a file on it lies on %+v, %v", got, ok)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := r.w.Table().Lookup(dir); got.Dev != (Dev{unix.Major(st.Dev), unix.Minor(st.Dev)}) {
+		t.Errorf("device is %v, stat says %d:%d", got.Dev, unix.Major(st.Dev), unix.Minor(st.Dev))
+	}
+	// Bound a second time, then over-mounted, then all gone.
+	second := filepath.Join(top, "second")
+	mount(t, dir, second, "", unix.MS_BIND)
+	if e := r.next(second); e.Action != event.VolumeMounted {
+		t.Errorf("got %s, want the second place told", e.Action)
+	}
+	for _, d := range []string{second, dir} {
+		if err := unix.Unmount(d, 0); err != nil {
+			t.Fatal(err)
+		}
+		if e := r.next(d); e.Action != event.VolumeUnmounted || e.Volume.Kind != event.VolumeRemovable || !e.Volume.Size.OK {
+			t.Errorf("got %s %+v, want its end with what its start told", e.Action, e.Volume)
+		}
+	}
+}
+
+func TestARealDiskImage(t *testing.T) {
+	top := t.TempDir()
+	image := filepath.Join(top, "image")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, 16<<20); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", image).CombinedOutput(); err != nil {
+		t.Skipf("no ext4 image: %v %s", err, out)
+	}
+	inner := filepath.Join(top, "in") // not declared removable
+	outer := filepath.Join(top, "declared")
+	r := newLive(t, Options{RemovablePaths: []string{outer}})
+	for _, dir := range []string{inner, outer} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("mount", "-o", "loop,ro", image, dir).CombinedOutput(); err != nil {
+			t.Skipf("no loop mount: %v %s", err, out)
+		}
+		t.Cleanup(func() { exec.Command("umount", dir).Run() })
+	}
+	e := r.next(top)
+	if v := e.Volume; e.Action != event.VolumeMounted || v.MountName != outer || v.Kind != event.VolumeRemovable || v.Writable.V || !v.Encrypted.OK || v.Encrypted.V || len(e.Errors) > 0 {
+		t.Errorf("got %s %+v %q, want only the declared one, read-only, not encrypted", e.Action, v, e.Errors)
+	}
+	if v, ok := r.w.Table().Lookup(filepath.Join(inner, "x")); !ok || v.Kind != event.VolumeLocal || v.Mount != inner || v.DeviceName == "" {
+		t.Errorf("the other one is %+v, want a local volume", v)
+	}
+	// A Watcher that starts now tells of it, once.
+	r2 := newLive(t, Options{RemovablePaths: []string{outer}})
+	if e := r2.next(outer); e.Action != event.VolumeMounted || e.Message != PresentAtStart {
+		t.Errorf("got %s %q, want the mount told as %q", e.Action, e.Message, PresentAtStart)
+	}
+}
+
+func TestManyMountsInARowAreAllTold(t *testing.T) {
+	top := t.TempDir()
+	r := newLive(t, Options{RemovablePaths: []string{top}})
+	const n = 50
+	for range n {
+		dir, err := os.MkdirTemp(top, "m")
+		if err != nil {
+			t.Fatal(err)
+		}
+		mount(t, "none", dir, "tmpfs", 0)
+	}
+	seen := map[string]bool{}
+	for len(seen) < n {
+		e := r.next(top)
+		if e.Action != event.VolumeMounted || seen[e.Volume.MountName] {
+			t.Fatalf("got %s %s", e.Action, e.Volume.MountName)
+		}
+		seen[e.Volume.MountName] = true
+	}
+}
+
+func TestWithoutMountinfoTheSensorSaysSo(t *testing.T) {
+	w := New(Options{ProcRoot: t.TempDir()})
+	err := w.Run(t.Context(), nil)
+	if s := w.Status(); err == nil || s.State != endpoint.SensorDown || !strings.Contains(s.Reason, "mountinfo") {
+		t.Errorf("got %v, %+v; want an error and a sensor that is down", err, s)
+	}
+}
