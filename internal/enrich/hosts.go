@@ -1,0 +1,229 @@
+package enrich
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"sekisho/internal/event"
+)
+
+// Bounds of what is remembered. Judgement: an agent knows one host, a replay of
+// a whole site some thousands; a PC has some ten volumes and one or two open
+// sessions.
+const (
+	maxHosts    = 4096
+	maxVolumes  = 64
+	maxSessions = 32
+
+	// maxSession is when a session counts as over though its end was not seen.
+	maxSession = 12 * time.Hour
+)
+
+// hosts is what earlier events told of each PC. Over the bound, the PC that was
+// seen first is forgotten.
+type hosts struct {
+	byID  map[string]*host
+	order []string
+	last  *host // of the event before, which mostly is the same
+	key   string
+}
+
+type host struct {
+	volumes  volumes
+	sessions sessions
+}
+
+// of is the PC of an event, by its id or name; events without one share a PC.
+func (hs *hosts) of(e *event.Event) *host {
+	key := ""
+	if h := e.Host; h != nil {
+		if key = h.ID; key == "" {
+			key = h.Name
+		}
+	}
+	if hs.last != nil && hs.key == key {
+		return hs.last
+	}
+	h, ok := hs.byID[key]
+	if !ok {
+		if hs.byID == nil {
+			hs.byID = map[string]*host{}
+		}
+		if len(hs.order) >= maxHosts {
+			delete(hs.byID, hs.order[0])
+			hs.order = hs.order[1:]
+		}
+		h = &host{}
+		hs.byID[key] = h
+		hs.order = append(hs.order, key)
+	}
+	hs.last, hs.key = h, key
+	return h
+}
+
+// volumes is what is mounted on a PC, oldest first.
+type volumes struct {
+	list []mounted
+}
+
+type mounted struct {
+	root   folded // mount point as paths below it begin
+	volume event.Volume
+}
+
+// root is where a volume's files are: its mount point or drive.
+func root(v *event.Volume) (folded, bool) {
+	switch {
+	case v.DOSName != "":
+		return foldPath(strings.TrimRight(v.DOSName, `\`)), true
+	case v.MountName != "":
+		return foldPath(strings.TrimRight(v.MountName, "/")), true
+	}
+	return folded{}, false
+}
+
+// see remembers what is mounted.
+func (vs *volumes) see(e *event.Event) {
+	if e.Volume == nil || e.Action != event.VolumeMounted && e.Action != event.VolumeUnmounted {
+		return
+	}
+	at, ok := root(e.Volume)
+	if !ok {
+		return
+	}
+	for i := range vs.list {
+		if vs.list[i].root == at {
+			vs.list = append(vs.list[:i], vs.list[i+1:]...)
+			break
+		}
+	}
+	if e.Action == event.VolumeUnmounted {
+		return
+	}
+	if len(vs.list) >= maxVolumes {
+		vs.list = append(vs.list[:0], vs.list[1:]...)
+	}
+	vs.list = append(vs.list, mounted{at, *e.Volume})
+}
+
+// holding is the volume a path lies on: the one with the longest mount point.
+func (vs *volumes) holding(path string) *event.Volume {
+	if path == "" || len(vs.list) == 0 {
+		return nil
+	}
+	p := foldPath(path)
+	var best *mounted
+	for i := range vs.list {
+		m := &vs.list[i]
+		if m.root.windows == p.windows && strings.HasPrefix(p.text, m.root.text) &&
+			(len(p.text) == len(m.root.text) || p.text[len(m.root.text)] == '/') &&
+			(best == nil || len(m.root.text) > len(best.root.text)) {
+			best = m
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	return &best.volume
+}
+
+// fill tells file events which volume they are on, where they do not say so
+// themselves.
+func (vs *volumes) fill(e *event.Event) {
+	if f := e.File; f != nil && f.Path != "" && (e.Volume == nil || f.VolumeKind == "") {
+		if v := vs.holding(f.Path); v != nil {
+			if e.Volume == nil && (f.VolumeKind == "" || f.VolumeKind == v.Kind) {
+				volume := *v
+				e.Volume = &volume
+			}
+			fill(e, fFileKind, &f.VolumeKind, v.Kind)
+			fill(e, fFileShare, &f.Share, v.Share)
+		}
+	}
+	if c := e.Copy; c != nil && c.SourcePath != "" && c.SourceVolumeKind == "" {
+		if v := vs.holding(c.SourcePath); v != nil {
+			fill(e, fSourceKind, &c.SourceVolumeKind, v.Kind)
+			fill(e, fSourceShare, &c.SourceShare, v.Share)
+		}
+	}
+}
+
+// sessions is the remote-control sessions open on a PC, oldest first: processes
+// of tools that let others in and have not ended.
+type sessions struct {
+	list []session
+}
+
+type session struct {
+	id     string // of the process that opened it
+	pid    int64  // 0: not known
+	opened time.Time
+}
+
+// controlling are the categories whose running process is a session that is, or
+// can be, open. Tunnels and remote execution run for weeks on servers and say
+// nothing of a person at the other end.
+func controlling(category string) bool {
+	return category == "remote-desktop" || category == "rmm" || category == "malware-rat"
+}
+
+// at is the id of the session that is open at the event, that of the event's own
+// process among them: the oldest, so that it stays the same while others come
+// and go.
+func (ss *sessions) at(e *event.Event) string {
+	if len(ss.list) > 0 && !e.Time.IsZero() {
+		kept := ss.list[:0]
+		for _, s := range ss.list {
+			if e.Time.Sub(s.opened) <= maxSession {
+				kept = append(kept, s)
+			}
+		}
+		ss.list = kept
+	}
+	p := e.Process
+	switch {
+	case p == nil:
+	case e.Action == event.ProcessStarted:
+		ss.end(p) // the pid was given anew: the end of the old process was missed
+		if r := p.RemoteTool; r != nil && controlling(r.Category) {
+			if len(ss.list) >= maxSessions {
+				ss.list = append(ss.list[:0], ss.list[1:]...)
+			}
+			ss.list = append(ss.list, session{sessionID(e, p), p.PID.V, e.Time})
+		}
+	case e.Action == event.ProcessEnded:
+		open := ss.oldest()
+		ss.end(p)
+		return open
+	}
+	return ss.oldest()
+}
+
+func (ss *sessions) oldest() string {
+	if len(ss.list) == 0 {
+		return ""
+	}
+	return ss.list[0].id
+}
+
+// end closes what the process opened.
+func (ss *sessions) end(p *event.Process) {
+	for i, s := range ss.list {
+		if p.EntityID != "" && s.id == p.EntityID || p.PID.OK && p.PID.V != 0 && s.pid == p.PID.V {
+			ss.list = append(ss.list[:i], ss.list[i+1:]...)
+			return
+		}
+	}
+}
+
+// sessionID is the id of the process, or one made of what is known.
+func sessionID(e *event.Event, p *event.Process) string {
+	switch {
+	case p.EntityID != "":
+		return p.EntityID
+	case e.ID != "":
+		return e.ID
+	}
+	return strconv.FormatInt(p.PID.V, 10) + "@" + e.Time.Format(time.RFC3339Nano)
+}
