@@ -1,0 +1,530 @@
+package fileaudit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sekisho/internal/event"
+	"sekisho/internal/volume"
+)
+
+const (
+	// What is asked of each kind of place. FAN_MODIFY tells whether a file that
+	// was open for writing was written to; the kernel joins it with the close if
+	// we have not read it yet.
+	maskWrites = unix.FAN_MODIFY | unix.FAN_CLOSE_WRITE
+	maskReads  = unix.FAN_OPEN | unix.FAN_CLOSE_NOWRITE
+	maskLocal  = unix.FAN_CLOSE_WRITE
+	maskNames  = unix.FAN_RENAME | unix.FAN_DELETE | unix.FAN_ONDIR
+
+	// readSize is how much is read from a group at once. Each record of 24 bytes
+	// comes with an open file, which counts against our limit of them.
+	readSize = 256 * fanHeader
+	// maxRemote bounds the groups for remote mounts; a user may have 128 groups
+	// (fs.fanotify.max_user_groups). What is beyond shares the last.
+	maxRemote = 64
+	// maxModified bounds the files known to have been written to and not closed.
+	maxModified = 1 << 16
+	// maxClosed bounds the files whose change time is remembered.
+	maxClosed = 1 << 13
+	// freshFor: a change time younger than this may be of the write just closed.
+	freshFor = time.Minute
+	// maxReadErrors in a row mean that reading does not get better.
+	maxReadErrors = 1000
+)
+
+// keepsChangeTime are file systems on which every write, also by a memory map,
+// gives a file a new change time that programs cannot set.
+var keepsChangeTime = map[string]bool{"ext2": true, "ext3": true, "ext4": true, "xfs": true, "btrfs": true, "f2fs": true, "tmpfs": true, "overlay": true, "ntfs3": true}
+
+// fan is the fanotify mechanism.
+type fan struct {
+	w     *Watcher
+	q     *queue
+	fail  context.CancelCauseFunc
+	main  *group         // with descriptors: media, local disks, protected folders
+	names *group         // with names: moves and deletions; nil if refused
+	far   map[int]*group // with descriptors: remote mounts by mount id
+	last  *group         // of far, the one that further mounts share
+
+	marked map[int]uint64      // mask by mount id, of main and far
+	named  map[volume.Dev]bool // marked in names
+	dirs   map[string]bool     // protected folders marked
+
+	facts atomic.Pointer[fanFacts]
+}
+
+// fanFacts is what readers need to know of the mounts; replaced, never changed.
+type fanFacts struct {
+	changeTime map[volume.Dev]bool   // keepsChangeTime
+	named      map[volume.Dev]bool   // moves and deletions are told
+	mounts     map[[8]byte]mountFact // by the id that names carry
+}
+
+type mountFact struct {
+	path string
+	dev  volume.Dev
+}
+
+// group is a fanotify group and its reader.
+type group struct {
+	f    *os.File
+	fd   int
+	done chan struct{}
+
+	// Owned by the reader:
+	written map[fileID]bool          // written to and not closed since
+	closed  map[fileID]unix.Timespec // change time at the last close
+	forgot  time.Time                // when written was cleared: what is closed soon after counts as written to
+}
+
+type fileID struct {
+	dev volume.Dev
+	ino uint64
+}
+
+func (w *Watcher) newNative(q *queue, fail context.CancelCauseFunc) (source, error) {
+	f := &fan{w: w, q: q, fail: fail, far: map[int]*group{}, marked: map[int]uint64{}, named: map[volume.Dev]bool{}, dirs: map[string]bool{}}
+	f.facts.Store(&fanFacts{})
+	var err error
+	if f.main, err = f.open(0, f.readFiles); err != nil {
+		return nil, fmt.Errorf("fanotify %w: %w", errUnavailable, err)
+	}
+	// Kernels before 5.17 have no FAN_RENAME; then renames are found by looking.
+	f.names, _ = f.open(unix.FAN_REPORT_DFID_NAME, f.readNames)
+	return f, nil
+}
+
+// open makes a group and starts its reader. The files that come with its events
+// are opened without waiting: a pipe would wait for a writer.
+func (f *fan) open(flags uint, read func(*group, []byte)) (*group, error) {
+	eventFlags := uint(unix.O_RDONLY | unix.O_LARGEFILE | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOATIME)
+	fd, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK|unix.FAN_UNLIMITED_MARKS|flags, eventFlags)
+	if err != nil {
+		return nil, err
+	}
+	g := &group{f: os.NewFile(uintptr(fd), "fanotify"), fd: fd, done: make(chan struct{}), written: map[fileID]bool{}, closed: map[fileID]unix.Timespec{}}
+	go func() {
+		defer close(g.done)
+		if err := g.loop(f.q, read); err != nil {
+			f.fail(fmt.Errorf("read fanotify: %w", err))
+		}
+	}()
+	return g, nil
+}
+
+// loop reads until the group is closed.
+func (g *group) loop(q *queue, read func(*group, []byte)) error {
+	buf := make([]byte, readSize)
+	for bad := 0; ; {
+		n, err := g.f.Read(buf)
+		switch {
+		case err == nil && n > 0:
+			bad = 0
+			read(g, buf[:n])
+		case errors.Is(err, fs.ErrClosed):
+			return nil
+		default:
+			// The file of an event could not be opened (gone on its server, too many
+			// open files): the event is lost, the next may be fine.
+			q.lose(1)
+			if bad++; bad > maxReadErrors {
+				return err
+			}
+		}
+	}
+}
+
+// forget gives up what is known of files being written.
+func (g *group) forget() {
+	clear(g.written)
+	g.forgot = time.Now()
+}
+
+// closeSoon closes a group whose reader may hang in a dead file system.
+func (g *group) closeSoon() { go g.f.Close() }
+
+func (f *fan) close() {
+	for _, g := range f.far {
+		g.closeSoon()
+	}
+	f.main.f.Close()
+	<-f.main.done
+	if f.names != nil {
+		f.names.f.Close()
+		<-f.names.done
+	}
+}
+
+// readFiles takes records with descriptors.
+func (f *fan) readFiles(g *group, b []byte) {
+	facts := f.facts.Load()
+	if err := parseRecords(b, func(k kernelRecord) {
+		if k.mask&unix.FAN_Q_OVERFLOW != 0 {
+			f.q.push(record{kind: recMissed, at: time.Now()})
+			g.forget()
+		}
+		if k.fd >= 0 {
+			if k.pid != f.w.self {
+				f.file(g, facts, k)
+			}
+			unix.Close(k.fd)
+		}
+	}); err != nil {
+		f.fail(err)
+	}
+}
+
+// file takes one record with a descriptor, which stays open.
+func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
+	var st unix.Stat_t
+	if err := unix.Fstat(k.fd, &st); err != nil {
+		f.q.lose(1)
+		return
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return
+	}
+	r := record{
+		at: time.Now(), pid: k.pid, size: st.Size, ino: st.Ino,
+		dev: volume.Dev{Major: unix.Major(st.Dev), Minor: unix.Minor(st.Dev)},
+	}
+	id := fileID{r.dev, r.ino}
+	if k.mask&unix.FAN_MODIFY != 0 {
+		if len(g.written) >= maxModified {
+			g.forget()
+		}
+		g.written[id] = true
+	}
+	if k.mask&(unix.FAN_OPEN|unix.FAN_CLOSE) == 0 {
+		return
+	}
+	r.names = facts.named[r.dev]
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(k.fd))
+	if err == nil {
+		r.path = trueName(path, st.Nlink == 0)
+	}
+	if k.mask&unix.FAN_OPEN != 0 {
+		r.kind = recOpened
+		f.q.push(r)
+	}
+	if k.mask&unix.FAN_CLOSE_WRITE != 0 {
+		r.changed = g.written[id] || time.Since(g.forgot) < freshFor
+		delete(g.written, id)
+		if facts.changeTime[r.dev] {
+			// Written by a memory map, or before the file system was marked.
+			r.changed = r.changed || g.closed[id] != st.Ctim && time.Since(time.Unix(st.Ctim.Unix())) < freshFor
+			if len(g.closed) >= maxClosed {
+				clear(g.closed)
+			}
+			g.closed[id] = st.Ctim
+		}
+		if st.Nlink > 0 { // else it was deleted while open, or never had a name
+			r.kind = recWrote
+			f.q.push(r)
+		}
+	}
+	if k.mask&unix.FAN_CLOSE_NOWRITE != 0 {
+		r.kind = recRead
+		f.q.push(r)
+	}
+}
+
+// trueName takes the kernel's mark from the path of a deleted file. A file may
+// be called so, and a deleted name may have a link left elsewhere.
+func trueName(path string, gone bool) string {
+	cut, ok := strings.CutSuffix(path, " (deleted)")
+	if !ok {
+		return path
+	}
+	if !gone {
+		if _, err := os.Lstat(path); err == nil {
+			return path
+		}
+	}
+	return cut
+}
+
+// readNames takes records with names.
+func (f *fan) readNames(_ *group, b []byte) {
+	facts := f.facts.Load()
+	dirs := map[string]string{} // folders resolved within this read, by handle
+	resolve := func(n nameInfo) (string, volume.Dev, bool) {
+		m, ok := facts.mounts[n.fsid]
+		if !ok {
+			return "", volume.Dev{}, false
+		}
+		key := string(n.fsid[:]) + string(n.handle)
+		dir, ok := dirs[key]
+		if !ok {
+			var err error
+			if dir, err = openHandle(m.path, n); err != nil {
+				return "", volume.Dev{}, false // the folder is gone, or the volume
+			}
+			dirs[key] = dir
+		}
+		if n.name == "" || n.name == "." {
+			return dir, m.dev, true
+		}
+		return filepath.Join(dir, n.name), m.dev, true
+	}
+	if err := parseRecords(b, func(k kernelRecord) {
+		if k.fd >= 0 {
+			unix.Close(k.fd)
+		}
+		if k.mask&unix.FAN_Q_OVERFLOW != 0 {
+			f.q.push(record{kind: recMissed, at: time.Now()})
+			return
+		}
+		if k.pid == f.w.self {
+			return
+		}
+		path, dev, ok := resolve(k.name)
+		if !ok {
+			return
+		}
+		r := record{at: time.Now(), pid: k.pid, path: path, dev: dev, size: -1, names: true, dir: k.mask&unix.FAN_ONDIR != 0}
+		if k.mask&unix.FAN_RENAME != 0 {
+			if r.from, _, ok = resolve(k.old); ok {
+				r.kind = recRenamed
+				f.q.push(r)
+			}
+			if r.dir {
+				clear(dirs)
+			}
+		}
+		if k.mask&unix.FAN_DELETE != 0 {
+			r.kind, r.from = recDeleted, ""
+			f.q.push(r)
+		}
+		if r.dir && k.mask&(unix.FAN_CREATE|unix.FAN_RENAME) != 0 && f.inPlace(path) {
+			r.kind, r.from = recFolder, ""
+			f.q.push(r)
+		}
+	}); err != nil {
+		f.fail(err)
+	}
+}
+
+// inPlace reports whether a folder belongs to a protected place.
+func (f *fan) inPlace(dir string) bool {
+	p := f.w.space.Load()
+	return p.label(dir, "") != "" || p.label(dir+"/x", "") != ""
+}
+
+// openHandle returns the path of a folder by its handle. The mount is held only
+// meanwhile, so that it can be unmounted.
+func openHandle(mount string, n nameInfo) (string, error) {
+	at, err := unix.Open(mount, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(at)
+	fd, err := unix.OpenByHandleAt(at, unix.NewFileHandle(n.handleType, n.handle), unix.O_PATH|unix.O_CLOEXEC)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil || strings.HasSuffix(path, " (deleted)") {
+		return "", unix.ENOENT
+	}
+	return path, nil
+}
+
+// sync marks what is to be watched and is not, and takes back what is no longer.
+func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string) {
+	sources := !p.empty()
+	for i := range all {
+		sources = sources || isShare(&all[i])
+	}
+	want := map[int]uint64{}
+	facts := &fanFacts{changeTime: map[volume.Dev]bool{}, named: map[volume.Dev]bool{}, mounts: map[[8]byte]mountFact{}}
+	for i := range all {
+		v := &all[i]
+		if v.Hidden {
+			continue
+		}
+		var mask uint64
+		switch {
+		case isMedia(v):
+			mask = maskWrites
+		case isShare(v):
+			mask = maskWrites | maskReads
+		case sources && takesCopies(v) && !isRemote(v):
+			mask = maskLocal
+		default:
+			continue
+		}
+		want[v.MountID] = mask
+		facts.changeTime[v.Dev] = keepsChangeTime[v.FileSystemType]
+		if mask != maskLocal {
+			watching = append(watching, mountOf(v))
+		}
+		if isRemote(v) {
+			f.markRemote(v, mask)
+			continue
+		}
+		// Marking again what is marked costs nothing, and a device number may come back with another stick.
+		if err := mark(f.main, unix.FAN_MARK_ADD, mask, mountOf(v)); err != nil {
+			delete(want, v.MountID)
+			if !errors.Is(err, fs.ErrNotExist) {
+				problems = append(problems, fmt.Sprintf("watch %s: %v", mountOf(v), err))
+			}
+			continue
+		}
+		if f.names != nil && (isMedia(v) || len(p.globs) > 0) {
+			f.markNames(v, facts)
+		}
+	}
+	for i := range all {
+		v := &all[i]
+		if old, ok := f.marked[v.MountID]; ok && want[v.MountID] == 0 && !v.Hidden {
+			if g := f.far[v.MountID]; g == nil {
+				_ = mark(f.main, unix.FAN_MARK_REMOVE, old, mountOf(v))
+			}
+		}
+	}
+	for id, g := range f.far {
+		if want[id] == 0 {
+			delete(f.far, id)
+			if g != f.last {
+				g.closeSoon()
+			}
+		}
+	}
+	f.marked = want
+	f.facts.Store(facts)
+	dirs, more := f.markDirs(all, p)
+	return append(watching, dirs...), append(problems, more...)
+}
+
+// mark marks the file system of a path, or where that is refused its mount.
+func mark(g *group, how uint, mask uint64, path string) error {
+	err := unix.FanotifyMark(g.fd, how|unix.FAN_MARK_FILESYSTEM, mask, unix.AT_FDCWD, path)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if unix.FanotifyMark(g.fd, how|unix.FAN_MARK_MOUNT, mask, unix.AT_FDCWD, path) == nil {
+		return nil
+	}
+	return err
+}
+
+// markRemote marks a mount that may not answer, without waiting for it, in a
+// group of its own.
+func (f *fan) markRemote(v *volume.Volume, mask uint64) {
+	if f.far[v.MountID] != nil {
+		return
+	}
+	g := f.last
+	if len(f.far) < maxRemote || g == nil {
+		var err error
+		if g, err = f.open(0, f.readFiles); err != nil {
+			g = f.main
+		} else if len(f.far) == maxRemote-1 {
+			f.last = g
+		}
+	}
+	f.far[v.MountID] = g
+	path := mountOf(v)
+	go func() {
+		if err := mark(g, unix.FAN_MARK_ADD, mask, path); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EBADF) {
+			f.fail(fmt.Errorf("watch %s: %w", path, err))
+		}
+	}()
+}
+
+// markNames asks for moves and deletions on a local volume, if its file system
+// can tell them.
+func (f *fan) markNames(v *volume.Volume, facts *fanFacts) {
+	path := mountOf(v)
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return
+	}
+	var id [8]byte
+	for i, x := range st.Fsid.Val {
+		for j := range 4 {
+			id[i*4+j] = byte(uint32(x) >> (8 * j))
+		}
+	}
+	if isMedia(v) {
+		if unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, maskNames, unix.AT_FDCWD, path) != nil {
+			return // exFAT, overlay, FUSE: renames are found by looking
+		}
+		facts.named[v.Dev] = true
+	}
+	if m, ok := facts.mounts[id]; !ok || len(path) < len(m.path) {
+		facts.mounts[id] = mountFact{path, v.Dev}
+	}
+}
+
+// markDirs marks the folders of protected places on local disks.
+func (f *fan) markDirs(all []volume.Volume, p *places) (watching, problems []string) {
+	remote := map[string]bool{}
+	for i := range all {
+		if isRemote(&all[i]) || all[i].Kind == event.VolumeVirtual && !takesCopies(&all[i]) {
+			remote[mountOf(&all[i])] = true
+		}
+	}
+	dirs, problems := p.dirs(func(dir string) bool { return remote[dir] })
+	const mask = maskWrites | maskReads | unix.FAN_EVENT_ON_CHILD
+	have := make(map[string]bool, len(dirs))
+	for _, d := range dirs {
+		have[d] = true
+		// A folder that was deleted and made again has lost its mark.
+		if err := unix.FanotifyMark(f.main.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_ONLYDIR|unix.FAN_MARK_DONT_FOLLOW, mask, unix.AT_FDCWD, d); err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				problems = append(problems, fmt.Sprintf("watch %s: %v", d, err))
+			}
+			continue
+		}
+		if f.names != nil {
+			// Where it is refused, new folders are found on a timer.
+			_ = unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_ONLYDIR|unix.FAN_MARK_DONT_FOLLOW,
+				maskNames|unix.FAN_CREATE, unix.AT_FDCWD, d)
+		}
+	}
+	for d := range f.dirs {
+		if !have[d] {
+			_ = unix.FanotifyMark(f.main.fd, unix.FAN_MARK_REMOVE|unix.FAN_MARK_ONLYDIR, mask, unix.AT_FDCWD, d)
+			if f.names != nil {
+				_ = unix.FanotifyMark(f.names.fd, unix.FAN_MARK_REMOVE|unix.FAN_MARK_ONLYDIR, maskNames|unix.FAN_CREATE, unix.AT_FDCWD, d)
+			}
+		}
+	}
+	f.dirs = have
+	return dirs, problems
+}
+
+// identity is the device and inode of a file.
+func identity(fi os.FileInfo) (volume.Dev, uint64) {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return volume.Dev{}, 0
+	}
+	return volume.Dev{Major: unix.Major(st.Dev), Minor: unix.Minor(st.Dev)}, st.Ino
+}
+
+// changeTime is when a file was last written or had its name or rights changed.
+func changeTime(fi os.FileInfo) time.Time {
+	t := fi.ModTime()
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		if c := time.Unix(st.Ctim.Unix()); c.After(t) {
+			t = c
+		}
+	}
+	return t
+}

@@ -1,0 +1,301 @@
+// Package fileaudit tells what happens to files where it matters: on removable
+// volumes, on network shares and in the places that IT called protected; and
+// which files were copied from such a place or to such a volume.
+//
+// What is told:
+//
+//   - file-copied for every file that is written to a removable volume, whatever
+//     its source: data that arrives on a stick has left. The source is named
+//     when the same process (or its parent or child) read a file of that name
+//     or size in a watched place within the last minute, or when the command
+//     line of a known copying program (cp, mv, install, rsync) names it. Without a
+//     source, sekisho.copy.source_ids holds a hash of the target's name and size.
+//   - file-copied for a file written anywhere on a local disk by a process that
+//     read a file of that name or size from a share or a protected place within
+//     the last minute.
+//   - file-written for other files written on shares, cloud mounts and in
+//     protected places; file-read (once per process and file and minute) if
+//     [Options.Reads] is set; file-renamed and file-deleted where names are told.
+//
+// A file is told when it has been quiet for 0.3 s after its last close, at the
+// latest after 1 s, so that programs that write under a temporary name and then
+// rename, or write twice, count once and under the final name.
+//
+// Linux: fanotify, needs CAP_SYS_ADMIN. Marks lie on file systems, follow mounts
+// as they come and go, and do not keep a stick from being unmounted. Writes and
+// reads are told in descriptor mode, which every file system can do; moves and
+// deletions by name, which ext4, vfat and tmpfs can, exFAT, NFS, CIFS, FUSE and
+// overlay cannot: there a rename after writing is found by looking into the
+// folder, later renames and deletions go unseen. Each remote mount has a reader
+// of its own, so that a dead server stops nothing else. Protected folders on
+// local disks are marked one by one ([maxDirs] at most).
+//
+// Where fanotify is refused: inotify through fsnotify, degraded. It tells no
+// process, may miss files in fresh folders, and cannot see reads.
+//
+// Windows: ReadDirectoryChangesW through fsnotify on each folder of removable
+// volumes and protected places, degraded in the same way.
+//
+// What can be missed: writes through a memory map into an existing file on a
+// file system that keeps no change time of its own (vfat, exFAT); reads in a
+// protected folder within about 0.1 s of its creation; sources that were renamed
+// and changed in size on the way (archives); a file that is deleted again before
+// it is told; what happens while a queue is full, which is counted, told as
+// events-lost and, on removable volumes, looked for afterwards.
+package fileaudit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sekisho/internal/endpoint"
+	"sekisho/internal/event"
+	"sekisho/internal/volume"
+)
+
+// Volumes is what the sensor asks of the table of mounts; *volume.Table is one.
+type Volumes interface {
+	All() []volume.Volume
+	Lookup(path string) (volume.Volume, bool)
+	Watch() <-chan struct{}
+	Unwatch(<-chan struct{})
+}
+
+// Place is a protected place: files whose reading and copying is of interest.
+type Place struct {
+	Label  string
+	Globs  []string // of paths, "/srv/hr/**"; one that names a folder covers what is below it
+	Shares []string // of shares, `\\server\hr`, "server:/export"; case does not matter
+}
+
+// Options are the settings of a [Watcher].
+type Options struct {
+	Table     Volumes // required
+	Protected []Place
+	// Reads asks for file-read. Copies find their source without it.
+	Reads bool
+	// IgnoreExecutables are globs of programs whose file activity is not told:
+	// backup, virus scanner.
+	IgnoreExecutables []string
+	// Process tells the process and account behind a process id; what it returns
+	// is not written to. nil: events carry the executable only, if it still runs.
+	Process func(pid int) (*event.Process, *event.User)
+
+	ProcRoot string // "" is "/proc"; Linux
+
+	InotifyOnly bool // do not try fanotify
+	// Quiet is how long a file must rest before it is told, MaxDelay how long it
+	// can be put off by being written again. 0: 0.3 s and 1 s, chosen so that a
+	// rename after writing (rsync, editors: milliseconds) is waited for.
+	Quiet, MaxDelay time.Duration
+	// RetryAfter is how long inotify is used before fanotify is tried again. 0 is 5 min.
+	RetryAfter time.Duration
+	// MaxQueued bounds the records between the kernel's queue and us. 0 is 65,536.
+	MaxQueued int
+}
+
+// Watcher is the file sensor. Make it with [New].
+type Watcher struct {
+	opts Options
+	self int
+
+	told  atomic.Uint64
+	lost  atomic.Uint64
+	kick  chan struct{} // holds a token when the protected places changed
+	space atomic.Pointer[places]
+
+	mu     sync.Mutex // guards all below
+	status endpoint.Sensor
+}
+
+// New returns a watcher that has not started yet.
+func New(o Options) *Watcher {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&o.Quiet, 300*time.Millisecond)
+	def(&o.MaxDelay, time.Second)
+	def(&o.RetryAfter, 5*time.Minute)
+	if o.MaxQueued <= 0 {
+		o.MaxQueued = 1 << 16
+	}
+	if o.ProcRoot == "" {
+		o.ProcRoot = "/proc"
+	}
+	w := &Watcher{
+		opts: o,
+		self: os.Getpid(),
+		kick: make(chan struct{}, 1),
+		status: endpoint.Sensor{
+			Name: sensorName, State: endpoint.SensorDown, Reason: "not started", Since: time.Now().UTC(),
+		},
+	}
+	w.space.Store(newPlaces(o.Protected))
+	return w
+}
+
+const sensorName = "file"
+
+// The mechanisms, as they stand in sekisho.sensor and in the status.
+const (
+	mechFanotify = "fanotify"
+	mechInotify  = "inotify" // on Windows: ReadDirectoryChangesW
+)
+
+// Name is "file".
+func (w *Watcher) Name() string { return sensorName }
+
+// Status is what the watcher says of itself. Safe for concurrent use.
+func (w *Watcher) Status() endpoint.Sensor {
+	w.mu.Lock()
+	s := w.status
+	w.mu.Unlock()
+	s.Events, s.Lost = w.told.Load(), w.lost.Load()
+	return s
+}
+
+// SetProtected replaces the protected places. Safe for concurrent use.
+func (w *Watcher) SetProtected(p []Place) {
+	w.space.Store(newPlaces(p))
+	select {
+	case w.kick <- struct{}{}:
+	default:
+	}
+}
+
+// errUnavailable is wrapped by a mechanism that cannot be had here.
+var errUnavailable = errors.New("not available")
+
+// source is a mechanism. Its methods are called by one goroutine.
+type source interface {
+	// sync makes it watch what is to be watched now, and says what it watches and
+	// what it cannot.
+	sync(all []volume.Volume, p *places) (watching []string, problems []string)
+	close()
+}
+
+// Run watches until ctx is done (nil) or the mechanism breaks. It blocks while
+// out is full; what the internal queue cannot hold meanwhile is counted as lost.
+func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
+	for ctx.Err() == nil {
+		err := w.run(ctx, out)
+		if err != nil && !errors.Is(err, errRetry) {
+			w.setState(endpoint.SensorDown, "", err.Error(), nil)
+			return fmt.Errorf("watch files: %w", err)
+		}
+	}
+	return nil
+}
+
+// errRetry ends a run by a lesser mechanism, to try the better one again.
+var errRetry = errors.New("try again")
+
+func (w *Watcher) run(ctx context.Context, out chan<- *event.Event) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	q := newQueue(w.opts.MaxQueued)
+	c := newCore(w, q, out)
+	src, err := source(nil), errors.New("switched off in the settings")
+	if !w.opts.InotifyOnly {
+		src, err = w.newNative(q, cancel)
+	}
+	mech, quiet, reason := mechFanotify, w.opts.Quiet, ""
+	if err != nil {
+		if !w.opts.InotifyOnly && !errors.Is(err, errUnavailable) {
+			return err
+		}
+		mech, quiet = mechInotify, time.Second
+		reason = fmt.Sprintf("inotify: no process, no reads, may miss files in fresh folders: %v", err)
+		if src, err = newInotify(w, q, cancel); err != nil {
+			return err
+		}
+		timer := time.AfterFunc(w.opts.RetryAfter, func() { cancel(errRetry) })
+		defer timer.Stop()
+	}
+	defer src.close()
+	return c.run(ctx, src, mech, reason, quiet)
+}
+
+// maxWatching bounds Status().Watching.
+const maxWatching = 64
+
+// setState changes the status; it returns a health event if that is worth one.
+func (w *Watcher) setState(s endpoint.SensorState, mechanism, reason string, watching []string) *event.Event {
+	if len(watching) > maxWatching {
+		watching = watching[:maxWatching]
+	}
+	w.mu.Lock()
+	old := w.status
+	w.status.Watching = watching
+	changed := old.State != s || old.Mechanism != mechanism || old.Reason != reason
+	if changed {
+		w.status.State, w.status.Mechanism, w.status.Reason, w.status.Since = s, mechanism, reason, time.Now().UTC()
+	}
+	w.mu.Unlock()
+	var e *event.Event
+	switch {
+	case !changed:
+		return nil
+	case s == endpoint.SensorDegraded:
+		e = event.New(event.SensorDegraded, time.Now())
+		e.Message = fmt.Sprintf("file sensor works by %s: %s", mechanism, reason)
+	case s == endpoint.SensorOK && old.Reason != "not started":
+		e = event.New(event.SensorRecovered, time.Now())
+		e.Message = "file sensor works by " + mechanism
+	default:
+		return nil
+	}
+	e.Sensor = mechanism
+	return e
+}
+
+// isRemote reports whether a server or another process answers for the files of
+// a volume, and may not.
+func isRemote(v *volume.Volume) bool {
+	switch v.Kind {
+	case event.VolumeNetwork, event.VolumeCloudSync:
+		return true
+	}
+	return len(v.FileSystemType) > 4 && v.FileSystemType[:4] == "fuse" && v.FileSystemType != "fuseblk"
+}
+
+// isMedia reports whether what is written there has left the house.
+func isMedia(v *volume.Volume) bool {
+	return v.Kind == event.VolumeRemovable || v.Kind == event.VolumeOptical
+}
+
+// isShare reports whether what is read there comes from elsewhere.
+func isShare(v *volume.Volume) bool {
+	return v.Kind == event.VolumeNetwork || v.Kind == event.VolumeCloudSync
+}
+
+// takesCopies reports whether a volume is one to which files of a share are
+// copied: a disk, or memory for temporary files.
+func takesCopies(v *volume.Volume) bool {
+	switch v.FileSystemType {
+	case "squashfs", "iso9660", "udf", "erofs", "ramfs":
+		return false
+	case "tmpfs":
+		return v.MountName == "/tmp" || v.MountName == "/var/tmp" || v.MountName == "/dev/shm"
+	}
+	return v.Kind == event.VolumeLocal || v.FileSystemType == "overlay"
+}
+
+// mountOf is where a volume is, as a path.
+func mountOf(v *volume.Volume) string {
+	if v.Mount != "" {
+		return filepath.Clean(v.Mount)
+	}
+	if v.MountName != "" {
+		return v.MountName
+	}
+	return v.DOSName + `\`
+}

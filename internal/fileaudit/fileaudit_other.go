@@ -1,0 +1,22 @@
+//go:build !linux
+
+package fileaudit
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"sekisho/internal/volume"
+)
+
+// newNative: ETW's Kernel-File on Windows would stand here.
+func (w *Watcher) newNative(*queue, context.CancelCauseFunc) (source, error) {
+	return nil, fmt.Errorf("event tracing %w: not part of this build", errUnavailable)
+}
+
+// identity: what os.Lstat gives has neither.
+func identity(os.FileInfo) (volume.Dev, uint64) { return volume.Dev{}, 0 }
+
+func changeTime(fi os.FileInfo) time.Time { return fi.ModTime() }

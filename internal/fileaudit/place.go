@@ -1,0 +1,188 @@
+package fileaudit
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/bmatcuk/doublestar/v4"
+)
+
+// Bounds of the folders that are marked for protected places on local disks.
+const (
+	maxDirs  = 16384 // a mark holds an inode, some 1 KB of kernel memory
+	maxDepth = 64
+)
+
+// places is the protected places, ready for use; immutable.
+type places struct {
+	globs  []labelled // of paths, with slashes
+	shares []labelled // of shares, lower case, with slashes
+}
+
+type labelled struct{ glob, label string }
+
+func newPlaces(all []Place) *places {
+	p := &places{}
+	for _, x := range all {
+		for _, g := range x.Globs {
+			p.globs = append(p.globs, labelled{slashed(g), x.Label})
+		}
+		for _, s := range x.Shares {
+			p.shares = append(p.shares, labelled{strings.TrimRight(strings.ToLower(strings.ReplaceAll(s, `\`, "/")), "/"), x.Label})
+		}
+	}
+	return p
+}
+
+// slashed is a path or pattern with slashes only, which on Windows are the same
+// as backslashes, without one at the end.
+func slashed(s string) string {
+	if filepath.Separator == '\\' {
+		s = strings.ToLower(strings.ReplaceAll(s, `\`, "/"))
+	}
+	if len(s) > 1 {
+		s = strings.TrimSuffix(s, "/")
+	}
+	return s
+}
+
+func (p *places) empty() bool { return len(p.globs) == 0 && len(p.shares) == 0 }
+
+// label is the label of the protected place that a path on a share ("" if it is
+// not on one) belongs to, "" if none.
+func (p *places) label(file, share string) string {
+	if share != "" {
+		s := strings.TrimRight(strings.ToLower(strings.ReplaceAll(share, `\`, "/")), "/")
+		for _, g := range p.shares {
+			if ok, _ := doublestar.Match(g.glob, s); ok {
+				return g.label
+			}
+		}
+	}
+	if len(p.globs) == 0 || file == "" {
+		return ""
+	}
+	file = slashed(file)
+	for _, g := range p.globs {
+		if ok, _ := doublestar.Match(g.glob, file); ok {
+			return g.label
+		}
+		if ok, _ := doublestar.Match(g.glob+"/**", file); ok {
+			return g.label
+		}
+	}
+	return ""
+}
+
+// dirs returns the folders that exist now and in which a file of a protected
+// place can lie, and what it could not go through. skip says not to go into a
+// folder (one on a share).
+func (p *places) dirs(skip func(dir string) bool) (dirs []string, problems []string) {
+	w := &walker{seen: map[string]bool{}, skip: skip}
+	for _, g := range p.globs {
+		base, rest := doublestar.SplitPattern(g.glob)
+		if base == "." || base == "/" && strings.HasPrefix(rest, "**") {
+			w.problem(fmt.Sprintf("protected place %q: pattern %q names no folder to begin with, reads there are not seen", g.label, g.glob))
+			continue
+		}
+		w.walk(filepath.FromSlash(base), strings.Split(rest, "/"), 0)
+	}
+	return w.dirs, w.problems
+}
+
+type walker struct {
+	seen     map[string]bool // folder and what was left of the pattern
+	have     map[string]bool
+	dirs     []string
+	problems []string
+	skip     func(string) bool
+	full     bool
+}
+
+func (w *walker) problem(s string) { w.problems = append(w.problems, s) }
+
+func (w *walker) add(dir string) bool {
+	if w.have == nil {
+		w.have = map[string]bool{}
+	}
+	if w.have[dir] {
+		return true
+	}
+	if len(w.dirs) >= maxDirs {
+		if !w.full {
+			w.full = true
+			w.problem(fmt.Sprintf("protected places have more than %d folders, reads in the rest are not seen", maxDirs))
+		}
+		return false
+	}
+	w.have[dir] = true
+	w.dirs = append(w.dirs, dir)
+	return true
+}
+
+// walk adds dir and what is below it as far as the pattern's elements lead.
+func (w *walker) walk(dir string, elems []string, depth int) {
+	key := dir + "\x00" + strings.Join(elems, "/")
+	if depth > maxDepth || w.full || w.seen[key] || w.skip(dir) {
+		return
+	}
+	w.seen[key] = true
+	fi, err := os.Lstat(dir)
+	if err != nil || !fi.IsDir() {
+		if err == nil && len(elems) == 0 {
+			w.add(filepath.Dir(dir)) // a file named in full
+		}
+		return
+	}
+	sub := func(name string) string { return filepath.Join(dir, name) }
+	switch {
+	case len(elems) == 0 || len(elems) == 1 && elems[0] == "**":
+		// Everything from here on.
+		if !w.add(dir) {
+			return
+		}
+		for _, name := range folders(dir) {
+			w.walk(sub(name), nil, depth+1)
+		}
+	case elems[0] == "**":
+		if !w.add(dir) {
+			return
+		}
+		w.walk(dir, elems[1:], depth)
+		for _, name := range folders(dir) {
+			w.walk(sub(name), elems, depth+1)
+		}
+	case !strings.ContainsAny(elems[0], `*?[{\`):
+		if len(elems) == 1 {
+			w.add(dir)
+		}
+		w.walk(sub(elems[0]), elems[1:], depth+1)
+	default:
+		if len(elems) == 1 {
+			w.add(dir)
+		}
+		for _, name := range folders(dir) {
+			if ok, _ := doublestar.Match(elems[0], path.Base(slashed(sub(name)))); ok {
+				w.walk(sub(name), elems[1:], depth+1)
+			}
+		}
+	}
+}
+
+// folders lists the folders in a folder; links are not followed.
+func folders(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}

@@ -1,0 +1,103 @@
+package fileaudit
+
+import (
+	"sync"
+	"time"
+
+	"sekisho/internal/volume"
+)
+
+// recordKind says what a record tells.
+type recordKind uint8
+
+const (
+	recWrote   recordKind = iota // closed after writing; by inotify: written
+	recOpened                    // opened, to read or to write
+	recRead                      // closed after reading
+	recRenamed                   // from -> path
+	recDeleted
+	recFolder // a folder came up in a protected place
+	recMissed // the kernel's queue overflowed
+)
+
+// record is what a mechanism saw, free of descriptors.
+type record struct {
+	kind    recordKind
+	at      time.Time
+	pid     int    // 0: unknown
+	path    string // "": longer than the kernel tells
+	from    string // old path of a rename
+	size    int64  // -1: unknown
+	dev     volume.Dev
+	ino     uint64 // 0: unknown
+	dir     bool
+	changed bool // written to, or so it may be: see fan.wrote
+	names   bool // moves and deletions on this file system are told
+	found   bool // by looking, after a loss
+}
+
+// queue stands between the kernel's queue, which must be read at once, and the
+// rest, which may have to wait. When it is full, what comes is dropped and counted.
+type queue struct {
+	wake chan struct{} // holds a token when there is something to take
+
+	mu      sync.Mutex // guards all below
+	max     int
+	records []record
+	taken   int // given to the consumer and not done yet
+	dropped uint64
+}
+
+func newQueue(limit int) *queue { return &queue{wake: make(chan struct{}, 1), max: limit} }
+
+// push adds a record, or counts it as lost.
+func (q *queue) push(r record) {
+	q.mu.Lock()
+	if len(q.records)+q.taken >= q.max {
+		q.dropped++
+	} else {
+		q.records = append(q.records, r)
+	}
+	q.mu.Unlock()
+	q.signal()
+}
+
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// lose counts n records that were lost before they could be pushed.
+func (q *queue) lose(n uint64) {
+	q.mu.Lock()
+	q.dropped += n
+	q.mu.Unlock()
+	q.signal()
+}
+
+// take returns all records; the consumer calls done for each.
+func (q *queue) take() []record {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	r := q.records
+	q.records = nil
+	q.taken += len(r)
+	return r
+}
+
+func (q *queue) done() {
+	q.mu.Lock()
+	q.taken--
+	q.mu.Unlock()
+}
+
+// tookLost returns how many were lost since it was last called.
+func (q *queue) tookLost() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := q.dropped
+	q.dropped = 0
+	return n
+}

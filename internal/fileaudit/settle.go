@@ -1,0 +1,151 @@
+package fileaudit
+
+import (
+	"container/heap"
+	"strings"
+	"time"
+)
+
+// maxPending bounds the files that wait to be told: at 0.3 s each this is a
+// stream of 50,000 files a second.
+const maxPending = 1 << 14
+
+// pending is a file that was written and has to rest before it is told.
+type pending struct {
+	rec   record
+	first time.Time // when it was first written
+	due   time.Time
+	index int // in the heap
+}
+
+// settle holds written files until they are at rest. It knows no clock of its own.
+type settle struct {
+	quiet, max time.Duration
+	byKey      map[string]*pending
+	heap       dueHeap
+}
+
+func newSettle(quiet, limit time.Duration) *settle {
+	return &settle{quiet: quiet, max: limit, byKey: map[string]*pending{}}
+}
+
+// wrote notes a write. If too many files wait, the one due next is returned, to
+// be told now.
+func (s *settle) wrote(key string, r record, now time.Time) (early *pending) {
+	p := s.byKey[key]
+	if p == nil {
+		if len(s.byKey) >= maxPending {
+			early = s.heap[0]
+			s.remove(s.keyOf(early))
+		}
+		p = &pending{first: now}
+		s.byKey[key] = p
+		heap.Push(&s.heap, p)
+	}
+	if r.pid == 0 && p.rec.pid != 0 {
+		r.pid = p.rec.pid
+	}
+	p.rec = r
+	p.due = now.Add(s.quiet)
+	if last := p.first.Add(s.max); p.due.After(last) {
+		p.due = last
+	}
+	heap.Fix(&s.heap, p.index)
+	return early
+}
+
+func (s *settle) keyOf(p *pending) string { return keyOf(&p.rec) }
+
+// renamed notes that a file, or a folder with files, has another path now. It
+// reports whether files that wait were concerned. What waits at the new path is
+// replaced, as in the file system.
+func (s *settle) renamed(from, to string, dir bool) bool {
+	if p := s.byKey[from]; p != nil {
+		s.move(p, from, to)
+		return true
+	}
+	if !dir {
+		return false
+	}
+	var below []string
+	for key := range s.byKey {
+		if strings.HasPrefix(key, from+"/") {
+			below = append(below, key)
+		}
+	}
+	for _, key := range below {
+		s.move(s.byKey[key], key, to+key[len(from):])
+	}
+	return len(below) > 0
+}
+
+func (s *settle) move(p *pending, from, to string) {
+	s.remove(to)
+	delete(s.byKey, from)
+	p.rec.path = to
+	s.byKey[to] = p
+}
+
+// remove forgets a file and reports whether it waited.
+func (s *settle) remove(key string) bool {
+	p := s.byKey[key]
+	if p == nil {
+		return false
+	}
+	delete(s.byKey, key)
+	heap.Remove(&s.heap, p.index)
+	return true
+}
+
+// next is when the next file is due.
+func (s *settle) next() (time.Time, bool) {
+	if len(s.heap) == 0 {
+		return time.Time{}, false
+	}
+	return s.heap[0].due, true
+}
+
+// take returns a file that is due.
+func (s *settle) take(now time.Time) *pending {
+	if len(s.heap) == 0 || s.heap[0].due.After(now) {
+		return nil
+	}
+	p := s.heap[0]
+	s.remove(s.keyOf(p))
+	return p
+}
+
+// takeIf returns the files that ok accepts, due or not.
+func (s *settle) takeIf(ok func(*record) bool) []*pending {
+	var all []*pending
+	for _, p := range s.byKey {
+		if ok(&p.rec) {
+			all = append(all, p)
+		}
+	}
+	for _, p := range all {
+		s.remove(s.keyOf(p))
+	}
+	return all
+}
+
+// dueHeap is a heap of files by when they are due.
+type dueHeap []*pending
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
+func (h dueHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+func (h *dueHeap) Push(x any) {
+	p := x.(*pending)
+	p.index = len(*h)
+	*h = append(*h, p)
+}
+func (h *dueHeap) Pop() any {
+	old := *h
+	p := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return p
+}
