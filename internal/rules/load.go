@@ -34,14 +34,9 @@ func Load(o LoadOptions) (*Program, error) {
 	var files []*File
 	var problems Problems
 	if o.Builtin {
-		list, err := parseFS(pack.FS)
+		list, err := ParseBuiltin()
 		if err != nil {
 			problems = append(problems, asProblems(err)...)
-		}
-		for _, f := range list {
-			for _, d := range f.docs {
-				d.builtin = true
-			}
 		}
 		files = append(files, list...)
 	}
@@ -164,22 +159,25 @@ func below(fsys fs.FS) ([]string, error) {
 	return out, err
 }
 
-// parseFS parses the shipped rules; their names begin with "builtin:".
-func parseFS(fsys fs.FS) ([]*File, error) {
-	names, err := below(fsys)
+// ParseBuiltin parses the shipped rules; their names begin with "builtin:".
+func ParseBuiltin() ([]*File, error) {
+	names, err := below(pack.FS)
 	if err != nil {
 		return nil, err
 	}
 	var files []*File
 	var problems Problems
 	for _, name := range names {
-		data, err := fs.ReadFile(fsys, name)
+		data, err := fs.ReadFile(pack.FS, name)
 		if err != nil {
 			return nil, err
 		}
 		f, err := Parse("builtin:"+name, data)
 		if err != nil {
 			problems = append(problems, asProblems(err)...)
+		}
+		for _, d := range f.docs {
+			d.builtin = true
 		}
 		files = append(files, f)
 	}

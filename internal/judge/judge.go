@@ -1,0 +1,176 @@
+// Package judge is the way of an event from enrichment to alert on one PC, one
+// straight pipeline without goroutines: enrich -> rules -> correlate -> alert.
+// The agent and replay run the same one, so that they judge alike.
+//
+// Everything goes by event time. Repeats of an alert join it for the rule's
+// quiet time, counted from the alert: a rule with "repeat-after: 1h" raises at
+// most one new alert an hour and group. A rule without a "sekisho" key alerts
+// on every match, and nothing is joined or held back.
+package judge
+
+import (
+	"slices"
+	"time"
+
+	"sekisho/internal/alert"
+	"sekisho/internal/correlate"
+	"sekisho/internal/event"
+	"sekisho/internal/rules"
+)
+
+// Enricher fills in what settings, ledger, catalogue and people lists know of
+// an event; package enrich has the one that counts.
+type Enricher interface{ Apply(e *event.Event) }
+
+// Options makes a Judge.
+type Options struct {
+	Program  *rules.Program
+	Enricher Enricher         // nil: events are taken as they are
+	Limits   correlate.Limits // zero: the defaults
+}
+
+// Judge judges the events of one PC. It has one owner.
+type Judge struct {
+	enricher Enricher
+	prog     *rules.Program
+	windows  *correlate.Set
+	book     *alert.Book
+
+	newest  time.Time // event time
+	expired time.Time // newest when the book was last looked through
+	stats   Stats
+
+	matches []rules.Match
+	firings []correlate.Firing
+}
+
+// Stats is what a Judge did since it was made.
+type Stats struct {
+	Events  int64
+	Matches int64
+	Alerts  int64 // raised
+	Repeats int64 // joined to one
+	Windows correlate.Stats
+}
+
+// New makes a Judge.
+func New(o Options) *Judge {
+	return &Judge{enricher: o.Enricher, prog: o.Program, windows: correlate.New(o.Program, o.Limits), book: alert.NewBook()}
+}
+
+// Event judges an event and returns the alerts it raises. The event is enriched
+// in place; it belongs to the Judge and its alerts from then on and must not be
+// written to. The alerts are the caller's.
+func (j *Judge) Event(e *event.Event) []*alert.Alert {
+	if j.enricher != nil {
+		j.enricher.Apply(e)
+	}
+	j.stats.Events++
+	if e.Time.After(j.newest) {
+		j.newest = e.Time
+		if j.newest.Sub(j.expired) > time.Minute {
+			j.expired = j.newest
+			j.book.Expire(j.newest)
+		}
+	}
+	j.matches = j.prog.Match(e, j.matches[:0])
+	j.stats.Matches += int64(len(j.matches))
+	var findings []*alert.Finding
+	for _, m := range j.matches {
+		if m.Rule.Silent {
+			continue
+		}
+		f := j.finding(m.Rule, e, nil)
+		// A rule of the table may have several documents: an event is one finding
+		// of it, at the level of the most severe.
+		if i := slices.IndexFunc(findings, func(o *alert.Finding) bool { return f.Rule.Table != "" && o.Group == f.Group }); i >= 0 {
+			if f.Level > findings[i].Level {
+				findings[i] = f
+			}
+			continue
+		}
+		findings = append(findings, f)
+	}
+	j.firings = j.windows.Observe(e, j.matches, j.firings[:0])
+	for i := range j.firings {
+		w := &j.firings[i]
+		f := j.finding(w.Rule, e, w.Keys)
+		f.First, f.Totals, f.Fresh = w.First, w.Totals, w.Fresh
+		f.Evidence, f.EvidenceTotal, f.EvidenceFresh = w.Evidence, w.EvidenceTotal, w.EvidenceFresh
+		findings = append(findings, f)
+	}
+	clear(j.matches) // they hold on to rules and events
+	clear(j.firings)
+	var raised []*alert.Alert
+	for _, f := range findings {
+		if a, isNew := j.book.Add(f); isNew {
+			j.stats.Alerts++
+			raised = append(raised, a)
+		} else {
+			j.stats.Repeats++
+		}
+	}
+	return raised
+}
+
+// finding is what a rule says of an event.
+func (j *Judge) finding(r *rules.Rule, e *event.Event, keys map[string]string) *alert.Finding {
+	level, _ := alert.ParseLevel(r.Level)
+	f := &alert.Finding{
+		Rule:  alert.Rule{ID: r.ID, Name: r.Title, Version: r.Version, Table: r.Table()},
+		Level: level, Title: alert.Text{JA: r.Title, EN: r.Title}, Keys: keys, Event: e,
+	}
+	by := map[string]string{}
+	for _, name := range []string{"host.id", "host.name"} {
+		if v, ok := e.Get(name); ok {
+			by[name] = v.String()
+		}
+	}
+	id := r.ID
+	if a := r.Addition; a != nil {
+		if a.Title != (rules.Text{}) {
+			f.Title = alert.Text(a.Title)
+		}
+		f.Advice, f.Incidents, f.Quiet = alert.Text(a.Advice), a.Incidents, a.RepeatAfter
+		if a.Rule != "" {
+			id = a.Rule
+		}
+		for i := range a.GroupBy {
+			if v, ok := a.GroupBy[i].Value(e); ok {
+				by[a.GroupBy[i].Name] = v.String()
+			}
+		}
+	} else {
+		for k, v := range keys {
+			by[k] = v
+		}
+	}
+	f.Group = alert.Group(id, by)
+	return f
+}
+
+// Updates is the alerts that repeats have joined since they were last given
+// out, with the id they were raised with: to be delivered again. Call it every
+// few seconds rather than after each event.
+func (j *Judge) Updates() []*alert.Alert { return j.book.Changed() }
+
+// Settled reports that an alert which Event or Updates gave out will not change
+// any more, as far as events of ordinary lateness go.
+func (j *Judge) Settled(a *alert.Alert) bool { return !j.book.Open(a.Group, a.ID) }
+
+// Swap goes over to other rules; the windows of those that count the same are
+// kept, and so are alerts that repeats may join.
+func (j *Judge) Swap(p *rules.Program) {
+	j.prog = p
+	j.windows.Swap(p)
+}
+
+// Newest is the newest event time seen.
+func (j *Judge) Newest() time.Time { return j.newest }
+
+// Stats is what happened so far.
+func (j *Judge) Stats() Stats {
+	s := j.stats
+	s.Windows = j.windows.Stats()
+	return s
+}
