@@ -1,0 +1,68 @@
+package enroll
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"unsafe"
+
+	"golang.org/x/sys/windows"
+)
+
+// closeDir lets only the system and administrators into a folder, inherited by
+// what is made in it.
+func closeDir(dir string) error {
+	sd, err := windows.SecurityDescriptorFromString("D:PAI(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;FA;;;OW)")
+	if err != nil {
+		return err
+	}
+	dacl, _, err := sd.DACL()
+	if err != nil {
+		return err
+	}
+	err = windows.SetNamedSecurityInfo(dir, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION|windows.PROTECTED_DACL_SECURITY_INFORMATION, nil, nil, dacl, nil)
+	if err != nil {
+		return fmt.Errorf("close %s to others: %w", dir, err)
+	}
+	return nil
+}
+
+// syncDir has nothing to do: Windows cannot sync a folder, NTFS logs renames.
+func syncDir(string) error { return nil }
+
+// sealing says how keys are kept: DPAPI in machine scope, so that the service
+// and an administrator's command line both read them, and no other machine.
+const sealing = "dpapi"
+
+func seal(key []byte) ([]byte, error) {
+	in, out := blob(key), windows.DataBlob{}
+	if err := windows.CryptProtectData(in, nil, nil, 0, nil, windows.CRYPTPROTECT_LOCAL_MACHINE|windows.CRYPTPROTECT_UI_FORBIDDEN, &out); err != nil {
+		return nil, fmt.Errorf("seal key (CryptProtectData): %w", err)
+	}
+	return taken(out)
+}
+
+func unseal(how string, key []byte) ([]byte, error) {
+	if how == "" {
+		return key, nil
+	}
+	if len(key) == 0 {
+		return nil, errors.New("the sealed key is empty")
+	}
+	in, out := blob(key), windows.DataBlob{}
+	if err := windows.CryptUnprotectData(in, nil, nil, 0, nil, windows.CRYPTPROTECT_UI_FORBIDDEN, &out); err != nil {
+		return nil, fmt.Errorf("open sealed key (CryptUnprotectData): %w", err)
+	}
+	return taken(out)
+}
+
+func blob(b []byte) *windows.DataBlob {
+	return &windows.DataBlob{Size: uint32(len(b)), Data: unsafe.SliceData(b)}
+}
+
+// taken copies what Windows has allocated and gives it back.
+func taken(d windows.DataBlob) ([]byte, error) {
+	b := slices.Clone(unsafe.Slice(d.Data, d.Size))
+	_, err := windows.LocalFree(windows.Handle(unsafe.Pointer(d.Data)))
+	return b, err
+}
