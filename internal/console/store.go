@@ -1,5 +1,3 @@
-// Package console is the web console: server-rendered pages for triage. Handlers
-// parse, call the store, render; see NewServer.
 package console
 
 import (
