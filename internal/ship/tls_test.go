@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -140,6 +141,32 @@ func TestOverMutualTLS(t *testing.T) {
 	client.CloseIdleConnections()
 	srv.Close()
 	waitFor(t, "no goroutine left", func() bool { return runtime.NumGoroutine() <= before })
+}
+
+// A renewed certificate is used for the next attempt, not when the old connection happens to end.
+func TestARenewedCertificateIsUsedAtOnce(t *testing.T) {
+	ca := newAuthority(t)
+	old, renewed := clientCert(t, ca, nil), clientCert(t, ca, nil)
+	c := &console{before: func(r *http.Request, _ wire.Batch) (*http.Response, error) {
+		if r.TLS.PeerCertificates[0].Equal(old.Leaf) {
+			return refusal(http.StatusUnauthorized)
+		}
+		return nil, nil
+	}}
+	srv := serve(t, c, serverCert(t, ca, nil), ca.pool)
+	var use atomic.Pointer[tls.Certificate]
+	use.Store(&old)
+	client := clientOf(ca.pool)
+	client.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return use.Load(), nil
+	}
+	r := prepare(t, c, func(o *Options) { o.Client, o.URLs = client, []string{srv.URL} })
+	add(t, r.alerts, 0, 1)
+	r.run(t)
+	waitFor(t, "the old one is refused", func() bool { return r.State().Contact.Code == CodeOwnCert })
+	use.Store(&renewed)
+	waitFor(t, "delivery by the new one", func() bool { return r.alerts.Len() == 0 })
+	r.stop()
 }
 
 // Each trouble is made for real, and has to come out under its code with words a person understands.
