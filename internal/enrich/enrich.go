@@ -128,11 +128,17 @@ func (s *Stage) Apply(e *event.Event) {
 		fill(e, fTimeWork, &c.WorkTime, t.calendar.work(e.Time))
 	}
 	t.person(e, c)
+	if c.PersonLastDay != "" && !c.PersonLeft.OK && !e.Time.IsZero() {
+		c.PersonLeft = event.Some(string(t.calendar.date(e.Time)) > c.PersonLastDay)
+	}
 	t.places(e)
 	t.ledger(e, c, h)
 	t.remoteTool(e)
 	if s := h.sessions.at(e); s != "" {
 		fill(e, fRemoteSession, &c.RemoteSessionID, s)
+		if !c.RemoteSessionApproved.OK {
+			c.RemoteSessionApproved = event.Some(h.sessions.approved(e))
+		}
 	}
 	if empty(c) {
 		e.Context = nil
@@ -142,5 +148,6 @@ func (s *Stage) Apply(e *event.Event) {
 // empty reports whether nothing was to be added: an event then stays as it was.
 func empty(c *event.Context) bool {
 	return c.HostDepartment == "" && len(c.HostTags) == 0 && c.PersonID == "" && c.PersonDept == "" && len(c.PersonLists) == 0 &&
-		c.PersonLastDay == "" && c.WorkTime == "" && c.DeviceLedger == "" && c.RemoteSessionID == ""
+		c.PersonLastDay == "" && c.WorkTime == "" && c.DeviceLedger == "" && c.RemoteSessionID == "" &&
+		!c.PersonLeft.OK && !c.RemoteSessionApproved.OK
 }

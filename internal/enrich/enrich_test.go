@@ -86,6 +86,9 @@ func TestApply(t *testing.T) {
 		{"a substitute holiday", `{"@timestamp":"2026-05-06T03:00:00Z"}`, []string{"sekisho.time.work=holiday"}},
 		{"a day between holidays", `{"@timestamp":"2026-09-22T03:00:00Z"}`, []string{"sekisho.time.work=holiday"}},
 
+		{"a person on the last day", `{"@timestamp":"2026-12-31T14:59:59Z","user.name":"yamada"}`, []string{"sekisho.person.left=false"}},
+		{"a person after the last day", `{"@timestamp":"2026-12-31T15:00:00Z","user.name":"yamada"}`, []string{"sekisho.person.left=true"}},
+		{"a person without an event time", `{"user.name":"yamada"}`, []string{"sekisho.person.left"}},
 		{"person by domain and name", `{"user.name":"T.Yamada","user.domain":"example"}`, []string{"sekisho.person.id=1001", "sekisho.person.department=市民課", "sekisho.person.lists=leaver", "sekisho.person.last_day=2026-12-31"}},
 		{"person by name in any domain", `{"user.name":"yamada","user.domain":"PC01"}`, []string{"sekisho.person.id=1001"}},
 		{"same name in another domain", `{"user.name":"t.yamada","user.domain":"OTHER"}`, []string{"sekisho.person.id"}},
@@ -157,7 +160,7 @@ func TestApply(t *testing.T) {
 		{"a starter as recorded", `{"event.action":"process-started","process.executable":"C:\\a.exe","process.parent.executable":"C:\\chrome.exe","sekisho.process.started_by":"mail"}`, []string{"sekisho.process.started_by=mail"}},
 
 		{"during a session", `{"event.action":"process-started","process.executable":"/x/anydesk","process.entity_id":"p1"}
-			{"event.action":"volume-mounted","volume.mount_name":"/media/a"}`, []string{"sekisho.remote_session.id=p1"}},
+			{"event.action":"volume-mounted","volume.mount_name":"/media/a"}`, []string{"sekisho.remote_session.id=p1", "sekisho.remote_session.approved=false"}},
 		{"after the session", `{"event.action":"process-started","process.executable":"/x/anydesk","process.entity_id":"p1"}
 			{"event.action":"process-ended","process.entity_id":"p1"}
 			{"event.action":"volume-mounted","volume.mount_name":"/media/a"}`, []string{"sekisho.remote_session.id"}},

@@ -159,6 +159,8 @@ type session struct {
 	id     string // of the process that opened it
 	pid    int64  // 0: not known
 	opened time.Time
+
+	approved bool // its tool is
 }
 
 // controlling are the categories whose running process is a session that is, or
@@ -190,7 +192,7 @@ func (ss *sessions) at(e *event.Event) string {
 			if len(ss.list) >= maxSessions {
 				ss.list = append(ss.list[:0], ss.list[1:]...)
 			}
-			ss.list = append(ss.list, session{sessionID(e, p), p.PID.V, e.Time})
+			ss.list = append(ss.list, session{sessionID(e, p), p.PID.V, e.Time, r.Approved.V})
 		}
 	case e.Action == event.ProcessEnded:
 		open := ss.oldest()
@@ -198,6 +200,17 @@ func (ss *sessions) at(e *event.Event) string {
 		return open
 	}
 	return ss.oldest()
+}
+
+// approved reports whether the tool of every open session is approved; at the end
+// of the last one, whether its own is.
+func (ss *sessions) approved(e *event.Event) bool {
+	for _, s := range ss.list {
+		if !s.approved {
+			return false
+		}
+	}
+	return len(ss.list) > 0 || e.Process != nil && e.Process.RemoteTool != nil && e.Process.RemoteTool.Approved.V
 }
 
 func (ss *sessions) oldest() string {

@@ -361,9 +361,13 @@ type Context struct {
 	HostTags        []string
 	PersonID        string
 	PersonDept      string
-	PersonLists     []string // leaver, secondee, temp, contractor
-	PersonLastDay   string   // "2026-03-31"
-	WorkTime        string   // in, off, holiday
-	DeviceLedger    string   // approved, unregistered, expired, lost
-	RemoteSessionID string   // a remote-control session that is open now
+	PersonLists     []string  // leaver, secondee, temp, contractor
+	PersonLastDay   string    // "2026-03-31"
+	PersonLeft      Opt[bool] // the last day is over, by the calendar's time zone; only where one is known
+	WorkTime        string    // in, off, holiday
+	DeviceLedger    string    // approved, unregistered, expired, lost
+	RemoteSessionID string    // a remote-control session that is open now
+
+	// RemoteSessionApproved is true where every remote-control session that is open is of an approved tool.
+	RemoteSessionApproved Opt[bool]
 }

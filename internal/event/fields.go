@@ -326,8 +326,10 @@ var table = []Field{
 	str("sekisho.person.department", context(func(c *Context) *string { return &c.PersonDept })),
 	list("sekisho.person.lists", context(func(c *Context) *[]string { return &c.PersonLists })),
 	str("sekisho.person.last_day", context(func(c *Context) *string { return &c.PersonLastDay })),
+	truth("sekisho.person.left", context(func(c *Context) *Opt[bool] { return &c.PersonLeft })),
 	str("sekisho.time.work", context(func(c *Context) *string { return &c.WorkTime })),
 	str("sekisho.device.ledger", context(func(c *Context) *string { return &c.DeviceLedger })),
+	truth("sekisho.remote_session.approved", context(func(c *Context) *Opt[bool] { return &c.RemoteSessionApproved })),
 	str("sekisho.remote_session.id", context(func(c *Context) *string { return &c.RemoteSessionID })),
 }
 
