@@ -301,6 +301,10 @@ func (l *loader) syntax(err error) {
 		}
 	}
 	reason = quoteControls(reason)
+	if strings.Contains(reason, "max depth") {
+		l.fail(n, "", CodeBounds, fmt.Sprintf("入れ子が深すぎます（上限は %d）", maxDepth), fmt.Sprintf("nested more than %d deep", maxDepth))
+		return
+	}
 	ja := "YAML として読めません: "
 	if strings.Contains(reason, "tab") || n != nil && strings.HasPrefix(strings.TrimLeft(l.line(n.Line), " "), "\t") {
 		ja = "YAML として読めません（字下げにタブは使えません。空白を使ってください）: "

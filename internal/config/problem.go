@@ -50,12 +50,12 @@ func (p *Problem) Message(lang string) string {
 	if lang == "ja" {
 		b.WriteString(p.JA)
 		if p.Hint != "" {
-			b.WriteString("（「" + p.Hint + "」ではありませんか）")
+			b.WriteString("（" + quote(p.Hint) + " ではありませんか）")
 		}
 	} else {
 		b.WriteString(p.EN)
 		if p.Hint != "" {
-			b.WriteString(" (did you mean " + strconv.Quote(p.Hint) + "?)")
+			b.WriteString(" (did you mean " + quote(p.Hint) + "?)")
 		}
 	}
 	b.WriteString(" [" + p.Code + "]")
@@ -151,13 +151,27 @@ func mask(text string) string {
 	return text
 }
 
-// quote is text from the file as it may stand in a message: quoted, escaped, cut.
+// quote is text from the file as it may stand in a message: in quotes, cut, what
+// is not printable escaped. Backslashes stay single: they are mostly of paths.
 func quote(s string) string {
 	const limit = 60
-	if utf8.RuneCountInString(s) > limit {
-		s = string([]rune(s)[:limit]) + "..."
+	var b strings.Builder
+	b.WriteByte('"')
+	n := 0
+	for _, r := range s {
+		if n++; n > limit {
+			b.WriteString("...")
+			break
+		}
+		if r == '"' || !strconv.IsPrint(r) {
+			q := strconv.QuoteRuneToASCII(r)
+			b.WriteString(strings.Trim(q, "'"))
+			continue
+		}
+		b.WriteRune(r)
 	}
-	return strconv.Quote(s)
+	b.WriteByte('"')
+	return b.String()
 }
 
 // Suggest is the known word nearest to got, or "" if none is near: up to two
