@@ -67,7 +67,7 @@ type Options struct {
 	MaxAge time.Duration
 
 	// SegmentBytes is the size of a segment file, at most a quarter of MaxBytes and at most 64 MiB. 0 takes a 16th of
-	// MaxBytes, at least 64 KiB and at most 4 MiB. The records of one Append must fit into one segment.
+	// MaxBytes, at least 64 KiB and at most 4 MiB. A record must fit into one segment.
 	SegmentBytes int64
 
 	// SyncEvery is how long an append that is not durable may stay unsynced, 1 s if 0.
@@ -296,40 +296,45 @@ func (s *Spool) countTorn(base uint64, offset int64) error {
 	return s.save(st)
 }
 
-// Append adds records to the end of the queue, all of them or (error) none, unless the machine stops meanwhile. With
-// durable it returns when they are on disk; appends that wait at the same time share one sync. The records are copied.
+// Append adds records to the end of the queue and copies them. With durable it returns when they are on disk; appends that
+// wait at the same time share one sync.
 //
-// The error wraps ErrEmptyRecord, ErrTooLarge, ErrFull or ErrClosed; after ErrFull a later call may succeed. When only the
-// sync failed, the records may be delivered all the same.
+// The error wraps ErrEmptyRecord, ErrTooLarge (both before anything is written), ErrFull or ErrClosed; after ErrFull a later
+// call may succeed. Records that fit into one segment together are all in the queue or, on ErrFull, none. Of more, the first may
+// be in it, and when only a sync failed, all may be: the caller who repeats them delivers some twice.
 func (s *Spool) Append(durable bool, recs ...[]byte) error {
-	total := int64(0)
 	for _, r := range recs {
 		if len(r) == 0 {
 			return ErrEmptyRecord
 		}
-		total += frameBytes + int64(len(r))
-	}
-	if total > s.o.SegmentBytes-headerBytes {
-		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, total, s.o.SegmentBytes-headerBytes)
-	}
-	if len(recs) == 0 {
-		return nil
+		if most := s.o.SegmentBytes - headerBytes - frameBytes; int64(len(r)) > most {
+			return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(r), most)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w, err := s.write(total, recs)
-	if errors.Is(err, ErrFull) && durable && s.releaseBallast() {
-		w, err = s.write(total, recs)
+	for len(recs) > 0 {
+		n, total := 0, int64(0)
+		for n < len(recs) && headerBytes+total+frameBytes+int64(len(recs[n])) <= s.o.SegmentBytes {
+			total += frameBytes + int64(len(recs[n]))
+			n++
+		}
+		w, err := s.write(total, recs[:n])
+		if errors.Is(err, ErrFull) && durable && s.releaseBallast() {
+			w, err = s.write(total, recs[:n])
+		}
+		if err != nil {
+			return err
+		}
+		s.wake()
+		recs = recs[n:]
+		if !durable {
+			s.syncLater()
+		} else if err := s.syncTo(w, w.seg.next); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
-	s.wake()
-	if !durable {
-		s.syncLater()
-		return nil
-	}
-	return s.syncTo(w, s.next)
+	return nil
 }
 
 // write adds the frames of recs, total bytes of them, to a segment with room.

@@ -205,6 +205,27 @@ func TestLeaseKeepsItsLimits(t *testing.T) {
 	}
 }
 
+func TestManyRecordsInOneAppendSpanSegments(t *testing.T) {
+	for _, durable := range []bool{false, true} {
+		dir := t.TempDir()
+		s := mustOpen(t, dir, small)
+		want := numbered("r", 0, 200)
+		var recs [][]byte
+		for _, r := range want {
+			recs = append(recs, []byte(r))
+		}
+		if err := s.Append(durable, recs...); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.Stats().Segments; n < 10 {
+			t.Errorf("%d segments, want over 10", n)
+		}
+		s = mustOpen(t, crashed(t, dir), small)
+		equal(t, "drained", drain(t, s), want)
+		balanced(t, s)
+	}
+}
+
 func TestWrongUseIsRefused(t *testing.T) {
 	s := mustOpen(t, t.TempDir(), small)
 	if err := s.Append(true, []byte("a"), nil); !errors.Is(err, ErrEmptyRecord) {
@@ -219,6 +240,9 @@ func TestWrongUseIsRefused(t *testing.T) {
 	}
 	if err := s.Append(true); err != nil {
 		t.Errorf("no records: %v", err)
+	}
+	if err := s.Append(true, []byte("a"), make([]byte, most+1)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("record over a segment behind another: %v, want ErrTooLarge", err)
 	}
 	equal(t, "appended", s.Stats().Appended, 1)
 	b, err := s.Lease(1, 1)
