@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"sekisho/internal/agent"
+	"sekisho/internal/lang"
+	"sekisho/internal/logfile"
+	"sekisho/internal/version"
+
+	"github.com/spf13/cobra"
+)
+
+func runCommand() *cobra.Command {
+	var s settings
+	var asService bool
+	var tee string
+	c := &cobra.Command{
+		Use:     "run",
+		Short:   lang.T("エージェントを動かす（サービスマネージャーの下では --service）", "run the agent (under a service manager: --service)"),
+		Example: "  sekisho-agent run --config /etc/sekisho/agent.yaml\n  sekisho-agent run --tee -",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			work := func(ctx context.Context) error { return runAgent(ctx, s, !asService, tee) }
+			if asService {
+				return underServiceManager(c.Context(), work)
+			}
+			return work(c.Context())
+		},
+	}
+	s.flag(c)
+	c.Flags().BoolVar(&asService, "service", false, lang.T("サービスマネージャーの下で動く", "runs under a service manager"))
+	c.Flags().StringVar(&tee, "tee", "", lang.T("すべてのイベントとアラートをJSON Linesで書くファイル（- は標準出力）", "file that gets every event and alert as JSON lines (- is standard output)"))
+	return c
+}
+
+// runAgent is the agent from its settings to its end.
+func runAgent(ctx context.Context, s settings, terminal bool, tee string) error {
+	cfg, err := s.load()
+	if err != nil {
+		return err
+	}
+	log, level, closeLog, err := logfile.New(logfile.Options{
+		Dir: cfg.Log.Dir, Name: "agent.log", Level: cfg.Log.Level, Terminal: terminal,
+		MaxBytes: int64(cfg.Log.MaxSize), MaxFiles: cfg.Log.MaxFiles,
+	})
+	if err != nil {
+		return exit{exitFailure, err}
+	}
+	defer closeLog()
+	o := agent.Options{ConfigFile: s.file, Version: version.Version, Log: log, Level: &level}
+	switch tee {
+	case "":
+	case "-":
+		o.Tee = os.Stdout
+	default:
+		f, err := os.OpenFile(filepath.Clean(tee), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return exit{exitFailure, fmt.Errorf("open tee: %w", err)}
+		}
+		defer f.Close()
+		o.Tee = f
+	}
+	a, err := agent.New(o)
+	if err != nil {
+		return err
+	}
+	if err := a.Run(ctx); err != nil {
+		return exit{exitFailure, err}
+	}
+	return nil
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"sekisho/internal/lang"
+
+	"github.com/kardianos/service"
+	"github.com/spf13/cobra"
+)
+
+// serviceName is the name of the Windows service and of the systemd unit.
+const serviceName = "sekisho-agent"
+
+// stopWithin is how long a stop may take before the service manager is told
+// that it failed. The agent's own bounds (last flush, sensors) are below.
+const stopWithin = 20 * time.Second
+
+// program lets kardianos/service start and stop the agent.
+type program struct {
+	ctx    context.Context
+	work   func(context.Context) error
+	cancel context.CancelFunc
+	done   chan error
+}
+
+// Start must return at once: Windows gives a service 30 s to say that it runs.
+func (p *program) Start(s service.Service) error {
+	ctx, cancel := context.WithCancel(p.ctx)
+	p.cancel, p.done = cancel, make(chan error, 1)
+	go func() {
+		err := p.work(ctx)
+		p.done <- err
+		if ctx.Err() == nil {
+			// It ended by itself. An exit code other than 0 is what makes the
+			// service manager start it again.
+			os.Exit(max(report(err), exitFailure))
+		}
+	}()
+	return nil
+}
+
+func (p *program) Stop(service.Service) error {
+	p.cancel()
+	select {
+	case err := <-p.done:
+		return err
+	case <-time.After(stopWithin):
+		return errors.New("the agent did not stop in time")
+	}
+}
+
+func newService(p *program, configFile string) (service.Service, error) {
+	c := &service.Config{
+		Name:        serviceName,
+		DisplayName: "Sekisho Agent",
+		Description: "Watches USB devices, file copies and remote-access tools, and reports to the Sekisho console.",
+		Arguments:   []string{"run", "--service", "--config", configFile},
+		Option: service.KeyValue{
+			// Windows; see also recovery.
+			"OnFailure":              "restart",
+			"OnFailureDelayDuration": "5s",
+			"SystemdScript":          systemdUnit,
+		},
+	}
+	return service.New(p, c)
+}
+
+func underServiceManager(ctx context.Context, work func(context.Context) error) error {
+	s, err := newService(&program{ctx: ctx, work: work}, "")
+	if err != nil {
+		return exit{exitFailure, err}
+	}
+	if err := runService(s); err != nil {
+		return exit{exitFailure, err}
+	}
+	return nil
+}
+
+func serviceCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "service",
+		Short: lang.T("サービスとしての登録・開始・停止", "install, start and stop the service"),
+	}
+	var s settings
+	control := func(use, ja, en string, do func(service.Service) error) *cobra.Command {
+		return &cobra.Command{Use: use, Short: lang.T(ja, en), Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+			file, err := filepath.Abs(s.file)
+			if err != nil {
+				return err
+			}
+			svc, err := newService(&program{}, file)
+			if err != nil {
+				return exit{exitFailure, err}
+			}
+			if err := do(svc); err != nil {
+				return exit{exitFailure, fmt.Errorf("service %s: %w", use, err)}
+			}
+			return nil
+		}}
+	}
+	install := control("install", "サービスを登録する（設定を先に検査する）", "install the service (the settings are checked first)", func(svc service.Service) error {
+		if _, err := s.load(); err != nil {
+			return err
+		}
+		if err := svc.Install(); err != nil {
+			return err
+		}
+		return recovery(serviceName)
+	})
+	s.flag(install)
+	c.AddCommand(install,
+		control("uninstall", "サービスを止めて登録を消す", "stop and remove the service", func(svc service.Service) error {
+			if st, err := svc.Status(); err == nil && st == service.StatusRunning {
+				if err := svc.Stop(); err != nil {
+					return err
+				}
+			}
+			return svc.Uninstall()
+		}),
+		control("start", "開始する", "start it", service.Service.Start),
+		control("stop", "停止する", "stop it", service.Service.Stop),
+		control("restart", "再起動する", "restart it", service.Service.Restart),
+		control("status", "動いているかどうか", "is it running", func(svc service.Service) error {
+			st, err := svc.Status()
+			if err != nil {
+				return err
+			}
+			if st != service.StatusRunning {
+				fmt.Println(lang.T("停止", "stopped"))
+				return exit{code: exitFound}
+			}
+			fmt.Println(lang.T("動作中", "running"))
+			return nil
+		}))
+	return c
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"time"
+
+	"sekisho/internal/agent"
+	"sekisho/internal/endpoint"
+	"sekisho/internal/lang"
+	"sekisho/internal/rules/pack"
+	"sekisho/internal/version"
+
+	"github.com/mattn/go-runewidth"
+	"github.com/spf13/cobra"
+)
+
+// printJSON is one document on standard output.
+func printJSON(v any) error {
+	enc := json.NewEncoder(os.Stdout)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+func statusCommand() *cobra.Command {
+	var s settings
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "status",
+		Short:   lang.T("センサー・見逃し・スプール・コンソールとの連絡の今の状態", "what each sensor does, what was lost, what waits, last contact"),
+		Example: "  sekisho-agent status\n  sekisho-agent status --json",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := s.load()
+			if err != nil {
+				return err
+			}
+			st, err := agent.Dial(cfg.StateDir).Status(c.Context())
+			if err != nil {
+				return exit{exitFailure, err}
+			}
+			if asJSON {
+				return printJSON(st)
+			}
+			printStatus(os.Stdout, st, time.Now())
+			return nil
+		},
+	}
+	s.flag(c)
+	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSONで出力する", "as one JSON document"))
+	return c
+}
+
+// printStatus is the status for a person. It hides nothing that is bad.
+func printStatus(w io.Writer, st endpoint.Status, now time.Time) {
+	row := func(label, value string) { fmt.Fprintf(w, "%s  %s\n", runewidth.FillRight(label, 14), value) }
+	row(lang.T("PC", "PC"), fmt.Sprintf("%s (%s, %s)", st.HostName, st.OS, st.OSVersion))
+	row(lang.T("エージェント", "agent"), fmt.Sprintf("%s, %s %s, id %s", st.AgentVersion, lang.T("開始", "since"), ago(st.Started, now), st.AgentID))
+	row(lang.T("ルール", "rules"), fmt.Sprintf(lang.T("%d 件（パック %s）", "%d (pack %s)"), st.Rules.Active, st.Rules.Pack))
+	row(lang.T("イベント", "events"), fmt.Sprintf(lang.T("%d 件を判定、アラート %d 件、見逃し %d 件", "%d judged, %d alerts, %d lost"), st.Events, st.AlertsRaised, st.Lost))
+	for _, s := range st.Sensors {
+		line := fmt.Sprintf("%s  %s", state(s.State), s.Mechanism)
+		line += fmt.Sprintf(lang.T("  %d 件", "  %d events"), s.Events)
+		if s.Lost > 0 {
+			line += fmt.Sprintf(lang.T("、見逃し %d 件", ", %d LOST"), s.Lost)
+		}
+		row(lang.T("センサー ", "sensor ")+s.Name, line)
+		if s.Reason != "" {
+			row("", s.Reason)
+		}
+	}
+	queue := func(label string, q endpoint.Queue) {
+		line := fmt.Sprintf(lang.T("待ち %d 件 (%d / %d KB)", "%d waiting (%d of %d KB)"), q.Records, q.Bytes>>10, q.MaxBytes>>10)
+		if !q.Oldest.IsZero() {
+			line += lang.T("、最古 ", ", oldest ") + ago(q.Oldest, now)
+		}
+		if q.Dropped > 0 {
+			line += fmt.Sprintf(lang.T("、破棄 %d 件", ", %d DROPPED"), q.Dropped)
+		}
+		row(label, line)
+		if q.Error != "" {
+			row("", q.Error)
+		}
+	}
+	queue(lang.T("アラート送信", "alerts"), st.Alerts)
+	queue(lang.T("活動記録送信", "activity"), st.Activity)
+	k := st.Contact
+	switch {
+	case k.Console == "" && k.Code == "":
+		row(lang.T("コンソール", "console"), lang.T("未登録（この PC だけで判定し、記録を溜める）", "not enrolled: judges on this PC only and keeps what it finds"))
+	case k.Code != "":
+		row(lang.T("コンソール", "console"), fmt.Sprintf("%s  %s: %s (%s)", k.Console, k.Code, k.Error, ago(k.Since, now)))
+	default:
+		row(lang.T("コンソール", "console"), fmt.Sprintf("%s  %s %s", k.Console, lang.T("最終連絡", "last contact"), ago(k.LastSuccess, now)))
+	}
+	if d := k.ClockOffset; d > 10*time.Second || d < -10*time.Second {
+		row("", fmt.Sprintf(lang.T("この PC の時計はコンソールと %v ずれている", "this PC's clock is off by %v from the console's"), d.Round(time.Second)))
+	}
+	for _, p := range st.Settings.Problems {
+		row(lang.T("設定", "settings"), p)
+	}
+	for _, p := range st.Rules.Problems {
+		row(lang.T("ルール", "rules"), p)
+	}
+	row(lang.T("負荷", "cost"), fmt.Sprintf("CPU %.1f s, %d MB", st.CPUSeconds, st.MemoryBytes>>20))
+}
+
+func state(s endpoint.SensorState) string {
+	switch s {
+	case endpoint.SensorOK:
+		return lang.T("正常", "ok")
+	case endpoint.SensorDegraded:
+		return lang.T("低下", "DEGRADED")
+	case endpoint.SensorDown:
+		return lang.T("停止", "DOWN")
+	}
+	return lang.T("無効", "off")
+}
+
+// ago is how long ago t was, roughly.
+func ago(t, now time.Time) string {
+	if t.IsZero() {
+		return lang.T("なし", "never")
+	}
+	d := now.Sub(t)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf(lang.T("%d 秒前", "%d s ago"), int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf(lang.T("%d 分前", "%d min ago"), int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf(lang.T("%d 時間前", "%d h ago"), int(d.Hours()))
+	}
+	return fmt.Sprintf(lang.T("%d 日前", "%d days ago"), int(d.Hours()/24))
+}
+
+func versionCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "version",
+		Short: lang.T("版とルールパックの版", "version and rule pack"),
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			v := struct {
+				Version string `json:"version"`
+				Commit  string `json:"commit"`
+				Date    string `json:"date"`
+				Go      string `json:"go"`
+				Pack    string `json:"rule_pack"`
+			}{version.Version, version.Commit, version.Date, runtime.Version(), pack.Version}
+			if asJSON {
+				return printJSON(v)
+			}
+			fmt.Printf("sekisho-agent %s (%s %s) %s, rule pack %s\n", v.Version, v.Commit, v.Date, v.Go, v.Pack)
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSONで出力する", "as one JSON document"))
+	return c
+}

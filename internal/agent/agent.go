@@ -1,0 +1,316 @@
+// Package agent wires the agent: sources, enrichment, rules, correlation,
+// alerts, spool and shipping, in one straight line.
+//
+//	source --> pipeline (stamp, judge) --> outbox (spools) --> shipper --> console
+//
+// One goroutine, the pipeline, owns the judge; the outbox never makes it wait for
+// a disk. On stop the parts end in that order, so that nothing on the way is
+// lost: sources first, then the pipeline empties its queue, then the outbox
+// syncs, then the shipper flushes for a bounded time.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sekisho/internal/config"
+	"sekisho/internal/endpoint"
+	"sekisho/internal/enrich"
+	"sekisho/internal/event"
+	"sekisho/internal/fileaudit"
+	"sekisho/internal/judge"
+
+	"go.uber.org/zap"
+)
+
+// eventQueue is how many events may wait for the pipeline. Sensors that find it
+// full wait; each has a queue of its own that counts what it drops. Judgement:
+// at 10 us an event this is 10 ms of work.
+const eventQueue = 1024
+
+// updateEvery is how often alerts that repeats have joined are sent again.
+const updateEvery = 2 * time.Second
+
+// lastFlush bounds the shipper's last try when the agent stops.
+const lastFlush = 5 * time.Second
+
+// Options are what New needs.
+type Options struct {
+	ConfigFile string // settings, watched for changes; empty: defaults
+	Version    string
+	Log        *zap.Logger
+	Level      *zap.AtomicLevel // changed on reload; may be nil
+	Tee        io.Writer        // gets every event and alert as a JSON line; may be nil
+	Sources    []Source         // instead of this PC's sensors; nil: those
+}
+
+// Agent is the running service. It is made by New and works in Run.
+type Agent struct {
+	o        Options
+	log      *zap.Logger
+	stateDir string
+	started  time.Time
+
+	host      event.Host
+	osVersion string
+
+	cfg      atomic.Pointer[config.Agent]
+	problems atomic.Pointer[settingsState]
+	judgeIs  atomic.Pointer[endpoint.Rules] // the judge's figures, for status
+
+	events   chan *event.Event
+	commands chan func() // run by the pipeline, which owns the judge
+	judge    *judge.Judge
+	stage    *enrich.Stage
+	rules    loaded                      // in force; the pipeline's, like the judge
+	refused  []string                    // rule files refused at the start
+	who      atomic.Pointer[event.Agent] // stamped on events
+
+	sensors  []*supervised
+	files    *fileaudit.Watcher // told of new protected places; nil without this PC's sensors
+	out      *outbox
+	link     *link
+	canaries *canaries
+
+	judged        atomic.Uint64 // events since start
+	droppedBefore uint64        // records that the spools had dropped before this start
+	ended         chan struct{} // closed when the pipeline has ended
+	teeMu         sync.Mutex    // guards writes to o.Tee
+}
+
+// settingsState is what status tells of the settings.
+type settingsState struct {
+	loaded   time.Time
+	problems []string
+}
+
+// New loads settings and rules and opens the spools. It starts nothing. Problems
+// of settings or rules are returned as they are, each with file, line and column.
+func New(o Options) (*Agent, error) {
+	cfg, err := config.LoadAgent(o.ConfigFile)
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{
+		o: o, log: o.Log, stateDir: cfg.StateDir, started: time.Now().UTC(),
+		events: make(chan *event.Event, eventQueue), commands: make(chan func()),
+		canaries: newCanaries(), ended: make(chan struct{}),
+	}
+	if a.log == nil {
+		a.log = zap.NewNop()
+	}
+	if err := os.MkdirAll(a.stateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	if a.host, a.osVersion, err = Machine(a.stateDir); err != nil {
+		return nil, err
+	}
+	// A rule that is wrong at the start must not leave the PC without the others:
+	// the right ones run, and status tells of the rest. (A reload is all or
+	// nothing: there the rules before are the better ones.)
+	var ruleErr error
+	if a.rules, ruleErr = loadRules(cfg); ruleErr != nil {
+		a.refused = lines(ruleErr)
+		a.log.Error("rules refused, the others run", zap.Error(ruleErr))
+	}
+	a.stage = enrich.New(enrich.Options{Config: cfg})
+	a.judge = judge.New(judge.Options{Program: a.rules.program, Enricher: a.stage})
+	a.figures()
+	a.keep(cfg, nil)
+	if a.out, err = openOutbox(filepath.Join(a.stateDir, "spool"), int64(cfg.Limits.SpoolAlerts), int64(cfg.Limits.SpoolActivity), cfg.Limits.ActivityMaxAge, a.log, a.canaries.spooled); err != nil {
+		return nil, err
+	}
+	a.canaries.committed = func() uint64 {
+		st := a.out.alerts.Stats()
+		return st.Appended - uint64(st.Records)
+	}
+	a.droppedBefore = a.out.alerts.Stats().Dropped.Total() + a.out.activity.Stats().Dropped.Total()
+	a.link = newLink(a)
+	a.who.Store(&event.Agent{ID: a.link.agentID(), Version: o.Version})
+	if a.sensors = supervise(o.Sources, a.log); o.Sources == nil {
+		a.sensors, a.files = newSensors(cfg, a.log)
+	}
+	return a, nil
+}
+
+// keep puts settings in force.
+func (a *Agent) keep(cfg *config.Agent, problems []string) {
+	a.cfg.Store(cfg)
+	a.problems.Store(&settingsState{time.Now().UTC(), problems})
+	debug.SetMemoryLimit(int64(cfg.Limits.Memory))
+	if a.o.Level != nil {
+		_ = a.o.Level.UnmarshalText([]byte(cfg.Log.Level)) // the settings were checked
+	}
+}
+
+// Run works until ctx is done, then stops in order. It returns nil after a clean
+// stop.
+func (a *Agent) Run(ctx context.Context) error {
+	before, stopped, err := previousRun(a.stateDir)
+	if err != nil {
+		return fmt.Errorf("look at the previous run: %w", err)
+	}
+	start := event.New(event.AgentStarted, time.Now())
+	start.Message = "agent " + a.o.Version + " started"
+	if before != nil && before.Action == event.AgentStarted {
+		start.Message += "; " + before.Message
+	} else if before != nil {
+		a.log.Error("the run before crashed", zap.String("report", before.Message))
+	}
+
+	// The parts that must outlive the sources have contexts of their own.
+	var sources, pipeline, outbox, shipping, helpers sync.WaitGroup
+	sourceCtx, stopSources := context.WithCancel(ctx)
+	defer stopSources()
+	shipCtx, stopShipping := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopShipping()
+	drained := make(chan struct{})
+
+	outbox.Go(func() { a.out.run(ctx.Done()) })
+	pipeline.Go(func() { a.pipeline(drained) })
+	shipping.Go(func() { a.link.run(shipCtx) })
+	helpers.Go(func() { a.out.tellLosses(sourceCtx, func(e *event.Event) { a.tell(sourceCtx, e) }) })
+	helpers.Go(func() { a.watchSettings(sourceCtx) })
+	failed := make(chan error, 1)
+	helpers.Go(func() {
+		if err := a.serveControl(sourceCtx); err != nil {
+			failed <- err
+		}
+	})
+	if before != nil && before.Action == event.AgentCrashed {
+		a.tell(ctx, before)
+	}
+	a.tell(ctx, start)
+	for _, s := range a.sensors {
+		sources.Go(func() { s.run(sourceCtx, a.events) })
+	}
+	a.log.Info("agent started", zap.String("version", a.o.Version), zap.String("host", a.host.Name), zap.Int("rules", a.judgeIs.Load().Active))
+
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		a.log.Error("agent stops", zap.Error(err))
+	}
+	stopSources()
+	sources.Wait()
+	helpers.Wait()
+	end := event.New(event.AgentStopped, time.Now())
+	end.Message = "agent stopped"
+	if err != nil {
+		end.Message += ": " + err.Error()
+	}
+	a.events <- end
+	close(drained)
+	pipeline.Wait()
+	close(a.out.queue)
+	outbox.Wait()
+	serr := errors.Join(a.out.alerts.Sync(), a.out.activity.Sync())
+	stopShipping()
+	shipping.Wait()
+	err = errors.Join(err, serr, a.out.close())
+	if err == nil {
+		stopped()
+	}
+	a.log.Info("agent stopped", zap.Error(err))
+	return err
+}
+
+// tell puts an event of the agent's own on the way.
+func (a *Agent) tell(ctx context.Context, e *event.Event) {
+	if e.Sensor == "" {
+		e.Sensor = "agent"
+	}
+	select {
+	case a.events <- e:
+	case <-ctx.Done():
+	}
+}
+
+// pipeline judges events one after the other. After drained is closed it ends
+// with the last event that waits.
+func (a *Agent) pipeline(drained <-chan struct{}) {
+	defer close(a.ended)
+	t := time.NewTicker(updateEvery)
+	defer t.Stop()
+	for {
+		select {
+		case e := <-a.events:
+			a.handle(e)
+			continue
+		case f := <-a.commands:
+			f()
+		case <-t.C:
+			a.updates()
+			a.figures()
+		case <-drained:
+			for {
+				select {
+				case e := <-a.events:
+					a.handle(e)
+					continue
+				default:
+				}
+				break
+			}
+			a.updates()
+			return
+		}
+	}
+}
+
+// handle is the way of one event.
+func (a *Agent) handle(e *event.Event) {
+	e.Host, e.Agent = &a.host, a.who.Load()
+	canary := a.canaries.mark(e)
+	a.judged.Add(1)
+	alerts := a.judge.Event(e)
+	a.tee(e.AppendJSON)
+	for _, al := range alerts {
+		if canary {
+			a.canaries.judged(e.ID, al.ID)
+		}
+		a.tee(al.AppendJSON)
+		a.out.alert(al, false)
+	}
+	if shipped(e) {
+		a.out.act(e)
+	}
+}
+
+// updates sends alerts that repeats have joined since they were sent.
+func (a *Agent) updates() {
+	for _, al := range a.judge.Updates() {
+		a.tee(al.AppendJSON)
+		a.out.alert(al, true)
+	}
+}
+
+func (a *Agent) tee(appendJSON func([]byte) []byte) {
+	if a.o.Tee == nil {
+		return
+	}
+	a.teeMu.Lock()
+	defer a.teeMu.Unlock()
+	a.o.Tee.Write(append(appendJSON(nil), '\n'))
+}
+
+// shipped reports whether the console keeps the event as activity: what leaves
+// the PC or says how it is, not what people do all day. Plain reads, writes and
+// process starts are judged and forgotten.
+func shipped(e *event.Event) bool {
+	switch e.Action {
+	case event.FileWritten, event.FileRead, event.FileRenamed, event.FileDeleted:
+		return false
+	case event.ProcessStarted, event.ProcessEnded, event.NetworkConnected:
+		return e.Process != nil && e.Process.RemoteTool != nil
+	}
+	return e.Action.Known()
+}

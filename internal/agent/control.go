@@ -1,0 +1,155 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"sekisho/internal/endpoint"
+)
+
+// The control socket is how the commands of this PC (status, selftest, reload)
+// speak to the running agent: HTTP with JSON over a Unix socket in the state
+// directory that only its owner can open; on Windows over loopback TCP with a
+// secret in a file that only administrators can read (see control_*.go).
+
+// maxControlBody bounds what the agent reads from the control socket.
+const maxControlBody = 64 << 10
+
+func (a *Agent) control() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, a.Status()) })
+	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, _ *http.Request) {
+		changes, err := a.Reload()
+		if err != nil {
+			answer(w, http.StatusConflict, controlError{err.Error()})
+			return
+		}
+		answer(w, http.StatusOK, changes)
+	})
+	mux.HandleFunc("POST /selftest/{nonce}", func(w http.ResponseWriter, r *http.Request) {
+		if err := a.canaries.expect(r.PathValue("nonce")); err != nil {
+			answer(w, http.StatusBadRequest, controlError{err.Error()})
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	// The answer waits until the canary is as far as asked, or 10 s.
+	mux.HandleFunc("GET /selftest/{nonce}", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
+		defer cancel()
+		hops, err := a.canaries.wait(ctx, r.PathValue("nonce"), r.FormValue("through") == "console")
+		if err != nil {
+			answer(w, http.StatusNotFound, controlError{err.Error()})
+			return
+		}
+		answer(w, http.StatusOK, hops)
+	})
+	return http.MaxBytesHandler(mux, maxControlBody)
+}
+
+type controlError struct {
+	Error string `json:"error"`
+}
+
+func answer(w http.ResponseWriter, code int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	json.NewEncoder(w).Encode(v)
+}
+
+// serveControl serves until ctx is done.
+func (a *Agent) serveControl(ctx context.Context) error {
+	l, guard, err := listenControl(a.stateDir)
+	if err != nil {
+		return fmt.Errorf("open control socket: %w", err)
+	}
+	srv := &http.Server{Handler: guard(a.control()), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 8 << 10}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// ErrNotRunning says that no agent answers in this state directory.
+var ErrNotRunning = errors.New("the agent is not running (or you may not ask it: try as root or administrator)")
+
+// Control asks the running agent; see the constructors of the commands.
+type Control struct {
+	c    http.Client
+	base string
+	auth string
+}
+
+// Dial prepares to ask the agent whose state directory this is. Nothing is sent
+// yet.
+func Dial(stateDir string) *Control {
+	dial, auth := dialControl(stateDir)
+	return &Control{
+		c:    http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }, DisableKeepAlives: true}},
+		base: "http://agent", auth: auth,
+	}
+}
+
+// Status asks for the agent's status.
+func (c *Control) Status(ctx context.Context) (endpoint.Status, error) {
+	var st endpoint.Status
+	return st, c.call(ctx, "GET", "/status", &st)
+}
+
+// Expect announces a self-test's canary, so that the agent marks it as a test.
+func (c *Control) Expect(ctx context.Context, nonce string) error {
+	return c.call(ctx, "POST", "/selftest/"+nonce, nil)
+}
+
+// Hops asks how far a canary has come, waiting until it is on disk (or, through
+// the console, acknowledged) or ten seconds have passed.
+func (c *Control) Hops(ctx context.Context, nonce string, throughConsole bool) (Hops, error) {
+	path := "/selftest/" + nonce
+	if throughConsole {
+		path += "?through=console"
+	}
+	var h Hops
+	return h, c.call(ctx, "GET", path, &h)
+}
+
+func (c *Control) call(ctx context.Context, method, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
+	if err != nil {
+		return err
+	}
+	if c.auth != "" {
+		req.Header.Set("Authorization", "Bearer "+c.auth)
+	}
+	resp, err := c.c.Do(req)
+	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) && op.Op == "dial" {
+			return fmt.Errorf("%w: %v", ErrNotRunning, op.Err)
+		}
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		var e controlError
+		if json.Unmarshal(body, &e) == nil && e.Error != "" {
+			return errors.New(e.Error)
+		}
+		return fmt.Errorf("agent answered %s", resp.Status)
+	}
+	if into == nil {
+		return nil
+	}
+	return json.Unmarshal(body, into)
+}

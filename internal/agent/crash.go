@@ -1,0 +1,92 @@
+package agent
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"sekisho/internal/event"
+)
+
+// The run file is there while the agent runs and holds what the Go runtime
+// writes when it dies of a panic. What is left of it at the next start tells how
+// the run before ended: nothing, it stopped cleanly; empty, it was killed or the
+// power went; text, it crashed.
+const runFile = "running"
+
+// maxCrash bounds what is told of a crash. A goroutine's stack fits; the rest
+// stays on disk for a support bundle.
+const maxCrash = 16 << 10
+
+// previousRun reads what the run before left, keeps a crash's text beside it as
+// crash-TIME.txt, and begins this run's file. The event is nil after a clean
+// stop and at the first start. end removes the file at a clean stop.
+func previousRun(dir string) (e *event.Event, end func(), err error) {
+	path := filepath.Join(dir, runFile)
+	text, err := os.ReadFile(path)
+	switch {
+	case err == nil && len(bytes.TrimSpace(text)) > 0:
+		now := time.Now()
+		kept := filepath.Join(dir, "crash-"+now.UTC().Format("20060102T150405Z")+".txt")
+		if err := os.WriteFile(kept, text, 0o600); err != nil {
+			return nil, nil, fmt.Errorf("keep crash report: %w", err)
+		}
+		keepNewest(dir, 5)
+		e = event.New(event.AgentCrashed, modified(path, now))
+		e.Message = crashSummary(text)
+	case err == nil:
+		e = event.New(event.AgentStarted, time.Now())
+		e.Message = "the run before did not stop cleanly: it was killed, or the PC lost power"
+	case !os.IsNotExist(err):
+		return nil, nil, err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close() // the runtime keeps a descriptor of its own
+	if err := debug.SetCrashOutput(f, debug.CrashOptions{}); err != nil {
+		return nil, nil, fmt.Errorf("set crash output: %w", err)
+	}
+	return e, func() {
+		debug.SetCrashOutput(nil, debug.CrashOptions{})
+		os.Remove(path)
+	}, nil
+}
+
+// modified is when the file was last written, which for a crash is when it
+// happened.
+func modified(path string, otherwise time.Time) time.Time {
+	if st, err := os.Stat(path); err == nil {
+		return st.ModTime()
+	}
+	return otherwise
+}
+
+// crashSummary is the reason and the stack of the goroutine that died. Values of
+// arguments are not in it: the runtime prints them as numbers only.
+func crashSummary(text []byte) string {
+	s := strings.ToValidUTF8(string(text), "?")
+	if i := strings.Index(s, "\n\ngoroutine "); i >= 0 {
+		if j := strings.Index(s[i+2:], "\n\n"); j >= 0 {
+			s = s[:i+2+j]
+		}
+	}
+	if len(s) > maxCrash {
+		s = s[:maxCrash]
+	}
+	return strings.TrimSpace(s)
+}
+
+// keepNewest removes all but the n newest crash reports.
+func keepNewest(dir string, n int) {
+	found, _ := filepath.Glob(filepath.Join(dir, "crash-*.txt")) // sorted, and the names sort by time
+	for len(found) > n {
+		os.Remove(found[0])
+		found = found[1:]
+	}
+}

@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"sekisho/internal/catalog"
+	"sekisho/internal/config"
+	"sekisho/internal/endpoint"
+	"sekisho/internal/enrich"
+	"sekisho/internal/rules"
+	"sekisho/internal/rules/pack"
+)
+
+// loaded is what settings ask for in rules and enrichment, compiled and ready to
+// be put in force.
+type loaded struct {
+	cfg     *config.Agent
+	program *rules.Program
+}
+
+// loadRules compiles the rules that the settings name. With an error the program
+// still holds the rules that are right.
+func loadRules(cfg *config.Agent) (loaded, error) {
+	program, err := rules.Load(rules.LoadOptions{
+		Builtin: cfg.Rules.Builtin, Paths: cfg.Rules.Paths,
+		Options: rules.Options{Thresholds: cfg.Rules.Thresholds, Disable: cfg.Rules.Disable},
+	})
+	if ps := enrich.Check(cfg, catalog.Load()); len(ps) > 0 {
+		err = errors.Join(ps, err)
+	}
+	return loaded{cfg, program}, err
+}
+
+// CheckSettings reads settings and rules as the agent would and answers the
+// number of rules. The error holds every problem of both.
+func CheckSettings(file string) (int, error) {
+	cfg, err := config.LoadAgent(file)
+	if err != nil {
+		return 0, err
+	}
+	l, err := loadRules(cfg)
+	return l.active(), err
+}
+
+// active is how many rules and correlations run.
+func (l loaded) active() int {
+	n := 0
+	for _, r := range l.program.Rules {
+		if !r.Disabled {
+			n++
+		}
+	}
+	return n
+}
+
+// figures takes the judge's figures for status; only the pipeline may ask the
+// judge.
+func (a *Agent) figures() {
+	w := a.judge.Stats().Windows
+	a.judgeIs.Store(&endpoint.Rules{
+		Pack: pack.Version, Active: a.rules.active(), Problems: a.refused,
+		Keys: int64(w.Keys), Evicted: uint64(w.Evicted),
+	})
+}
+
+// lines are an error's lines, as status shows them; at most 20.
+func lines(err error) []string {
+	if err == nil {
+		return nil
+	}
+	l := strings.Split(err.Error(), "\n")
+	if len(l) > 20 {
+		l = append(l[:20], fmt.Sprintf("and %d more", len(l)-20))
+	}
+	return l
+}

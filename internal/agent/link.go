@@ -1,0 +1,206 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/http"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"sekisho/internal/config"
+	"sekisho/internal/endpoint"
+	"sekisho/internal/enroll"
+	"sekisho/internal/event"
+	"sekisho/internal/ship"
+	"sekisho/internal/wire"
+
+	"go.uber.org/zap"
+)
+
+// lookEvery is how often the identity is looked at on disk: enrolling (again)
+// takes effect without a restart.
+const lookEvery = 2 * time.Second
+
+// renewRetry is the pause between two tries to renew the certificate. It is due
+// for ten days before it ends.
+const renewRetry = 10 * time.Minute
+
+// identityDir is where enrolment keeps key, certificate and addresses.
+func identityDir(stateDir string) string { return filepath.Join(stateDir, "identity") }
+
+// consoleURLs are the addresses to ship to: the settings' own, else those that
+// the enrolment token carried.
+func consoleURLs(cfg *config.Agent, id *enroll.Identity) []string {
+	if len(cfg.Console.URLs) > 0 {
+		return cfg.Console.URLs
+	}
+	return id.URLs()
+}
+
+// link is the agent's side of the way to the console: who we are, shipping, and
+// renewing the certificate. It waits while the PC is not enrolled.
+type link struct {
+	a   *Agent
+	dir string
+
+	mu       sync.Mutex // guards all below
+	identity *enroll.Identity
+	shipper  *ship.Shipper
+	trouble  string // why the identity cannot be used
+}
+
+func newLink(a *Agent) *link {
+	l := &link{a: a, dir: identityDir(a.stateDir)}
+	l.load()
+	return l
+}
+
+// load reads the identity again and reports whether it is another one.
+func (l *link) load() bool {
+	id, err := enroll.Load(l.dir)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was := l.trouble
+	l.trouble = ""
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			l.trouble = err.Error()
+			if was != l.trouble {
+				l.a.log.Error("identity cannot be used", zap.Error(err))
+			}
+		}
+		changed := l.identity != nil
+		l.identity = nil
+		return changed
+	}
+	changed := l.identity == nil || l.identity.Fingerprint() != id.Fingerprint()
+	if changed {
+		l.identity = id
+	}
+	return changed
+}
+
+func (l *link) current() *enroll.Identity {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.identity
+}
+
+// agentID is the id given at enrolment, the host's until then.
+func (l *link) agentID() string {
+	if id := l.current(); id != nil {
+		return id.AgentID()
+	}
+	return l.a.host.ID
+}
+
+// run ships until ctx is done, under whatever identity there is.
+func (l *link) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		id := l.current()
+		if id == nil {
+			if l.sleep(ctx) {
+				l.load()
+			}
+			continue
+		}
+		l.a.who.Store(&event.Agent{ID: id.AgentID(), Version: l.a.o.Version})
+		under, done := context.WithCancel(ctx)
+		var parts sync.WaitGroup
+		parts.Go(func() { l.ship(under, id) })
+		parts.Go(func() { l.renew(under, id) })
+		for l.sleep(ctx) && !l.load() {
+		}
+		done()
+		parts.Wait()
+	}
+}
+
+// sleep waits until it is time to look again; false: ctx is done.
+func (l *link) sleep(ctx context.Context) bool {
+	select {
+	case <-time.After(lookEvery):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (l *link) ship(ctx context.Context, id *enroll.Identity) {
+	s, err := ship.New(ship.Options{
+		Alerts: l.a.out.alerts, Activity: l.a.out.activity,
+		Client: &http.Client{Transport: &http.Transport{
+			TLSClientConfig: id.TLSConfig(), Proxy: http.ProxyFromEnvironment,
+			ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 15 * time.Second,
+		}},
+		URLs:   consoleURLs(l.a.cfg.Load(), id),
+		Status: l.a.Status,
+		OnReply: func(r wire.BatchReply) {
+			if r.Renew {
+				id.RenewSoon()
+			}
+		},
+		Log:       l.a.log.Named("ship"),
+		Rejected:  filepath.Join(l.a.stateDir, "rejected.jsonl"),
+		UserAgent: "sekisho-agent/" + l.a.o.Version + " (" + runtime.GOOS + ")",
+		Flush:     lastFlush,
+	})
+	if err != nil {
+		l.mu.Lock()
+		l.trouble = err.Error()
+		l.mu.Unlock()
+		l.a.log.Error("cannot ship", zap.Error(err))
+		return
+	}
+	l.mu.Lock()
+	l.shipper = s
+	l.mu.Unlock()
+	if err := s.Run(ctx); err != nil {
+		l.a.log.Error("shipping ended", zap.Error(err))
+	}
+}
+
+// renew asks for a new certificate when it is due.
+func (l *link) renew(ctx context.Context, id *enroll.Identity) {
+	for {
+		select {
+		case <-id.RenewalDue():
+		case <-ctx.Done():
+			return
+		}
+		rctx, cancel := context.WithTimeout(ctx, time.Minute)
+		err := id.Renew(rctx, consoleURLs(l.a.cfg.Load(), id))
+		cancel()
+		if err == nil {
+			l.a.log.Info("certificate renewed", zap.Time("expires", id.Expires()))
+			continue
+		}
+		l.a.log.Warn("certificate could not be renewed", zap.Time("expires", id.Expires()), zap.Error(err))
+		select {
+		case <-time.After(renewRetry):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// contact tells how the way to the console is.
+func (l *link) contact() endpoint.Contact {
+	l.mu.Lock()
+	id, s, trouble := l.identity, l.shipper, l.trouble
+	l.mu.Unlock()
+	var c endpoint.Contact
+	if s != nil {
+		c = s.State().Contact
+	}
+	if trouble != "" {
+		c.Code, c.Error = "ENR-00", trouble
+	}
+	if id != nil {
+		c.CertExpires = id.Expires()
+	}
+	return c
+}

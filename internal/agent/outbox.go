@@ -1,0 +1,306 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sekisho/internal/alert"
+	"sekisho/internal/endpoint"
+	"sekisho/internal/event"
+	"sekisho/internal/spool"
+	"sekisho/internal/wire"
+
+	"go.uber.org/zap"
+)
+
+// Sizes of the outbox. Judgement.
+const (
+	// alertQueue alerts may wait in memory for the disk: while a sync is under
+	// way, and while the disk is full. Over it they are dropped and counted.
+	alertQueue = 4096
+	// fullRetry is the pause between two tries on a full disk.
+	fullRetry = time.Second
+	// ballast lets alerts still be written on a disk that is full.
+	ballast = 1 << 20
+	// lossCheck is how often losses are looked for, to be told as events.
+	lossCheck = 10 * time.Second
+)
+
+// outbox takes what the judge gives out to disk: alerts by way of a writer of
+// its own, which syncs all that wait at once, so that the pipeline never waits
+// for a disk; activity buffered.
+type outbox struct {
+	alerts, activity *spool.Spool
+	log              *zap.Logger
+
+	queue   chan outgoing
+	spooled func(test string, place uint64) // called when a test's alert is on disk, with its place in the spool
+	raised  atomic.Uint64                   // alerts on disk since start; updates of an alert do not count
+
+	mu      sync.Mutex // guards failure
+	failure string     // why the disk refuses now
+}
+
+// outgoing is an alert on its way to disk.
+type outgoing struct {
+	rec    []byte
+	update bool   // a newer state of an alert that was given out before
+	test   string // id of the event, if a self-test's
+}
+
+func openOutbox(dir string, maxAlerts, maxActivity int64, maxAge time.Duration, log *zap.Logger, spooled func(string, uint64)) (*outbox, error) {
+	o := &outbox{log: log, queue: make(chan outgoing, alertQueue), spooled: spooled}
+	var err error
+	if o.alerts, err = spool.Open(filepath.Join(dir, "alerts"), spool.Options{MaxBytes: maxAlerts, BallastBytes: ballast}); err != nil {
+		return nil, err
+	}
+	if o.activity, err = spool.Open(filepath.Join(dir, "activity"), spool.Options{MaxBytes: maxActivity, MaxAge: maxAge}); err != nil {
+		o.alerts.Close()
+		return nil, err
+	}
+	return o, nil
+}
+
+// alert queues an alert for the disk. It never blocks, and is done with a when
+// it returns: the judge goes on counting in it.
+func (o *outbox) alert(a *alert.Alert, update bool) {
+	x := outgoing{rec: encodeAlert(a), update: update}
+	if a.Test() && len(a.Evidence) > 0 {
+		x.test = a.Evidence[len(a.Evidence)-1].ID
+	}
+	select {
+	case o.queue <- x:
+	default:
+		if err := o.alerts.CountFull(1); err != nil {
+			o.log.Error("count a dropped alert", zap.Error(err))
+		}
+	}
+}
+
+// act appends activity. It is on disk a second later at most.
+func (o *outbox) act(e *event.Event) {
+	rec := e.AppendJSON(nil)
+	if len(rec) > wire.MaxRowBytes {
+		rec = shortened(e).AppendJSON(nil)
+	}
+	o.trouble(o.put(o.activity, false, 1, rec))
+}
+
+// put appends, and counts what the disk or the spool refuses for good.
+func (o *outbox) put(s *spool.Spool, durable bool, n int, recs ...[]byte) error {
+	err := s.Append(durable, recs...)
+	if err == nil {
+		return nil
+	}
+	if cerr := s.CountFull(n); cerr != nil {
+		o.log.Error("count dropped records", zap.Error(cerr))
+	}
+	return err
+}
+
+// trouble keeps the newest reason why the disk refuses, and logs a change of it.
+func (o *outbox) trouble(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	o.mu.Lock()
+	was := o.failure
+	o.failure = text
+	o.mu.Unlock()
+	switch {
+	case text != "" && was == "":
+		o.log.Error("spool cannot be written", zap.Error(err))
+	case text == "" && was != "":
+		o.log.Info("spool can be written again")
+	}
+}
+
+// run writes alerts until the queue is closed and empty. While the disk is full
+// it keeps what it holds and tries again; only when the agent stops meanwhile
+// does it give up, and counts.
+func (o *outbox) run(stopping <-chan struct{}) {
+	var held []outgoing
+	for first := range o.queue {
+		held = append(held[:0], first)
+	more:
+		for len(held) < 256 {
+			select {
+			case x, ok := <-o.queue:
+				if !ok {
+					break more
+				}
+				held = append(held, x)
+			default:
+				break more
+			}
+		}
+		recs := make([][]byte, len(held))
+		for i, x := range held {
+			recs[i] = x.rec
+		}
+		for {
+			err := o.alerts.Append(true, recs...)
+			if err == nil {
+				o.trouble(nil)
+				at := o.alerts.Stats().Appended
+				for _, x := range held {
+					if !x.update {
+						o.raised.Add(1)
+					}
+					if x.test != "" {
+						o.spooled(x.test, at)
+					}
+				}
+				break
+			}
+			o.trouble(err)
+			if !errors.Is(err, spool.ErrFull) {
+				o.log.Error("alerts could not be kept", zap.Int("alerts", len(held)), zap.Error(err))
+				o.alerts.CountFull(len(held))
+				break
+			}
+			select {
+			case <-time.After(fullRetry):
+				continue
+			case <-stopping:
+			}
+			o.alerts.CountFull(len(held))
+			break
+		}
+	}
+}
+
+// encodeAlert is the alert as a record. Evidence goes, oldest kept last, until
+// it fits a row; the total still tells how much there was.
+func encodeAlert(a *alert.Alert) []byte {
+	b := a.AppendJSON(nil)
+	for len(b) > wire.MaxRowBytes && len(a.Evidence) > 1 {
+		short := *a
+		short.Evidence = a.Evidence[:len(a.Evidence)/2]
+		a = &short
+		b = a.AppendJSON(nil)
+	}
+	if len(b) > wire.MaxRowBytes {
+		short := *a
+		short.Evidence = nil
+		if a.Event != nil {
+			short.Event = shortened(a.Event)
+		}
+		b = short.AppendJSON(nil)
+	}
+	return b
+}
+
+// shortened is the event without its unbounded parts.
+func shortened(e *event.Event) *event.Event {
+	s := *e
+	s.Extra = nil
+	s.Errors = append(append([]string(nil), e.Errors...), "cut: the event was too large to send")
+	if p := e.Process; p != nil {
+		q := *p
+		q.Args = nil
+		q.CommandLine = cut(q.CommandLine, 4096)
+		if q.Parent != nil {
+			r := *q.Parent
+			r.CommandLine = cut(r.CommandLine, 4096)
+			q.Parent = &r
+		}
+		s.Process = &q
+	}
+	if c := e.Copy; c != nil {
+		d := *c
+		d.SourceIDs = nil
+		s.Copy = &d
+	}
+	return &s
+}
+
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return s[:n]
+}
+
+// tellLosses makes events of what the spools dropped, until ctx is done. The
+// count is marked as told only once the event is in the spool, under an id of
+// its own, so that a crash neither loses nor doubles it.
+func (o *outbox) tellLosses(ctx context.Context, tell func(*event.Event)) {
+	t := time.NewTicker(lossCheck)
+	defer t.Stop()
+	for {
+		for name, s := range map[string]*spool.Spool{"spool-alerts": o.alerts, "spool-activity": o.activity} {
+			loss, ok, err := s.TakeLoss()
+			if err != nil {
+				o.log.Warn("read spool losses", zap.String("spool", name), zap.Error(err))
+			}
+			if !ok {
+				continue
+			}
+			e := event.New(event.EventsLost, loss.Time)
+			e.ID, e.Sensor = loss.ID, name
+			e.Lost = &event.Lost{Count: event.Some(int64(loss.Total()))}
+			e.Message = lossText(loss.Losses)
+			tell(e)
+			if err := o.activity.Sync(); err != nil {
+				continue // told again, under the same id
+			}
+			if err := s.ReportLoss(loss.ID); err != nil {
+				o.log.Warn("mark spool losses as told", zap.Error(err))
+			}
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// lossText says what was lost and why, in words.
+func lossText(l spool.Losses) string {
+	var parts []string
+	for _, c := range []struct {
+		n   uint64
+		why string
+	}{
+		{l.Overflow, "over the size limit"}, {l.Expired, "too old"}, {l.Corrupt, "damaged on disk"},
+		{l.Torn, "torn by a crash"}, {l.Refused, "refused by the console"}, {l.Full, "disk full"},
+	} {
+		if c.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.why))
+		}
+	}
+	return "records dropped: " + strings.Join(parts, ", ")
+}
+
+// status tells of both queues.
+func (o *outbox) status(maxAlerts, maxActivity int64) (alerts, activity endpoint.Queue) {
+	o.mu.Lock()
+	failure := o.failure
+	o.mu.Unlock()
+	queue := func(s *spool.Spool, limit int64) endpoint.Queue {
+		st := s.Stats()
+		q := endpoint.Queue{Records: int64(st.Records), Bytes: st.Bytes, MaxBytes: limit, Dropped: int64(st.Dropped.Total()), Error: failure}
+		if q.Error == "" {
+			q.Error = st.LastError
+		}
+		if st.OldestUnixNano != 0 {
+			q.Oldest = time.Unix(0, st.OldestUnixNano).UTC()
+		}
+		return q
+	}
+	return queue(o.alerts, maxAlerts), queue(o.activity, maxActivity)
+}
+
+// close is the last sync.
+func (o *outbox) close() error {
+	return errors.Join(o.alerts.Close(), o.activity.Close())
+}

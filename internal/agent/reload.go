@@ -1,0 +1,146 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"sekisho/internal/config"
+	"sekisho/internal/enrich"
+
+	"github.com/fsnotify/fsnotify"
+	"go.uber.org/zap"
+)
+
+// settle is how long settings must stay unchanged before they are read: editors
+// and installers write in several steps. Judgement.
+const settle = 300 * time.Millisecond
+
+// errStopping says that the agent is about to end.
+var errStopping = errors.New("the agent is stopping")
+
+// Reload reads settings and rules again, all or nothing: on any problem what is
+// in force stays, and status tells. It answers what changed.
+func (a *Agent) Reload() ([]config.Change, error) {
+	old := a.cfg.Load()
+	cfg, err := config.LoadAgent(a.o.ConfigFile)
+	if err == nil && cfg.StateDir != old.StateDir {
+		err = errors.New("state_dir cannot change while the agent runs: restart it")
+	}
+	var load loaded
+	if err == nil {
+		load, err = loadRules(cfg)
+	}
+	if err != nil {
+		a.problems.Store(&settingsState{a.problems.Load().loaded, lines(err)})
+		a.log.Error("settings refused, the old ones stay", zap.Error(err))
+		return nil, err
+	}
+	changes := config.Diff(old, cfg)
+	done := make(chan struct{})
+	swap := func() {
+		a.rules, a.refused = load, nil
+		a.stage.Reload(enrich.Options{Config: cfg})
+		a.judge.Swap(load.program)
+		a.keep(cfg, nil)
+		a.figures()
+		close(done)
+	}
+	select {
+	case a.commands <- swap:
+		<-done
+	case <-a.ended:
+		return nil, errStopping
+	}
+	if a.files != nil {
+		a.files.SetProtected(places(cfg))
+	}
+	for _, c := range changes {
+		a.log.Info("setting changed", zap.String("setting", c.Path), zap.String("from", c.Old), zap.String("to", c.New))
+	}
+	return changes, nil
+}
+
+// watchSettings reloads when the settings file or a rule file changes, or on
+// SIGHUP, until ctx is done. Directories are watched, not files: editors and
+// installers replace files.
+func (a *Agent) watchSettings(ctx context.Context) {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		a.log.Warn("settings are not watched for changes; SIGHUP still reloads them", zap.Error(err))
+	} else {
+		defer w.Close()
+		a.watchDirs(w)
+	}
+	var events chan fsnotify.Event
+	var errs chan error
+	if w != nil {
+		events, errs = w.Events, w.Errors
+	}
+	hup, stopHup := hangups()
+	defer stopHup()
+	var due <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-events:
+			if a.concerns(e.Name) {
+				due = time.After(settle)
+			}
+		case err := <-errs:
+			a.log.Warn("watch settings", zap.Error(err))
+			due = time.After(settle) // events may have been missed
+		case <-hup:
+			due = time.After(0)
+		case <-due:
+			due = nil
+			if _, err := a.Reload(); err == nil && w != nil {
+				a.watchDirs(w)
+			}
+		}
+	}
+}
+
+// watchDirs watches the directories of the settings file and of the rules;
+// adding one twice is harmless.
+func (a *Agent) watchDirs(w *fsnotify.Watcher) {
+	var dirs []string
+	if a.o.ConfigFile != "" {
+		dirs = append(dirs, filepath.Dir(a.o.ConfigFile))
+	}
+	for _, p := range a.cfg.Load().Rules.Paths {
+		if st, err := os.Stat(p); err == nil && st.IsDir() {
+			dirs = append(dirs, p)
+		} else {
+			dirs = append(dirs, filepath.Dir(p))
+		}
+	}
+	for _, d := range dirs {
+		if err := w.Add(d); err != nil {
+			a.log.Warn("directory is not watched for changes", zap.String("dir", d), zap.Error(err))
+		}
+	}
+}
+
+// concerns reports whether a change of the file can change settings or rules.
+func (a *Agent) concerns(name string) bool {
+	if a.o.ConfigFile != "" {
+		if abs, err := filepath.Abs(a.o.ConfigFile); err == nil {
+			if n, err := filepath.Abs(name); err == nil && n == abs {
+				return true
+			}
+		}
+	}
+	switch filepath.Ext(name) {
+	case ".yml", ".yaml":
+		for _, p := range a.cfg.Load().Rules.Paths {
+			if name == p || filepath.Dir(name) == filepath.Clean(p) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,91 @@
+package agent
+
+import (
+	"context"
+
+	"sekisho/internal/config"
+	"sekisho/internal/endpoint"
+	"sekisho/internal/event"
+	"sekisho/internal/fileaudit"
+	"sekisho/internal/procwatch"
+	"sekisho/internal/usb"
+	"sekisho/internal/volume"
+
+	"go.uber.org/zap"
+)
+
+// newSensors makes the sensors in the order they are started: volumes before
+// files, which need their table.
+func newSensors(cfg *config.Agent, log *zap.Logger) (all []*supervised, files *fileaudit.Watcher) {
+	add := func(on bool, name string, s Source) {
+		if !on {
+			s = off(name)
+		}
+		all = append(all, &supervised{src: s, log: log.Named(name)})
+	}
+	volumes := volume.New(volume.Options{RemovablePaths: cfg.Sensors.Volume.RemovablePaths})
+	processes := procwatch.New(procwatch.Options{TellEnds: true, TellRunning: true})
+	files = fileaudit.New(fileaudit.Options{
+		Table:             volumes.Table(),
+		Protected:         places(cfg),
+		IgnoreExecutables: cfg.Sensors.File.Ignore,
+		Process:           processes.Lookup,
+	})
+	add(cfg.Sensors.Process.Enabled, "process", processes)
+	add(cfg.Sensors.USB.Enabled, "usb", usb.New(usb.Options{}))
+	// The file sensor watches what the volume sensor finds, so that one runs for
+	// its table even where its events are not wanted.
+	if cfg.Sensors.Volume.Enabled || !cfg.Sensors.File.Enabled {
+		add(cfg.Sensors.Volume.Enabled, "volume", volumes)
+	} else {
+		all = append(all, &supervised{src: silent{volumes}, log: log.Named("volume")})
+	}
+	add(cfg.Sensors.File.Enabled, "file", files)
+	return all, files
+}
+
+// places are the protected places as the file sensor wants them.
+func places(cfg *config.Agent) []fileaudit.Place {
+	var out []fileaudit.Place
+	for _, p := range cfg.Protected {
+		out = append(out, fileaudit.Place{Label: p.Label, Globs: p.Paths, Shares: p.Shares})
+	}
+	return out
+}
+
+// off is a sensor that the settings switched off.
+type off string
+
+func (o off) Name() string { return string(o) }
+
+func (o off) Run(ctx context.Context, _ chan<- *event.Event) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (o off) Status() endpoint.Sensor {
+	return endpoint.Sensor{Name: string(o), State: endpoint.SensorOff, Reason: "switched off in the settings"}
+}
+
+// silent runs a source for its side effects and drops its events.
+type silent struct{ Source }
+
+func (s silent) Run(ctx context.Context, _ chan<- *event.Event) error {
+	drop := make(chan *event.Event)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range drop {
+		}
+	}()
+	err := s.Source.Run(ctx, drop)
+	close(drop)
+	<-done
+	return err
+}
+
+func (s silent) Status() endpoint.Sensor {
+	st := s.Source.Status()
+	st.State, st.Reason = endpoint.SensorOff, "switched off in the settings; runs for the file sensor only"
+	return st
+}

@@ -1,0 +1,145 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"sekisho/internal/endpoint"
+	"sekisho/internal/event"
+
+	"go.uber.org/zap"
+)
+
+// Source sees something happen on this PC and tells it as events. It knows no
+// rules.
+type Source interface {
+	// Name is the sensor's name in status and settings: "usb", "file" ...
+	Name() string
+	// Run tells events until ctx is done (nil) or its mechanism breaks (error).
+	// Sending to out may block; the pipeline always drains it.
+	Run(ctx context.Context, out chan<- *event.Event) error
+	// Status is what the sensor says of itself; safe at any time.
+	Status() endpoint.Sensor
+}
+
+// Times between two starts of a source that broke: doubled from the first to
+// the last, back to the first after it ran for steadyAfter. Judgement: a sensor
+// that dies of a bug should not spin, and one that lost its mechanism for a
+// moment (a module reloaded) should be back within seconds.
+const (
+	firstRetry  = time.Second
+	lastRetry   = time.Minute
+	steadyAfter = 5 * time.Minute
+)
+
+// supervised runs one source for ever: a source that breaks, also by a panic, is
+// told as degraded, started again later, and told as recovered.
+type supervised struct {
+	src Source
+	log *zap.Logger
+
+	mu     sync.Mutex // guards all below
+	broken error      // why it is not running now
+	since  time.Time  // of broken
+}
+
+func supervise(sources []Source, log *zap.Logger) []*supervised {
+	var all []*supervised
+	for _, s := range sources {
+		all = append(all, &supervised{src: s, log: log.Named(s.Name())})
+	}
+	return all
+}
+
+// status is the source's own, or that it is down.
+func (s *supervised) status() endpoint.Sensor {
+	st := s.src.Status()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken != nil {
+		st.State, st.Reason, st.Since = endpoint.SensorDown, s.broken.Error(), s.since
+	}
+	return st
+}
+
+func (s *supervised) set(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broken, s.since = err, time.Now().UTC()
+}
+
+func (s *supervised) run(ctx context.Context, out chan<- *event.Event) {
+	wait := firstRetry
+	var told bool // the current trouble was told
+	for {
+		started := time.Now()
+		// What was told as down is told as recovered once the source has run for
+		// a while; a source that breaks at once is not recovered in between.
+		recovered := time.AfterFunc(firstRetry*3, func() {
+			s.mu.Lock()
+			was := s.broken
+			s.broken = nil
+			s.mu.Unlock()
+			if was != nil {
+				s.log.Info("sensor recovered", zap.String("sensor", s.src.Name()))
+				e := event.New(event.SensorRecovered, time.Now())
+				e.Sensor, e.Message = s.src.Name(), "the sensor works again"
+				select {
+				case out <- e:
+				case <-ctx.Done():
+				}
+			}
+		})
+		err := s.once(ctx, out)
+		if !recovered.Stop() {
+			told = false
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = errors.New("ended without a reason")
+		}
+		s.set(err)
+		if !told {
+			told = true
+			s.log.Error("sensor is down", zap.String("sensor", s.src.Name()), zap.Error(err))
+			e := event.New(event.SensorDegraded, time.Now())
+			e.Sensor, e.Message = s.src.Name(), "down: "+err.Error()
+			select {
+			case out <- e:
+			case <-ctx.Done():
+				return
+			}
+		}
+		if errors.Is(err, errors.ErrUnsupported) {
+			<-ctx.Done()
+			return
+		}
+		if time.Since(started) > steadyAfter {
+			wait = firstRetry
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+		wait = min(2*wait, lastRetry)
+	}
+}
+
+// once runs the source and makes a panic an error: one sensor's bug must not
+// blind the others.
+func (s *supervised) once(ctx context.Context, out chan<- *event.Event) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+			s.log.Error("sensor panicked", zap.String("sensor", s.src.Name()), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+		}
+	}()
+	return s.src.Run(ctx, out)
+}

@@ -1,0 +1,34 @@
+// Package lang says in which language a program speaks to the person at the
+// terminal. Keys, codes and exit codes are never translated.
+package lang
+
+import (
+	"os"
+	"strings"
+)
+
+// Terminal is "ja" or "en": by SEKISHO_LANG, then LC_ALL, LC_MESSAGES, LANG,
+// then the system's own language.
+func Terminal() string {
+	for _, name := range []string{"SEKISHO_LANG", "LC_ALL", "LC_MESSAGES", "LANG"} {
+		if v := os.Getenv(name); v != "" {
+			return pick(v)
+		}
+	}
+	return pick(system())
+}
+
+func pick(locale string) string {
+	if strings.HasPrefix(strings.ToLower(locale), "ja") {
+		return "ja"
+	}
+	return "en"
+}
+
+// T is ja or en, as the terminal wants it.
+func T(ja, en string) string {
+	if Terminal() == "ja" {
+		return ja
+	}
+	return en
+}
