@@ -334,7 +334,7 @@ func (t *testFile) events(c *testCase, n *yaml.Node) {
 	for _, en := range n.Content {
 		repeat, every := 1, time.Second
 		at := now.Add(time.Second)
-		fields := map[string]any{}
+		fields, given := map[string]any{}, false
 		t.keys(en, []string{"at", "repeat", "every", "event"}, func(key string, v *yaml.Node) {
 			switch key {
 			case "at":
@@ -347,10 +347,11 @@ func (t *testFile) events(c *testCase, n *yaml.Node) {
 			case "every":
 				t.duration(v, v.Value, &every)
 			case "event":
+				given = true
 				t.decode(v, &fields)
 			}
 		})
-		if len(fields) == 0 {
+		if !given {
 			t.fail(en, "there is no event")
 		}
 		if repeat < 1 || len(c.events)+repeat > maxTestEvents {

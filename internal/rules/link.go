@@ -242,7 +242,7 @@ func (c *compiler) base(r *Rule) *document {
 	return r.doc
 }
 
-// totalName is what a count is called where no threshold names it.
+// totalName is what a count is called.
 func totalName(c *Correlation) string {
 	switch c.Type {
 	case EventCount:
@@ -340,7 +340,6 @@ func (c *compiler) threshold(r *Rule, a *Addition, t thresholdDoc) {
 		}
 	}
 	target.Correlation.Conditions = []Condition{cond}
-	target.Correlation.Total = t.key
 	a.Thresholds = append(a.Thresholds, Threshold{Key: t.key, Target: t.rule.name, Default: t.def, Value: cond.Value})
 }
 

@@ -125,7 +125,7 @@ type Correlation struct {
 	Timespan   time.Duration
 	Fields     []Getter    // value types: the field, or for value_count several
 	Conditions []Condition // all must hold; none for the temporal types
-	Total      string      // what the count is called in an alert: a threshold's key, else after the field
+	Total      string      // what the count is called in an alert, after its field: "files"
 	Generate   bool        // the rules it refers to alert on their own too
 }
 
