@@ -528,7 +528,7 @@ func TestSuggest(t *testing.T) {
 }
 
 func TestSecretsAreNotShown(t *testing.T) {
-	_, err := ParseConsole("c.yaml", []byte("web:\n  admin_password: hunter2\n  tls: {cert_file: a, key_file: b, tls_token: 'x'}\n"))
+	_, err := ParseConsole("c.yaml", []byte("web:\n  admin_password: hunter2\n  tls: {cert_file: a, key_file: b, tls_token: 'hunter2', x: y}\n  public_url: https://taro:hunter2@example.jp\n"))
 	var ps Problems
 	if !errors.As(err, &ps) {
 		t.Fatal(err)
@@ -537,8 +537,13 @@ func TestSecretsAreNotShown(t *testing.T) {
 	if err := ps.Print(&out, "en"); err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(out.String(), "hunter2") || !strings.Contains(out.String(), "admin_password: <secret>") {
-		t.Errorf("got\n%s", out.String())
+	if strings.Contains(out.String(), "hunter2") {
+		t.Errorf("a secret is shown:\n%s", out.String())
+	}
+	for _, want := range []string{"admin_password: <secret>", "key_file: b, tls_token: <secret>, x: y", "https://<secret>@example.jp"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s is not in\n%s", want, out.String())
+		}
 	}
 }
 

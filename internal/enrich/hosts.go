@@ -1,6 +1,7 @@
 package enrich
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -94,7 +95,7 @@ func (vs *volumes) see(e *event.Event) {
 	}
 	for i := range vs.list {
 		if vs.list[i].root == at {
-			vs.list = append(vs.list[:i], vs.list[i+1:]...)
+			vs.list = slices.Delete(vs.list, i, i+1)
 			break
 		}
 	}
@@ -102,7 +103,7 @@ func (vs *volumes) see(e *event.Event) {
 		return
 	}
 	if len(vs.list) >= maxVolumes {
-		vs.list = append(vs.list[:0], vs.list[1:]...)
+		vs.list = slices.Delete(vs.list, 0, 1)
 	}
 	vs.list = append(vs.list, mounted{at, *e.Volume})
 }
@@ -170,18 +171,13 @@ func controlling(category string) bool {
 	return category == "remote-desktop" || category == "rmm" || category == "malware-rat"
 }
 
-// at is the id of the session that is open at the event, that of the event's own
-// process among them: the oldest, so that it stays the same while others come
+// at answers the session that is open at the event, that of the event's own
+// process among them, and whether the tools of all that are open are approved.
+// Of several it is the oldest, so that the id stays the same while others come
 // and go.
-func (ss *sessions) at(e *event.Event) string {
+func (ss *sessions) at(e *event.Event) (id string, approved bool) {
 	if len(ss.list) > 0 && !e.Time.IsZero() {
-		kept := ss.list[:0]
-		for _, s := range ss.list {
-			if e.Time.Sub(s.opened) <= maxSession {
-				kept = append(kept, s)
-			}
-		}
-		ss.list = kept
+		ss.list = slices.DeleteFunc(ss.list, func(s session) bool { return e.Time.Sub(s.opened) > maxSession })
 	}
 	p := e.Process
 	switch {
@@ -190,41 +186,39 @@ func (ss *sessions) at(e *event.Event) string {
 		ss.end(p) // the pid was given anew: the end of the old process was missed
 		if r := p.RemoteTool; r != nil && controlling(r.Category) {
 			if len(ss.list) >= maxSessions {
-				ss.list = append(ss.list[:0], ss.list[1:]...)
+				ss.list = slices.Delete(ss.list, 0, 1)
 			}
 			ss.list = append(ss.list, session{sessionID(e, p), p.PID.V, e.Time, r.Approved.V})
 		}
 	case e.Action == event.ProcessEnded:
-		open := ss.oldest()
+		id, approved = ss.open(e.Time)
 		ss.end(p)
-		return open
+		return id, approved
 	}
-	return ss.oldest()
+	return ss.open(e.Time)
 }
 
-// approved reports whether the tool of every open session is approved; at the end
-// of the last one, whether its own is.
-func (ss *sessions) approved(e *event.Event) bool {
+// open looks at the sessions that were open at t: sensors do not agree on the
+// order of events to the millisecond.
+func (ss *sessions) open(t time.Time) (id string, approved bool) {
+	approved = true
 	for _, s := range ss.list {
-		if !s.approved {
-			return false
+		if !t.IsZero() && s.opened.After(t) {
+			continue
 		}
+		if id == "" {
+			id = s.id
+		}
+		approved = approved && s.approved
 	}
-	return len(ss.list) > 0 || e.Process != nil && e.Process.RemoteTool != nil && e.Process.RemoteTool.Approved.V
-}
-
-func (ss *sessions) oldest() string {
-	if len(ss.list) == 0 {
-		return ""
-	}
-	return ss.list[0].id
+	return id, approved && id != ""
 }
 
 // end closes what the process opened.
 func (ss *sessions) end(p *event.Process) {
 	for i, s := range ss.list {
 		if p.EntityID != "" && s.id == p.EntityID || p.PID.OK && p.PID.V != 0 && s.pid == p.PID.V {
-			ss.list = append(ss.list[:i], ss.list[i+1:]...)
+			ss.list = slices.Delete(ss.list, i, i+1)
 			return
 		}
 	}
