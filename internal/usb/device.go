@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"sekisho/internal/event"
@@ -179,12 +178,9 @@ type texts struct {
 	manufacturer, product, serial string
 }
 
-// describeTimeout bounds asking a device directly. A control transfer to a
-// device that does not answer takes libusb a second each.
-const describeTimeout = 300 * time.Millisecond
-
-// fillTexts asks the device itself for texts that the kernel could not read. A
-// library that panics or hangs costs one goroutine and the texts.
+// fillTexts asks the device itself for texts that the kernel could not read, or
+// that are empty. A library that panics or hangs costs one goroutine and the
+// texts.
 func (d *device) fillTexts(ctx context.Context) {
 	if !d.lacks() || d.busNum == 0 || d.devNum == 0 {
 		return

@@ -16,7 +16,8 @@ import (
 // and while a call hangs not at all, so a bad device costs one thread at most.
 var asking atomic.Int32
 
-// describe asks a device for its strings through libusb.
+// describe asks a device for its strings through libusb, until ctx ends. A
+// control transfer to a device that does not answer takes libusb a second.
 func describe(ctx context.Context, bus, address int, desc descriptors) (texts, error) {
 	if !asking.CompareAndSwap(0, 1) {
 		return texts{}, fmt.Errorf("libusb is busy with another device")
@@ -28,17 +29,20 @@ func describe(ctx context.Context, bus, address int, desc descriptors) (texts, e
 	done := make(chan answer, 1)
 	go func() {
 		defer asking.Store(0)
-		var a answer
 		defer func() {
 			if r := recover(); r != nil { // gousb panics where libusb does not start
-				a = answer{err: fmt.Errorf("libusb: %v", r)}
+				select {
+				case done <- answer{err: fmt.Errorf("libusb: %v", r)}:
+				default: // at the end, when all was said
+				}
 			}
-			done <- a
 		}()
-		a.t, a.err = ask(bus, address, desc)
+		c := gousb.NewContext()
+		defer c.Close() // takes 100 ms, which nobody has to wait for
+		var a answer
+		a.t, a.err = ask(c, bus, address, desc)
+		done <- a
 	}()
-	ctx, cancel := context.WithTimeout(ctx, describeTimeout)
-	defer cancel()
 	select {
 	case a := <-done:
 		return a.t, a.err
@@ -47,9 +51,7 @@ func describe(ctx context.Context, bus, address int, desc descriptors) (texts, e
 	}
 }
 
-func ask(bus, address int, desc descriptors) (t texts, err error) {
-	c := gousb.NewContext()
-	defer c.Close()
+func ask(c *gousb.Context, bus, address int, desc descriptors) (t texts, err error) {
 	found, err := c.OpenDevices(func(d *gousb.DeviceDesc) bool { return d.Bus == bus && d.Address == address })
 	for _, d := range found {
 		for _, s := range []struct {

@@ -54,6 +54,14 @@ func TestParseStorage(t *testing.T) {
 	}
 }
 
+func TestADiskAsAUSBDevice(t *testing.T) {
+	s := Storage{Bus: "usb", Vendor: "SanDisk", Product: "Ultra", Serial: "4C53", VendorID: "0781", ProductID: "5581"}
+	d := s.device(`\\.\PhysicalDrive1`)
+	if d.VendorName != "SanDisk" || d.VendorID != "0781" || d.SerialNumber != "4C53" || d.Path != `\\.\PhysicalDrive1` || len(d.Kinds) != 1 || d.Kinds[0] != "storage" {
+		t.Errorf("got %+v", d)
+	}
+}
+
 func TestParseInstance(t *testing.T) {
 	for name, want := range map[string]string{"VID_0781&PID_5581": "0781:5581", "vid_046d&pid_c52b": "046d:c52b", "VID_0781&PID_5581&MI_00": ":",
 		"ROOT_HUB30": ":", "VID_0781": ":", "VID_zzzz&PID_5581": ":", "": ":"} {

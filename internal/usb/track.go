@@ -15,8 +15,9 @@ import (
 // before it has chosen a configuration and started the drivers.
 const (
 	// settle is how long interfaces are waited for, from the kernel's word on:
-	// "attach within 200 ms" less what reading and telling take.
-	settle = 150 * time.Millisecond
+	// "attach within 200 ms" less what reading and telling take on a slow machine
+	// (measured: up to 60 ms in an emulated guest).
+	settle = 120 * time.Millisecond
 	// patience is how long a driver may hold the device's lock, and with it the
 	// serial number, before the device is told without. A stick is approved by
 	// its serial number, so telling without is worse than telling late.
@@ -83,7 +84,16 @@ func (t *tracker) run(messages <-chan message, look <-chan time.Time, until <-ch
 	t.report()
 	overdue := time.NewTicker(patience / 8)
 	defer overdue.Stop()
+	ticking := true
 	for {
+		// An idle sensor does not wake up.
+		if waiting := len(t.pending) > 0; waiting != ticking {
+			if ticking = waiting; waiting {
+				overdue.Reset(patience / 8)
+			} else {
+				overdue.Stop()
+			}
+		}
 		select {
 		case <-t.ctx.Done():
 			return nil
@@ -218,23 +228,20 @@ func (t *tracker) read(p *pending, dir string, first device) {
 		return
 	}
 	report(d, false)
-	wait := time.NewTimer(time.Until(p.at.Add(settle)))
-	defer wait.Stop()
+	settled, done := context.WithDeadline(ctx, p.at.Add(settle))
+	defer done()
+	d.fillTexts(settled)
 	select {
 	case <-p.bound:
-	case <-wait.C:
-	case <-ctx.Done():
+	case <-settled.Done():
 	}
 	d.readInterfaces(dir)
-	if d.lacks() {
-		d.readTexts(dir)
-		d.fillTexts(ctx)
-	}
 	report(d, true)
 }
 
-// configured reports whether nothing more is to come: what a device that types
-// is shows only once its driver runs.
+// configured reports whether nothing more is to come. That a device types shows
+// only once its driver runs, and the name of a vendor's own interface comes after
+// the interface.
 func (p *pending) configured(d *device) bool {
 	select {
 	case <-p.bound:
@@ -242,7 +249,7 @@ func (p *pending) configured(d *device) bool {
 	default:
 	}
 	for _, i := range d.Interfaces {
-		if i[:2] == "03" {
+		if i[:2] == "03" || i[:2] == "ff" {
 			return false
 		}
 	}
@@ -261,6 +268,9 @@ func (t *tracker) attached(p *pending) {
 
 // remove tells of the end of a device.
 func (t *tracker) remove(name string, u uevent, at time.Time) {
+	if known, same := t.have(name, u.DevNum); known && !same && u.DevNum != 0 {
+		return // an earlier device at this place, whose end a look at sysfs has told
+	}
 	if p := t.pending[name]; p != nil {
 		t.attached(p)
 	}

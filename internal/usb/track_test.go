@@ -47,6 +47,7 @@ func newRig(t *testing.T, present ...*fakeDevice) *rig {
 	}
 	r.w = New(Options{SysRoot: r.root, Names: []string{filepath.Join("testdata", "usb.ids")}})
 	r.start()
+	r.tell(uevent{}) // means nothing, but is taken only once the look at the start is over
 	return r
 }
 
@@ -76,6 +77,7 @@ func (r *rig) next() *event.Event {
 func (r *rig) quiet() {
 	r.t.Helper()
 	r.look <- time.Now()
+	r.tell(uevent{}) // taken once the look is over
 	time.Sleep(2 * settle) // for readers under way
 	select {
 	case e := <-r.out:
@@ -241,8 +243,28 @@ func anOverrunIsToldAndTheBusLookedThrough(t *testing.T) {
 	if e := r.next(); e.Action != event.USBAttached || e.Device.SerialNumber != "2" || e.Message != "" {
 		t.Errorf("got %s %s %q, want the second stick", e.Action, e.Device.SerialNumber, e.Message)
 	}
+	synctest.Wait()
 	if got := r.w.Status(); got.Lost != 1 || got.Events != 4 {
 		t.Errorf("status says %d events and %d lost, want 4 and 1", got.Events, got.Lost)
+	}
+}
+
+func TestALateWordOfAnEarlierDeviceIsNotBelieved(t *testing.T) {
+	synctest.Test(t, aLateWordOfAnEarlierDeviceIsNotBelieved)
+}
+
+func aLateWordOfAnEarlierDeviceIsNotBelieved(t *testing.T) {
+	stick := &fakeDevice{path: "1-4", num: 9, vendor: "0781", product: "5581", maker: "SanDisk", model: "Ultra", serial: "1", ifaces: []fakeIface{massStorage}}
+	r := newRig(t, stick) // found at the start
+	r.next()
+	before := *stick
+	before.num = 8
+	r.tell(before.uevent("remove")) // waited in the socket
+	r.tell(stick.uevent("add"))
+	r.quiet()
+	r.tell(stick.uevent("remove"))
+	if e := r.next(); e.Action != event.USBDetached || e.Device.SerialNumber != "1" {
+		t.Errorf("got %s %+v, want its end", e.Action, e.Device)
 	}
 }
 

@@ -29,17 +29,18 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 	for ctx.Err() == nil {
 		s, err := openUevents()
 		if err == nil {
-			return w.runNetlink(ctx, out, s)
+			if err := w.runNetlink(ctx, out, s); err != nil {
+				w.setState(endpoint.SensorDown, mechanismUevent, err.Error())
+				return err
+			}
+			return nil
 		}
 		t := w.newTracker(ctx, out, mechanismPolling)
 		reason := fmt.Sprintf("kernel notifications refused (%v); sysfs is looked through each %v, shorter visits are missed", err, w.opt.Poll)
 		t.tellState(endpoint.SensorDegraded, reason)
 		look := time.NewTicker(w.opt.Poll)
-		err = t.run(nil, look.C, time.After(retryNetlink))
+		_ = t.run(nil, look.C, time.After(retryNetlink)) // without messages there is no error
 		look.Stop()
-		if err != nil {
-			return err
-		}
 	}
 	return nil
 }

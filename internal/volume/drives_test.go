@@ -70,6 +70,14 @@ func TestAnotherMediumInADriveIsAnotherVolume(t *testing.T) {
 	}
 }
 
+func TestDrivesThatSettingsDeclare(t *testing.T) {
+	for path, want := range map[string]bool{"E:": true, `e:\`: true, `\\?\E:\`: true, "F:": false, "": false, `E:\docs`: false} {
+		if got := declaredDrive("E:", []string{"X:", path}); got != want {
+			t.Errorf("%q declares E: %v, want %v", path, got, want)
+		}
+	}
+}
+
 func FuzzRemoteShare(f *testing.F) {
 	f.Add(`\Device\LanmanRedirector\;Z:00000000000a1b2c\fs1\share`)
 	f.Fuzz(func(t *testing.T, device string) {
