@@ -34,6 +34,8 @@ const (
 	// resyncEvery is how often folders of protected places are looked for anew,
 	// for those whose creation the kernel did not tell.
 	resyncEvery = time.Minute
+	// goneFor is how long records of a volume may arrive after it was unmounted.
+	goneFor = 10 * time.Second
 	// foldersWait joins folders made one after the other into one look.
 	foldersWait = 100 * time.Millisecond
 )
@@ -57,10 +59,16 @@ type core struct {
 	reads recentReads
 	facts map[int]*facts
 	stuck map[volume.Dev]time.Time
-	since time.Time // up to when nothing was lost
+	gone  map[volume.Dev]goneVolume // unmounted a moment ago: its last files are still to be told
+	since time.Time                 // up to when nothing was lost
 
 	folders bool      // a folder came up in a protected place and is not marked yet
 	synced  time.Time // when sync last ran
+}
+
+type goneVolume struct {
+	volume.Volume
+	at time.Time
 }
 
 // facts is what is known of a process for a moment.
@@ -72,7 +80,7 @@ type facts struct {
 }
 
 func newCore(w *Watcher, q *queue, out chan<- *event.Event) *core {
-	return &core{w: w, q: q, out: out, reads: recentReads{map[int]*reader{}}, facts: map[int]*facts{}, stuck: map[volume.Dev]time.Time{}}
+	return &core{w: w, q: q, out: out, reads: recentReads{map[int]*reader{}}, facts: map[int]*facts{}, stuck: map[volume.Dev]time.Time{}, gone: map[volume.Dev]goneVolume{}}
 }
 
 // run works until ctx is done. The cause of that, if it is not the caller's, is
@@ -136,6 +144,7 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 // sync takes over what is mounted and protected now.
 func (c *core) sync(ctx context.Context, src source, reason string) {
 	c.folders, c.synced = false, time.Now()
+	before, places := c.vols, c.byDev
 	c.vols = c.w.opts.Table.All()
 	c.place = c.w.space.Load()
 	c.byDev = make(map[volume.Dev]int, len(c.vols))
@@ -143,6 +152,16 @@ func (c *core) sync(ctx context.Context, src source, reason string) {
 		j, twice := c.byDev[v.Dev]
 		if !v.Hidden && v.Dev != (volume.Dev{}) && (!twice || len(v.Mount) < len(c.vols[j].Mount)) {
 			c.byDev[v.Dev] = i
+		}
+	}
+	for dev, g := range c.gone {
+		if c.synced.Sub(g.at) > goneFor {
+			delete(c.gone, dev)
+		}
+	}
+	for dev, i := range places {
+		if _, there := c.byDev[dev]; !there {
+			c.gone[dev] = goneVolume{before[i], c.synced}
 		}
 	}
 	watching, problems := src.sync(c.vols, c.place)
@@ -225,6 +244,9 @@ func (c *core) volumeOf(path string, dev volume.Dev) *volume.Volume {
 	// A path of another mount namespace, or none.
 	if i, ok := c.byDev[dev]; ok {
 		return &c.vols[i]
+	}
+	if g, ok := c.gone[dev]; ok {
+		return &g.Volume
 	}
 	if v, ok := c.w.opts.Table.Lookup(path); ok && path != "" { // sub-volumes have numbers of their own
 		return &v
@@ -317,14 +339,17 @@ func (c *core) handle(ctx context.Context, r record) {
 		src := c.reads.note(r.pid, func() int { return c.parentOf(r.pid, now) }, readSource{
 			path: r.path, name: filepath.Base(r.path), size: r.size, kind: v.Kind, share: v.Share, label: label, at: now,
 		})
-		if r.kind == recRead && c.w.opts.Reads && !src.told {
-			src.told = true
-			c.send(ctx, c.event(event.FileRead, &r, v, label))
+		if r.kind == recRead && !src.read {
+			src.read = true
+			if c.w.opts.Reads {
+				c.send(ctx, c.event(event.FileRead, &r, v, label))
+			}
 		}
 	case recWrote:
 		if !r.changed && r.size > 0 && (watched || label != "") {
 			return // opened for writing, as many programs do to read a document, and not written to
 		}
+		c.reads.wrote(r.pid, r.path)
 		// A write on a local disk waits as well: shares have readers of their own,
 		// so that it may overtake the read that it is a copy of.
 		if early := c.set.wrote(keyOf(&r), r, now); early != nil {

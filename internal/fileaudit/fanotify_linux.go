@@ -2,6 +2,7 @@ package fileaudit
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -58,9 +59,9 @@ type fan struct {
 	far   map[int]*group // with descriptors: remote mounts by mount id
 	last  *group         // of far, the one that further mounts share
 
-	marked map[int]uint64      // mask by mount id, of main and far
-	named  map[volume.Dev]bool // marked in names
-	dirs   map[string]bool     // protected folders marked
+	marked  map[int]uint64  // mask by mount id, of main and far
+	dirs    map[string]bool // protected folders marked
+	renames map[int]string  // local disks whose renames are told, by mount id
 
 	facts atomic.Pointer[fanFacts]
 }
@@ -69,6 +70,7 @@ type fan struct {
 type fanFacts struct {
 	changeTime map[volume.Dev]bool   // keepsChangeTime
 	named      map[volume.Dev]bool   // moves and deletions are told
+	folders    map[string]bool       // of protected places, by handleKey
 	mounts     map[[8]byte]mountFact // by the id that names carry
 }
 
@@ -95,7 +97,7 @@ type fileID struct {
 }
 
 func (w *Watcher) newNative(q *queue, fail context.CancelCauseFunc) (source, error) {
-	f := &fan{w: w, q: q, fail: fail, far: map[int]*group{}, marked: map[int]uint64{}, named: map[volume.Dev]bool{}, dirs: map[string]bool{}}
+	f := &fan{w: w, q: q, fail: fail, far: map[int]*group{}}
 	f.facts.Store(&fanFacts{})
 	var err error
 	if f.main, err = f.open(0, f.readFiles); err != nil {
@@ -117,7 +119,7 @@ func (f *fan) open(flags uint, read func(*group, []byte)) (*group, error) {
 	g := &group{f: os.NewFile(uintptr(fd), "fanotify"), fd: fd, done: make(chan struct{}), written: map[fileID]bool{}, closed: map[fileID]unix.Timespec{}}
 	go func() {
 		defer close(g.done)
-		if err := g.loop(f.q, read); err != nil {
+		if err := f.loop(g, read); err != nil {
 			f.fail(fmt.Errorf("read fanotify: %w", err))
 		}
 	}()
@@ -125,7 +127,7 @@ func (f *fan) open(flags uint, read func(*group, []byte)) (*group, error) {
 }
 
 // loop reads until the group is closed.
-func (g *group) loop(q *queue, read func(*group, []byte)) error {
+func (f *fan) loop(g *group, read func(*group, []byte)) error {
 	buf := make([]byte, readSize)
 	for bad := 0; ; {
 		n, err := g.f.Read(buf)
@@ -133,12 +135,15 @@ func (g *group) loop(q *queue, read func(*group, []byte)) error {
 		case err == nil && n > 0:
 			bad = 0
 			read(g, buf[:n])
+			if f.w.stall != nil {
+				<-f.w.stall
+			}
 		case errors.Is(err, fs.ErrClosed):
 			return nil
 		default:
 			// The file of an event could not be opened (gone on its server, too many
 			// open files): the event is lost, the next may be fine.
-			q.lose(1)
+			f.q.lose(1)
 			if bad++; bad > maxReadErrors {
 				return err
 			}
@@ -265,7 +270,7 @@ func (f *fan) readNames(_ *group, b []byte) {
 		if !ok {
 			return "", volume.Dev{}, false
 		}
-		key := string(n.fsid[:]) + string(n.handle)
+		key := handleKey(n)
 		dir, ok := dirs[key]
 		if !ok {
 			var err error
@@ -288,6 +293,10 @@ func (f *fan) readNames(_ *group, b []byte) {
 			return
 		}
 		if k.pid == f.w.self {
+			return
+		}
+		// A disk with protected folders tells every rename: those elsewhere go unresolved.
+		if m := facts.mounts[k.name.fsid]; !facts.named[m.dev] && !facts.folders[handleKey(k.name)] && !facts.folders[handleKey(k.old)] {
 			return
 		}
 		path, dev, ok := resolve(k.name)
@@ -316,6 +325,8 @@ func (f *fan) readNames(_ *group, b []byte) {
 		f.fail(err)
 	}
 }
+
+func handleKey(n nameInfo) string { return string(n.fsid[:]) + string(n.handle) }
 
 // inPlace reports whether a folder belongs to a protected place.
 func (f *fan) inPlace(dir string) bool {
@@ -350,7 +361,7 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 		sources = sources || isShare(&all[i])
 	}
 	want := map[int]uint64{}
-	facts := &fanFacts{changeTime: map[volume.Dev]bool{}, named: map[volume.Dev]bool{}, mounts: map[[8]byte]mountFact{}}
+	facts := &fanFacts{changeTime: map[volume.Dev]bool{}, named: map[volume.Dev]bool{}, folders: map[string]bool{}, mounts: map[[8]byte]mountFact{}}
 	for i := range all {
 		v := &all[i]
 		if v.Hidden {
@@ -384,8 +395,10 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 			}
 			continue
 		}
-		if f.names != nil && (isMedia(v) || len(p.globs) > 0) {
-			f.markNames(v, facts)
+		if f.names != nil && isMedia(v) && unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, maskNames, unix.AT_FDCWD, mountOf(v)) == nil {
+			// Not so on exFAT, overlay, FUSE: renames are found by looking.
+			facts.named[v.Dev] = true
+			facts.nameMount(v)
 		}
 	}
 	for i := range all {
@@ -405,8 +418,8 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 		}
 	}
 	f.marked = want
+	dirs, more := f.markDirs(all, p, facts)
 	f.facts.Store(facts)
-	dirs, more := f.markDirs(all, p)
 	return append(watching, dirs...), append(problems, more...)
 }
 
@@ -446,33 +459,24 @@ func (f *fan) markRemote(v *volume.Volume, mask uint64) {
 	}()
 }
 
-// markNames asks for moves and deletions on a local volume, if its file system
-// can tell them.
-func (f *fan) markNames(v *volume.Volume, facts *fanFacts) {
+// nameMount notes where the file system is that names tell by its id.
+func (x *fanFacts) nameMount(v *volume.Volume) (id [8]byte, ok bool) {
 	path := mountOf(v)
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
-		return
+		return id, false
 	}
-	var id [8]byte
-	for i, x := range st.Fsid.Val {
-		for j := range 4 {
-			id[i*4+j] = byte(uint32(x) >> (8 * j))
-		}
+	for i, w := range st.Fsid.Val {
+		binary.NativeEndian.PutUint32(id[4*i:], uint32(w))
 	}
-	if isMedia(v) {
-		if unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, maskNames, unix.AT_FDCWD, path) != nil {
-			return // exFAT, overlay, FUSE: renames are found by looking
-		}
-		facts.named[v.Dev] = true
+	if m, ok := x.mounts[id]; !ok || len(path) < len(m.path) {
+		x.mounts[id] = mountFact{path, v.Dev}
 	}
-	if m, ok := facts.mounts[id]; !ok || len(path) < len(m.path) {
-		facts.mounts[id] = mountFact{path, v.Dev}
-	}
+	return id, true
 }
 
 // markDirs marks the folders of protected places on local disks.
-func (f *fan) markDirs(all []volume.Volume, p *places) (watching, problems []string) {
+func (f *fan) markDirs(all []volume.Volume, p *places, facts *fanFacts) (watching, problems []string) {
 	remote := map[string]bool{}
 	for i := range all {
 		if isRemote(&all[i]) || all[i].Kind == event.VolumeVirtual && !takesCopies(&all[i]) {
@@ -482,6 +486,7 @@ func (f *fan) markDirs(all []volume.Volume, p *places) (watching, problems []str
 	dirs, problems := p.dirs(func(dir string) bool { return remote[dir] })
 	const mask = maskWrites | maskReads | unix.FAN_EVENT_ON_CHILD
 	have := make(map[string]bool, len(dirs))
+	ids := map[int][8]byte{} // by mount id
 	for _, d := range dirs {
 		have[d] = true
 		// A folder that was deleted and made again has lost its mark.
@@ -491,10 +496,36 @@ func (f *fan) markDirs(all []volume.Volume, p *places) (watching, problems []str
 			}
 			continue
 		}
-		if f.names != nil {
-			// Where it is refused, new folders are found on a timer.
-			_ = unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_ONLYDIR|unix.FAN_MARK_DONT_FOLLOW,
-				maskNames|unix.FAN_CREATE, unix.AT_FDCWD, d)
+		if f.names == nil || unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_ONLYDIR|unix.FAN_MARK_DONT_FOLLOW,
+			maskNames|unix.FAN_CREATE, unix.AT_FDCWD, d) != nil {
+			continue // new folders are found on a timer
+		}
+		v, ok := f.w.opts.Table.Lookup(d)
+		if !ok {
+			continue
+		}
+		id, ok := ids[v.MountID]
+		if !ok {
+			// The mark on a folder does not tell where a file is moved to; that on the disk does.
+			_ = unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_RENAME|unix.FAN_ONDIR, unix.AT_FDCWD, mountOf(&v))
+			if id, ok = facts.nameMount(&v); !ok {
+				continue
+			}
+			ids[v.MountID] = id
+		}
+		if h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, d, 0); err == nil {
+			facts.folders[handleKey(nameInfo{fsid: id, handle: h.Bytes()})] = true
+		}
+	}
+	for id, path := range f.renames {
+		if _, ok := ids[id]; !ok {
+			_ = unix.FanotifyMark(f.names.fd, unix.FAN_MARK_REMOVE|unix.FAN_MARK_FILESYSTEM, unix.FAN_RENAME|unix.FAN_ONDIR, unix.AT_FDCWD, path)
+		}
+	}
+	f.renames = map[int]string{}
+	for i := range all {
+		if _, ok := ids[all[i].MountID]; ok {
+			f.renames[all[i].MountID] = mountOf(&all[i])
 		}
 	}
 	for d := range f.dirs {

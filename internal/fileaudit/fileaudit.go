@@ -109,6 +109,7 @@ type Watcher struct {
 	lost  atomic.Uint64
 	kick  chan struct{} // holds a token when the protected places changed
 	space atomic.Pointer[places]
+	stall <-chan struct{} // a test holds up the reader of the kernel's queue until it is closed; nil otherwise
 
 	mu     sync.Mutex // guards all below
 	status endpoint.Sensor

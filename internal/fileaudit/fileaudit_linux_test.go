@@ -214,7 +214,9 @@ func TestEightyFilesCopiedToAStick(t *testing.T) {
 					t.Errorf("event %+v %+v %+v", e.Copy, e.File, e.Volume)
 				}
 				bytes += e.Copy.Bytes.V
-				if e.Copy.SourcePath == filepath.Join(from, e.File.Name) && e.Copy.Evidence == "same-process" {
+				// On a busy machine cp can end before its arguments are read; then there is no source, but never a wrong one.
+				if want := filepath.Join(from, e.File.Name); e.Copy.SourcePath == want && e.Copy.Evidence == "same-process" ||
+					e.Copy.SourcePath == "" && len(e.Process.Args) == 0 {
 					sources++
 				}
 				if e.Process.PID.V == int64(cmd.Process.Pid) && e.Process.Name == "cp" && e.User != nil && e.User.ID == "0" {

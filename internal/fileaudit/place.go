@@ -132,9 +132,6 @@ func (w *walker) walk(dir string, elems []string, depth int) {
 	w.seen[key] = true
 	fi, err := os.Lstat(dir)
 	if err != nil || !fi.IsDir() {
-		if err == nil && len(elems) == 0 {
-			w.add(filepath.Dir(dir)) // a file named in full
-		}
 		return
 	}
 	sub := func(name string) string { return filepath.Join(dir, name) }
@@ -156,8 +153,9 @@ func (w *walker) walk(dir string, elems []string, depth int) {
 			w.walk(sub(name), elems, depth+1)
 		}
 	case !strings.ContainsAny(elems[0], `*?[{\`):
-		if len(elems) == 1 {
-			w.add(dir)
+		if fi, err := os.Lstat(sub(elems[0])); len(elems) == 1 && (err != nil || !fi.IsDir()) {
+			w.add(dir) // a file, or something to come
+			return
 		}
 		w.walk(sub(elems[0]), elems[1:], depth+1)
 	default:

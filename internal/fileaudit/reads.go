@@ -11,6 +11,10 @@ const (
 	readFor      = time.Minute
 	maxReaders   = 256
 	maxReadFiles = 1024 // of one process, the newest
+	lookBack     = 64   // of these, looked through for one that is read again
+	// minSize is the least size, in bytes, by which alone a copy is recognised:
+	// files of a few bytes have one size too often.
+	minSize = 64
 )
 
 // readSource is a file that was read where it matters.
@@ -21,7 +25,7 @@ type readSource struct {
 	share      string
 	label      string // of the protected place
 	at         time.Time
-	told       bool // as file-read
+	read       bool // closed after reading; else only opened, which may be to write
 }
 
 // reader is a process and what it read.
@@ -66,7 +70,7 @@ func (rr *recentReads) note(pid int, ppid func() int, src readSource) *readSourc
 		rr.byPID[pid] = r
 	}
 	r.last = src.at
-	for i := len(r.files) - 1; i >= 0 && i >= len(r.files)-64; i-- {
+	for i := len(r.files) - 1; i >= 0 && i >= len(r.files)-lookBack; i-- {
 		if x := r.files[i]; x.path == src.path && src.at.Sub(x.at) < readFor {
 			x.size = max(x.size, src.size)
 			return x
@@ -77,6 +81,20 @@ func (rr *recentReads) note(pid int, ppid func() int, src readSource) *readSourc
 	}
 	r.files = append(r.files, &src)
 	return &src
+}
+
+// wrote notes that a process wrote a file that it had opened.
+func (rr *recentReads) wrote(pid int, path string) {
+	r := rr.byPID[pid]
+	if r == nil {
+		return
+	}
+	for i := len(r.files) - 1; i >= 0 && i >= len(r.files)-lookBack; i-- {
+		if x := r.files[i]; x.path == path && !x.read {
+			r.files = append(r.files[:i], r.files[i+1:]...)
+			return
+		}
+	}
 }
 
 // find returns what a process, its parent or a child of it read last that has
@@ -99,7 +117,7 @@ func (rr *recentReads) find(pid int, ppid func() int, name, path string, size in
 			if x.name == name {
 				return x
 			}
-			if bySize == nil && size > 0 && x.size == size {
+			if bySize == nil && size >= minSize && x.size == size {
 				bySize = x
 			}
 		}

@@ -1,0 +1,318 @@
+package fileaudit
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// rec makes the bytes of a fanotify record.
+func rec(mask uint64, fd, pid int32, infos ...[]byte) []byte {
+	b := make([]byte, fanHeader)
+	ne := binary.NativeEndian
+	b[4] = fanVersion
+	ne.PutUint16(b[6:], fanHeader)
+	ne.PutUint64(b[8:], mask)
+	ne.PutUint32(b[16:], uint32(fd))
+	ne.PutUint32(b[20:], uint32(pid))
+	for _, i := range infos {
+		b = append(b, i...)
+	}
+	ne.PutUint32(b, uint32(len(b)))
+	return b
+}
+
+// info makes the bytes of an information record with a handle and a name.
+func info(kind byte, handle, name string) []byte {
+	ne := binary.NativeEndian
+	b := make([]byte, infoHeader+16)
+	b[0] = kind
+	copy(b[4:], "\x01\x02\x03\x04\x05\x06\x07\x08")
+	ne.PutUint32(b[12:], uint32(len(handle)))
+	ne.PutUint32(b[16:], 0x81)
+	b = append(b, handle...)
+	b = append(b, name...)
+	b = append(b, 0)
+	for len(b)%4 != 0 {
+		b = append(b, 0)
+	}
+	ne.PutUint16(b[2:], uint16(len(b)))
+	return b
+}
+
+func TestKernelRecords(t *testing.T) {
+	b := slices.Concat(
+		rec(8, 17, 4321),
+		rec(0x10000000, -1, 5, info(infoOldDFIDName, "handle01", ".a.txt.Xy"), info(99, "later", "kind"), info(infoNewDFIDName, "handle02", "犬\n.txt")),
+		rec(0x4000, -1, 0),
+	)
+	var got []string
+	if err := parseRecords(b, func(k kernelRecord) {
+		got = append(got, fmt.Sprintf("%#x %d %d %q %q -> %q %q", k.mask, k.fd, k.pid, k.old.handle, k.old.name, k.name.handle, k.name.name))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`0x8 17 4321 "" "" -> "" ""`,
+		`0x10000000 -1 5 "handle01" ".a.txt.Xy" -> "handle02" "犬\n.txt"`,
+		`0x4000 -1 0 "" "" -> "" ""`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+}
+
+func FuzzKernelRecords(f *testing.F) {
+	f.Add(rec(8, 17, 4321))
+	f.Add(rec(0x10000000, -1, 5, info(infoOldDFIDName, "handle01", "a"), info(infoNewDFIDName, "h", "b")))
+	f.Add(rec(0x4000, -1, 0)[:20])
+	f.Add(rec(1, 1, 1, info(infoDFIDName, strings.Repeat("x", 200), "")))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n := 0
+		err := parseRecords(b, func(k kernelRecord) {
+			n++
+			if len(k.name.handle) > maxHandle || len(k.old.handle) > maxHandle || strings.Contains(k.name.name, "\x00") {
+				t.Errorf("record %+v", k)
+			}
+		})
+		if n > len(b)/fanHeader {
+			t.Errorf("%d records in %d bytes", n, len(b))
+		}
+		if err == nil && n == 0 && len(b) > 0 {
+			t.Error("bytes without a record pass")
+		}
+	})
+}
+
+func TestSettle(t *testing.T) {
+	t0 := time.Unix(1000, 0)
+	at := func(ms int) time.Time { return t0.Add(time.Duration(ms) * time.Millisecond) }
+	w := func(s *settle, path string, ms int) {
+		s.wrote(path, record{path: path, pid: 1, size: int64(ms)}, at(ms))
+	}
+	due := func(s *settle, ms int) (paths []string) {
+		for p := s.take(at(ms)); p != nil; p = s.take(at(ms)) {
+			paths = append(paths, fmt.Sprint(p.rec.path, " ", p.rec.size))
+		}
+		return paths
+	}
+	s := newSettle(300*time.Millisecond, time.Second)
+	w(s, "/a", 0)
+	w(s, "/b", 100)
+	w(s, "/a", 250)
+	if got := due(s, 399); got != nil {
+		t.Errorf("too early: %q", got)
+	}
+	if got, want := due(s, 550), []string{"/b 100", "/a 250"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	// Written again and again: told after a second all the same.
+	for ms := 0; ms <= 900; ms += 100 {
+		w(s, "/log", ms)
+	}
+	if got, want := due(s, 1000), []string{"/log 900"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	// A rename takes the place of what waits under the new name, and folders take their files along.
+	w(s, "/d/x", 0)
+	w(s, "/d/.x.tmp", 1)
+	w(s, "/d/sub/y", 2)
+	w(s, "/dd", 3)
+	if !s.renamed("/d/.x.tmp", "/d/x", false) || !s.renamed("/d", "/e", true) || s.renamed("/nobody", "/e", true) {
+		t.Error("renames are answered wrong")
+	}
+	if got, want := due(s, 5000), []string{"/e/x 1", "/e/sub/y 2", "/dd 3"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if _, ok := s.next(); ok || len(s.byKey) != 0 {
+		t.Errorf("%d are left", len(s.byKey))
+	}
+	// Full: the one due first goes early.
+	for i := range maxPending {
+		w(s, fmt.Sprint("/", i), i/100)
+	}
+	if p := s.wrote("/more", record{path: "/more"}, at(1)); p == nil || !p.due.Equal(at(300)) {
+		t.Errorf("early: %+v", p)
+	}
+	if n := len(due(s, 100_000)); n != maxPending {
+		t.Errorf("%d told, want %d", n, maxPending)
+	}
+}
+
+func TestReads(t *testing.T) {
+	t0 := time.Unix(1000, 0)
+	is := func(pid int) func() int { return func() int { return pid } }
+	rr := recentReads{map[int]*reader{}}
+	src := func(path string, size int64, at time.Time) readSource {
+		return readSource{path: path, name: filepath.Base(path), size: size, at: at}
+	}
+	rr.note(10, is(1), src("/s/a", 100, t0)).read = true
+	rr.note(10, is(1), src("/s/b", 100, t0)).read = true
+	rr.note(20, is(10), src("/s/c", 700, t0))
+	tests := []struct {
+		name      string
+		pid, ppid int
+		file      string
+		size      int64
+		after     time.Duration
+		want      string
+	}{
+		{"same name", 10, 1, "/x/a", 5, 0, "/s/a"},
+		{"same size, the newest", 10, 1, "/x/z", 100, 0, "/s/b"},
+		{"neither", 10, 1, "/x/z", 5, 0, ""},
+		{"small sizes are no evidence", 10, 1, "/x/z", 0, 0, ""},
+		{"the file itself", 10, 1, "/s/a", 100, 0, "/s/b"},
+		{"read by the parent", 30, 10, "/x/a", 5, 0, "/s/a"},
+		{"read by a child", 10, 1, "/x/c", 5, 0, "/s/c"},
+		{"read by a stranger", 40, 2, "/x/a", 100, 0, ""},
+		{"too long ago", 10, 1, "/x/a", 100, 2 * time.Minute, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := ""
+			if x := rr.find(tt.pid, is(tt.ppid), filepath.Base(tt.file), tt.file, tt.size, t0.Add(tt.after)); x != nil {
+				got = x.path
+			}
+			if got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+	rr.wrote(20, "/s/c")
+	if x := rr.find(20, is(10), "c", "/x/c", 700, t0); x != nil {
+		t.Errorf("a file opened to write is a source: %+v", x)
+	}
+	for i := range 100_000 {
+		rr.note(i%1000+1, is(0), src(fmt.Sprint("/s/", i), 1, t0))
+	}
+	if len(rr.byPID) > maxReaders {
+		t.Errorf("%d readers are remembered", len(rr.byPID))
+	}
+	if !rr.empty(t0.Add(time.Hour)) {
+		t.Error("reads are remembered for an hour")
+	}
+}
+
+func TestSourcesOfCopyingPrograms(t *testing.T) {
+	tests := []struct{ args, target, want string }{
+		{"cp a b", "/w/b", "/w/a"},
+		{"cp -a /src/x.doc /usb", "/usb/x.doc", "/src/x.doc"},
+		{"cp -r dir /usb", "/usb/dir/s/f", "/w/dir/s/f"},
+		{"cp -r dir /usb/new", "/usb/new/s/f", "/w/dir/s/f"},
+		{"cp -r dir/. /usb", "/usb/s/f", "/w/dir/s/f"},
+		{"mv -t /usb x y", "/usb/y", "/w/y /w/x/y"},
+		{"cp --target-directory=/usb x", "/usb/x", "/w/x"},
+		{"rsync -a /src/ /usb/", "/usb/s/f", "/src/s/f"},
+		{"cp -- -x /usb", "/usb/-x", "/w/-x"},
+		{"cp a /elsewhere", "/usb/a", ""},
+		{"busybox cp a /usb", "/usb/a", "/w/a"},
+		{"cp", "/usb/a", ""},
+		{"cp a", "/usb/a", ""},
+		{"cp ../../../../etc/x /usb", "/usb/x", "/etc/x"},
+	}
+	for _, tt := range tests {
+		if got := strings.Join(sourcesOf(strings.Fields(tt.args), "/w", tt.target), " "); filepath.ToSlash(got) != tt.want && filepath.Separator == '/' {
+			t.Errorf("%s (%s): got %q, want %q", tt.args, tt.target, got, tt.want)
+		}
+	}
+}
+
+func FuzzSourcesOfCopyingPrograms(f *testing.F) {
+	f.Add("cp\x00-r\x00dir\x00/usb", "/w", "/usb/dir/f")
+	f.Add("mv\x00-t", "", "/")
+	f.Fuzz(func(t *testing.T, args, cwd, target string) {
+		for _, s := range sourcesOf(strings.Split(args, "\x00"), cwd, target) {
+			if s == "" {
+				t.Error("an empty source")
+			}
+		}
+	})
+}
+
+func TestPlaces(t *testing.T) {
+	root := t.TempDir()
+	for _, d := range []string{"srv/hr/2026/a", "srv/it", "home/taro/Documents/x", "home/hanako/Documents", "home/jiro"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "srv/it/passwords.xlsx"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := newPlaces([]Place{
+		{Label: "hr", Globs: []string{root + "/srv/hr"}},
+		{Label: "docs", Globs: []string{root + "/home/*/Documents/**/*.docx"}},
+		{Label: "pw", Globs: []string{root + "/srv/it/passwords.xlsx"}},
+		{Label: "any", Globs: []string{"**/*.secret"}},
+		{Label: "share", Shares: []string{`\\FS01\hr`, "nas*:/vol/hr/"}},
+	})
+	dirs, problems := p.dirs(func(string) bool { return false })
+	for i := range dirs {
+		dirs[i] = filepath.ToSlash(strings.TrimPrefix(dirs[i], root+string(filepath.Separator)))
+	}
+	slices.Sort(dirs)
+	if filepath.Separator == '/' {
+		want := []string{"home/hanako/Documents", "home/taro/Documents", "home/taro/Documents/x", "srv/hr", "srv/hr/2026", "srv/hr/2026/a", "srv/it"}
+		if !slices.Equal(dirs, want) {
+			t.Errorf("folders %q, want %q", dirs, want)
+		}
+	}
+	if len(problems) != 1 || !strings.Contains(problems[0], "**/*.secret") {
+		t.Errorf("problems %q", problems)
+	}
+	for _, tt := range []struct{ path, share, want string }{
+		{root + "/srv/hr/2026/x", "", "hr"},
+		{root + "/srv/hr2/x", "", ""},
+		{root + "/home/taro/Documents/x/y.docx", "", "docs"},
+		{root + "/home/taro/Documents/y.txt", "", ""},
+		{root + "/srv/it/passwords.xlsx", "", "pw"},
+		{"/anywhere/a.secret", "", "any"},
+		{"/mnt/x", `\\fs01\HR`, "share"},
+		{"/mnt/x", `\\fs01\hr2`, ""},
+		{"/mnt/x", "nas7:/vol/hr", "share"},
+		{"", "", ""},
+	} {
+		if got := p.label(filepath.FromSlash(tt.path), tt.share); got != tt.want {
+			t.Errorf("%s %s: %q, want %q", tt.path, tt.share, got, tt.want)
+		}
+	}
+}
+
+func BenchmarkKernelRecords(b *testing.B) {
+	var buf []byte
+	for range 100 {
+		buf = append(buf, rec(8, 17, 4321)...)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		_ = parseRecords(buf, func(kernelRecord) {})
+	}
+}
+
+func BenchmarkSettle(b *testing.B) {
+	s := newSettle(300*time.Millisecond, time.Second)
+	now := time.Unix(0, 0)
+	paths := make([]string, 1000)
+	for i := range paths {
+		paths[i] = fmt.Sprint("/media/usb/", i)
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		now = now.Add(time.Millisecond)
+		s.wrote(paths[i%1000], record{path: paths[i%1000]}, now)
+		s.take(now)
+	}
+}
+
+func BenchmarkLabel(b *testing.B) {
+	p := newPlaces([]Place{{Label: "a", Globs: []string{"/srv/hr/**", "/home/*/Documents/**", "/srv/x/**/*.docx"}}})
+	b.ReportAllocs()
+	for b.Loop() {
+		p.label("/home/taro/src/project/internal/file.go", "")
+	}
+}
