@@ -2,6 +2,9 @@ package catalog
 
 import (
 	"bufio"
+	"bytes"
+	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -341,4 +344,38 @@ func FuzzFinder(f *testing.F) {
 			}
 		}
 	})
+}
+
+var update = flag.Bool("update", false, "write docs/remote-access-tools.md anew")
+
+// The document lists what can be approved, from the catalogue itself.
+func TestDocumentIsUpToDate(t *testing.T) {
+	const file = "../../docs/remote-access-tools.md"
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
+	begin, end := []byte("<!-- tools -->\n"), []byte("<!-- end -->\n")
+	head, rest, ok := bytes.Cut(data, begin)
+	_, tail, ok2 := bytes.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("no place for the table in %s", file)
+	}
+	table := []byte("| id | 名前 / name | 種類 / category | OS |\n| --- | --- | --- | --- |\n")
+	for _, tool := range Load().All() {
+		if !tool.Controls {
+			continue
+		}
+		names := strings.Join(append([]string{tool.Name}, tool.Also...), ", ")
+		table = fmt.Appendf(table, "| `%s` | %s | %s | %s |\n", tool.ID, strings.ReplaceAll(names, "|", `\|`), tool.Category, strings.Join(tool.OS, ", "))
+	}
+	want := slices.Concat(head, begin, table, end, tail)
+	if *update {
+		if err := os.WriteFile(file, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if !bytes.Equal(data, want) {
+		t.Errorf("%s differs from the catalogue (go test -update writes it anew)", file)
+	}
 }
