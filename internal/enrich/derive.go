@@ -166,15 +166,15 @@ func volumeKind(v *event.Volume) string {
 // they start was started by.
 var starters = func() map[string]string {
 	m := map[string]string{}
-	for kind, names := range map[string]string{
-		"browser":   "chrome msedge msedgewebview2 firefox firefox-esr firefox-bin iexplore brave opera vivaldi chromium chromium-browser google-chrome epiphany floorp sleipnir",
-		"mail":      "outlook olk hxoutlook thunderbird thunderbird-bin evolution kmail becky2 b2 winmail msimn shuriken",
-		"shell":     "explorer cmd powershell pwsh bash sh dash zsh ksh fish tcsh csh gnome-shell plasmashell nautilus dolphin thunar nemo gnome-terminal-server konsole xterm xfce4-terminal xfce4-panel",
-		"service":   "services svchost systemd init wininit smss launchd runsvdir s6-supervise sshd",
-		"scheduler": "taskeng taskhostw cron crond atd anacron fcron",
+	for _, row := range [...]struct{ kind, names string }{
+		{"browser", "chrome msedge msedgewebview2 firefox firefox-esr firefox-bin iexplore brave opera vivaldi chromium chromium-browser google-chrome epiphany floorp sleipnir"},
+		{"mail", "outlook olk hxoutlook thunderbird thunderbird-bin evolution kmail becky2 b2 winmail msimn shuriken"},
+		{"shell", "explorer cmd powershell pwsh bash sh dash zsh ksh fish tcsh csh gnome-shell plasmashell nautilus dolphin thunar nemo gnome-terminal-server konsole xterm xfce4-terminal xfce4-panel"},
+		{"service", "services svchost systemd init wininit smss launchd runsvdir s6-supervise sshd"},
+		{"scheduler", "taskeng taskhostw cron crond atd anacron fcron"},
 	} {
-		for n := range strings.FieldsSeq(names) {
-			m[n] = kind
+		for n := range strings.FieldsSeq(row.names) {
+			m[n] = row.kind
 		}
 	}
 	return m

@@ -315,6 +315,39 @@ func TestSourceIDIsStable(t *testing.T) {
 	}
 }
 
+func TestStarter(t *testing.T) {
+	for name, want := range map[string]string{"Chrome.exe": "browser", "OUTLOOK.EXE": "mail", "bash": "shell", "svchost.exe": "service", "cron": "scheduler", "winword.exe": "other"} {
+		if got := starter(name); got != want {
+			t.Errorf("%s: got %s, want %s", name, got, want)
+		}
+	}
+}
+
+// A replay has to answer what the agent answered.
+func TestSameEventsSameAnswers(t *testing.T) {
+	lines := []string{
+		`{"@timestamp":"2026-11-20T03:00:00Z","host.id":"a","event.action":"volume-mounted","volume.dos_name":"E:","volume.removable":true,"volume.serial_number":"BBB"}`,
+		`{"@timestamp":"2026-11-20T03:00:01Z","host.id":"b","event.action":"process-started","process.executable":"/x/anydesk","process.entity_id":"p"}`,
+		`{"@timestamp":"2026-11-20T03:00:02Z","host.id":"a","event.action":"file-copied","file.path":"E:\\a","sekisho.source.path":"\\\\fs01\\soumu1\\a","user.name":"yamada"}`,
+		`{"@timestamp":"2026-11-20T03:00:03Z","host.id":"b","event.action":"file-read","file.path":"/srv/juki/a"}`,
+	}
+	var first string
+	for range 5 {
+		s := stage(t)
+		var out []byte
+		for _, l := range lines {
+			e := decode(t, l)
+			s.Apply(e)
+			out = e.AppendJSON(out)
+		}
+		if first == "" {
+			first = string(out)
+		} else if string(out) != first {
+			t.Fatalf("got\n%s\nbefore\n%s", out, first)
+		}
+	}
+}
+
 // fieldsOf is every field of an event as text.
 func fieldsOf(e *event.Event) map[string]string {
 	m := map[string]string{}
