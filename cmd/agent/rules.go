@@ -150,4 +150,3 @@ func rulesTestCommand() *cobra.Command {
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, lang.T("試験ごとに1行", "a line per test"))
 	return c
 }
-

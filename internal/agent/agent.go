@@ -177,7 +177,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	outbox.Go(func() { a.out.run(ctx.Done()) })
 	pipeline.Go(func() { a.pipeline(drained) })
 	shipping.Go(func() { a.link.run(shipCtx) })
-	helpers.Go(func() { a.out.tellLosses(sourceCtx, func(e *event.Event) { a.tell(sourceCtx, e) }) })
+	helpers.Go(func() { a.out.tellLosses(sourceCtx, a.tellNow) })
 	helpers.Go(func() { a.watchSettings(sourceCtx) })
 	failed := make(chan error, 1)
 	helpers.Go(func() {
@@ -234,6 +234,24 @@ func (a *Agent) tell(ctx context.Context, e *event.Event) {
 	}
 }
 
+// do runs f in the pipeline and waits for it; false: the pipeline has ended.
+func (a *Agent) do(f func()) bool {
+	done := make(chan struct{})
+	select {
+	case a.commands <- func() { f(); close(done) }:
+		<-done
+		return true
+	case <-a.ended:
+		return false
+	}
+}
+
+// tellNow puts an event of the agent's own on the way, past those that wait, and
+// reports whether it got into the activity spool.
+func (a *Agent) tellNow(e *event.Event) (kept bool) {
+	return a.do(func() { kept = a.handle(e) }) && kept
+}
+
 // pipeline judges events one after the other. After drained is closed it ends
 // with the last event that waits.
 func (a *Agent) pipeline(drained <-chan struct{}) {
@@ -266,8 +284,9 @@ func (a *Agent) pipeline(drained <-chan struct{}) {
 	}
 }
 
-// handle is the way of one event.
-func (a *Agent) handle(e *event.Event) {
+// handle is the way of one event. It reports whether the event is in the activity
+// spool.
+func (a *Agent) handle(e *event.Event) bool {
 	e.Host, e.Agent = &a.host, a.who.Load()
 	canary := a.canaries.mark(e)
 	a.judged.Add(1)
@@ -280,9 +299,7 @@ func (a *Agent) handle(e *event.Event) {
 		a.tee(al.AppendJSON)
 		a.out.alert(al, false)
 	}
-	if shipped(e) {
-		a.out.act(e)
-	}
+	return shipped(e) && a.out.act(e)
 }
 
 // updates sends alerts that repeats have joined since they were sent.

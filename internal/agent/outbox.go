@@ -83,25 +83,21 @@ func (o *outbox) alert(a *alert.Alert, update bool) {
 	}
 }
 
-// act appends activity. It is on disk a second later at most.
-func (o *outbox) act(e *event.Event) {
+// act appends activity and reports whether it got in. It is on disk a second
+// later at most.
+func (o *outbox) act(e *event.Event) bool {
 	rec := e.AppendJSON(nil)
 	if len(rec) > wire.MaxRowBytes {
 		rec = shortened(e).AppendJSON(nil)
 	}
-	o.trouble(o.put(o.activity, false, 1, rec))
-}
-
-// put appends, and counts what the disk or the spool refuses for good.
-func (o *outbox) put(s *spool.Spool, durable bool, n int, recs ...[]byte) error {
-	err := s.Append(durable, recs...)
-	if err == nil {
-		return nil
+	err := o.activity.Append(false, rec)
+	o.trouble(err)
+	if err != nil {
+		if cerr := o.activity.CountFull(1); cerr != nil {
+			o.log.Error("count a dropped record", zap.Error(cerr))
+		}
 	}
-	if cerr := s.CountFull(n); cerr != nil {
-		o.log.Error("count dropped records", zap.Error(cerr))
-	}
-	return err
+	return err == nil
 }
 
 // trouble keeps the newest reason why the disk refuses, and logs a change of it.
@@ -232,7 +228,9 @@ func cut(s string, n int) string {
 // tellLosses makes events of what the spools dropped, until ctx is done. The
 // count is marked as told only once the event is in the spool, under an id of
 // its own, so that a crash neither loses nor doubles it.
-func (o *outbox) tellLosses(ctx context.Context, tell func(*event.Event)) {
+//
+// tell judges the event and reports whether it got into the activity spool.
+func (o *outbox) tellLosses(ctx context.Context, tell func(*event.Event) bool) {
 	t := time.NewTicker(lossCheck)
 	defer t.Stop()
 	for {
@@ -248,8 +246,7 @@ func (o *outbox) tellLosses(ctx context.Context, tell func(*event.Event)) {
 			e.ID, e.Sensor = loss.ID, name
 			e.Lost = &event.Lost{Count: event.Some(int64(loss.Total()))}
 			e.Message = lossText(loss.Losses)
-			tell(e)
-			if err := o.activity.Sync(); err != nil {
+			if !tell(e) || o.activity.Sync() != nil {
 				continue // told again, under the same id
 			}
 			if err := s.ReportLoss(loss.ID); err != nil {

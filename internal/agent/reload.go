@@ -39,19 +39,13 @@ func (a *Agent) Reload() ([]config.Change, error) {
 		return nil, err
 	}
 	changes := config.Diff(old, cfg)
-	done := make(chan struct{})
-	swap := func() {
+	if !a.do(func() {
 		a.rules, a.refused = load, nil
 		a.stage.Reload(enrich.Options{Config: cfg})
 		a.judge.Swap(load.program)
 		a.keep(cfg, nil)
 		a.figures()
-		close(done)
-	}
-	select {
-	case a.commands <- swap:
-		<-done
-	case <-a.ended:
+	}) {
 		return nil, errStopping
 	}
 	if a.files != nil {
