@@ -49,7 +49,7 @@ func newPrinter(lang string, loc *time.Location, static string) *printer {
 		"number":     p.number,
 		"bytes":      p.bytes,
 		"bdi":        p.bdi,
-		"block":      p.block,
+		"long":       p.block,
 		"plain":      func(s string) string { return p.plain(s, lineText) },
 		"when":       p.when,
 		"full":       p.whenFull,

@@ -339,7 +339,7 @@ func (s *Server) render(w http.ResponseWriter, r *http.Request, status int, name
 	b := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(b)
 	b.Reset()
-	block := "base"
+	block := "base.html"
 	if part := partOf(r); part != "" {
 		block = part
 	}

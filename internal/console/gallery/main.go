@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -14,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"context"
+	"go.uber.org/zap"
 
 	"sekisho/internal/account"
 	"sekisho/internal/console"
@@ -79,5 +80,5 @@ func newSite(store *canned.Store, user string, role account.Role, first bool) *s
 	if err := store.AddSession(context.Background(), session); err != nil {
 		panic(err) // a map does not fail
 	}
-	return &site{console.NewServer(console.Options{Store: store, Version: "0.1.0"}), base64.RawURLEncoding.EncodeToString(key)}
+	return &site{console.NewServer(console.Options{Store: store, Version: "0.1.0", Logger: zap.Must(zap.NewDevelopment())}), base64.RawURLEncoding.EncodeToString(key)}
 }
