@@ -22,16 +22,24 @@ type places struct {
 	shares []labelled // of shares, lower case, with slashes
 }
 
-type labelled struct{ glob, label string }
+type labelled struct {
+	glob, label string
+	base        string // what every path that matches begins with, before the first wildcard
+}
 
 func newPlaces(all []Place) *places {
 	p := &places{}
 	for _, x := range all {
 		for _, g := range x.Globs {
-			p.globs = append(p.globs, labelled{slashed(g), x.Label})
+			g = slashed(g)
+			base := g
+			if i := strings.IndexAny(g, `*?[{\`); i >= 0 {
+				base = g[:i]
+			}
+			p.globs = append(p.globs, labelled{g, x.Label, base})
 		}
 		for _, s := range x.Shares {
-			p.shares = append(p.shares, labelled{strings.TrimRight(strings.ToLower(strings.ReplaceAll(s, `\`, "/")), "/"), x.Label})
+			p.shares = append(p.shares, labelled{strings.TrimRight(strings.ToLower(strings.ReplaceAll(s, `\`, "/")), "/"), x.Label, ""})
 		}
 	}
 	return p
@@ -67,6 +75,9 @@ func (p *places) label(file, share string) string {
 	}
 	file = slashed(file)
 	for _, g := range p.globs {
+		if !strings.HasPrefix(file, g.base) {
+			continue
+		}
 		if ok, _ := doublestar.Match(g.glob, file); ok {
 			return g.label
 		}
