@@ -2,9 +2,14 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -50,6 +55,7 @@ type link struct {
 	identity *enroll.Identity
 	shipper  *ship.Shipper
 	trouble  string // why the identity cannot be used
+	failure  string // why the shipper could not be made
 }
 
 func newLink(a *Agent) *link {
@@ -129,11 +135,46 @@ func (l *link) sleep(ctx context.Context) bool {
 	}
 }
 
+// consoleTLS is the identity's, narrowed by the settings: console.ca replaces the
+// authorities to trust, console.pin names a key that must be in the console's
+// chain.
+func consoleTLS(cfg *config.Agent, id *enroll.Identity) (*tls.Config, error) {
+	t := id.TLSConfig()
+	if file := cfg.Console.CA; file != "" {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("console.ca: %w", err)
+		}
+		t.RootCAs = x509.NewCertPool()
+		if !t.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("console.ca: %s: no certificate in PEM form", file)
+		}
+	}
+	if pin := cfg.Console.Pin; pin != "" {
+		t.VerifyConnection = func(s tls.ConnectionState) error {
+			for _, chain := range s.VerifiedChains {
+				for _, c := range chain {
+					if sum := enroll.PinOf(c); "sha256:"+hex.EncodeToString(sum[:]) == pin {
+						return nil
+					}
+				}
+			}
+			return fmt.Errorf("%w: no certificate of the chain has the key of console.pin", ship.ErrPin)
+		}
+	}
+	return t, nil
+}
+
 func (l *link) ship(ctx context.Context, id *enroll.Identity) {
+	t, err := consoleTLS(l.a.cfg.Load(), id)
+	if err != nil {
+		l.fail(err)
+		return
+	}
 	s, err := ship.New(ship.Options{
 		Alerts: l.a.out.alerts, Activity: l.a.out.activity,
 		Client: &http.Client{Transport: &http.Transport{
-			TLSClientConfig: id.TLSConfig(), Proxy: http.ProxyFromEnvironment,
+			TLSClientConfig: t, Proxy: http.ProxyFromEnvironment,
 			ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 15 * time.Second,
 		}},
 		URLs:   consoleURLs(l.a.cfg.Load(), id),
@@ -149,10 +190,7 @@ func (l *link) ship(ctx context.Context, id *enroll.Identity) {
 		Flush:     lastFlush,
 	})
 	if err != nil {
-		l.mu.Lock()
-		l.trouble = err.Error()
-		l.mu.Unlock()
-		l.a.log.Error("cannot ship", zap.Error(err))
+		l.fail(err)
 		return
 	}
 	l.mu.Lock()
@@ -161,6 +199,14 @@ func (l *link) ship(ctx context.Context, id *enroll.Identity) {
 	if err := s.Run(ctx); err != nil {
 		l.a.log.Error("shipping ended", zap.Error(err))
 	}
+}
+
+// fail keeps why nothing is shipped.
+func (l *link) fail(err error) {
+	l.mu.Lock()
+	l.failure = err.Error()
+	l.mu.Unlock()
+	l.a.log.Error("cannot ship", zap.Error(err))
 }
 
 // renew asks for a new certificate when it is due.
@@ -190,14 +236,16 @@ func (l *link) renew(ctx context.Context, id *enroll.Identity) {
 // contact tells how the way to the console is.
 func (l *link) contact() endpoint.Contact {
 	l.mu.Lock()
-	id, s, trouble := l.identity, l.shipper, l.trouble
+	id, s, trouble, failure := l.identity, l.shipper, l.trouble, l.failure
 	l.mu.Unlock()
 	var c endpoint.Contact
 	if s != nil {
 		c = s.State().Contact
 	}
 	if trouble != "" {
-		c.Code, c.Error = "ENR-00", trouble
+		c.Code, c.Error = enroll.CodeIdentity, trouble
+	} else if failure != "" {
+		c.Code, c.Error = "SHP-00", failure
 	}
 	if id != nil {
 		c.CertExpires = id.Expires()
