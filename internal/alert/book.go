@@ -1,7 +1,10 @@
 package alert
 
 import (
+	"encoding/json"
+	"fmt"
 	"slices"
+	"sort"
 	"time"
 
 	"sekisho/internal/event"
@@ -198,4 +201,57 @@ func (b *Book) closeOldest() {
 		}
 	}
 	delete(b.open, oldest)
+}
+
+// bookState is a Book as it is kept over a restart.
+type bookState struct {
+	Open []openState `json:"open"` // by group
+}
+
+type openState struct {
+	Alert json.RawMessage `json:"alert"`
+	Until time.Time       `json:"until"`
+	Dirty bool            `json:"dirty"`
+}
+
+// State is the open alerts as JSON, for Restore.
+func (b *Book) State() ([]byte, error) {
+	var st bookState
+	groups := make([]string, 0, len(b.open))
+	for g := range b.open {
+		groups = append(groups, g)
+	}
+	sort.Strings(groups)
+	for _, g := range groups {
+		e := b.open[g]
+		st.Open = append(st.Open, openState{e.a.AppendJSON(nil), e.until, e.dirty})
+	}
+	return json.Marshal(st)
+}
+
+// Restore takes over the open alerts of a State; the Book must be new. On an
+// error it stays empty.
+func (b *Book) Restore(data []byte) error {
+	var st bookState
+	if err := json.Unmarshal(data, &st); err != nil {
+		return err
+	}
+	if len(st.Open) > maxOpen {
+		return fmt.Errorf("%d open alerts, the limit is %d", len(st.Open), maxOpen)
+	}
+	open := map[string]*entry{}
+	var changed []*entry
+	for i, o := range st.Open {
+		a, err := Decode(o.Alert)
+		if err != nil {
+			return fmt.Errorf("open alert %d: %w", i, err)
+		}
+		e := &entry{a: a, until: o.Until, dirty: o.Dirty}
+		open[a.Group] = e
+		if o.Dirty {
+			changed = append(changed, e)
+		}
+	}
+	b.open, b.changed = open, changed
+	return nil
 }

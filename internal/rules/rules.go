@@ -65,6 +65,7 @@ type Rule struct {
 	Filters     []string     // titles of the filters that apply to it
 
 	doc    *document
+	filter []*document
 	node   node   // compiled condition; nil for correlations
 	digest uint64 // of everything that decides what the rule counts, thresholds aside
 }

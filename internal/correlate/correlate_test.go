@@ -1,0 +1,367 @@
+package correlate
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sekisho/internal/event"
+	"sekisho/internal/rules"
+)
+
+var start = time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
+
+// program compiles correlations over the base rules a, b and c, which match
+// file-copied events by file.extension.
+func program(t testing.TB, correlations ...string) *rules.Program {
+	t.Helper()
+	var b strings.Builder
+	for _, n := range []string{"a", "b", "c"} {
+		fmt.Fprintf(&b, "title: base %s\nname: %s\ntaxonomy: ecs\nlogsource: {product: sekisho}\ndetection:\n  s: {event.action: file-copied, file.extension: %s}\n  condition: s\n---\n", n, n, n)
+	}
+	for i, c := range correlations {
+		fmt.Fprintf(&b, "title: correlation %d\nname: c%d\ntaxonomy: ecs\nlevel: high\ncorrelation:\n%s\n---\n", i, i, c)
+	}
+	f, err := rules.Parse("test.yml", []byte(b.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := rules.Compile([]*rules.File{f}, rules.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// ev is an event of base rule ext, at seconds after the start.
+func ev(seconds float64, ext, user string) *event.Event {
+	e := &event.Event{Time: start.Add(time.Duration(seconds * float64(time.Second))), ID: event.NewID(), Action: event.FileCopied}
+	e.File = &event.File{Extension: ext}
+	if user != "" {
+		e.User = &event.User{Name: user}
+	}
+	return e
+}
+
+func with(e *event.Event, files int64, ids ...string) *event.Event {
+	e.Copy = &event.Copy{Files: event.Some(files), SourceIDs: ids}
+	return e
+}
+
+func observe(s *Set, p *rules.Program, e *event.Event) []Firing {
+	return s.Observe(e, p.Match(e, nil), nil)
+}
+
+func TestWindows(t *testing.T) {
+	const perUser = "  group-by: [user.name]\n  timespan: 10s\n"
+	tests := []struct {
+		name   string
+		rule   string
+		events []*event.Event
+		want   []int // places of the events that fire
+	}{
+		{"three within ten seconds, and again while it holds",
+			"  type: event_count\n  rules: [a]\n" + perUser + "  condition: {gte: 3}",
+			[]*event.Event{ev(0, "a", "u"), ev(5, "a", "u"), ev(10, "a", "u"), ev(11, "a", "u"), ev(30, "a", "u")}, []int{2, 3}},
+		{"the window takes in both its ends",
+			"  type: event_count\n  rules: [a]\n" + perUser + "  condition: {gte: 2}",
+			[]*event.Event{ev(0, "a", "u"), ev(10, "a", "u"), ev(20.000001, "a", "u")}, []int{1}},
+		{"windows slide over what fixed boxes would cut",
+			"  type: event_count\n  rules: [a]\n" + perUser + "  condition: {gte: 3}",
+			[]*event.Event{ev(8, "a", "u"), ev(9, "a", "u"), ev(11, "a", "u")}, []int{2}},
+		{"another user, another rule, no rule",
+			"  type: event_count\n  rules: [a]\n" + perUser + "  condition: {gte: 2}",
+			[]*event.Event{ev(0, "a", "u"), ev(1, "a", "v"), ev(2, "b", "u"), ev(3, "x", "u"), ev(4, "a", "u")}, []int{4}},
+		{"events without the user are a group of their own, apart from the empty one",
+			"  type: event_count\n  rules: [a]\n" + perUser + "  condition: {gte: 2}",
+			[]*event.Event{ev(0, "a", ""), ev(1, "a", "u"), ev(2, "a", "")}, []int{2}},
+		{"a range",
+			"  type: event_count\n  rules: [a]\n" + perUser + "  condition: {gt: 1, lt: 3}",
+			[]*event.Event{ev(0, "a", "u"), ev(1, "a", "u"), ev(2, "a", "u")}, []int{1}},
+		{"exactly, and anything but",
+			"  type: event_count\n  rules: [a, b]\n" + perUser + "  condition: {eq: 2}",
+			[]*event.Event{ev(0, "a", "u"), ev(1, "b", "u"), ev(2, "a", "u"), ev(12, "a", "u")}, []int{1, 3}},
+		{"an event that comes late completes a window",
+			"  type: event_count\n  rules: [a]\n" + perUser + "  condition: {gte: 3}",
+			[]*event.Event{ev(0, "a", "u"), ev(8, "a", "u"), ev(19, "a", "u"), ev(5, "a", "u")}, []int{3}},
+		{"a late event does not count for windows it does not lie in",
+			"  type: event_count\n  rules: [a]\n" + perUser + "  condition: {gte: 3}",
+			[]*event.Event{ev(40, "a", "u"), ev(45, "a", "u"), ev(20, "a", "u")}, nil},
+		{"later than the tolerance does not join",
+			"  type: event_count\n  rules: [a]\n  timespan: 1h\n  condition: {gte: 2}",
+			[]*event.Event{ev(121, "a", "u"), ev(0, "a", "u"), ev(1, "a", "u")}, []int{2}},
+		{"the sum of what copies hold",
+			"  type: value_sum\n  rules: [a]\n" + perUser + "  condition: {field: sekisho.copy.files, gte: 10}",
+			[]*event.Event{with(ev(0, "a", "u"), 4), with(ev(1, "a", "u"), 5), ev(2, "a", "u"), with(ev(3, "a", "u"), 1), with(ev(20, "a", "u"), 11)}, []int{3, 4}},
+		{"distinct values, elements of lists each on their own",
+			"  type: value_count\n  rules: [a]\n" + perUser + "  condition: {field: sekisho.copy.source_ids, gte: 3}",
+			[]*event.Event{with(ev(0, "a", "u"), 1, "x"), with(ev(1, "a", "u"), 2, "x", "y"), with(ev(2, "a", "u"), 1, "z"), with(ev(11, "a", "u"), 1, "y"), with(ev(13, "a", "u"), 1, "q")}, []int{2, 3}},
+		{"combinations of values",
+			"  type: value_count\n  rules: [a, b]\n  timespan: 10s\n  condition: {field: [user.name, file.extension], gte: 3}",
+			[]*event.Event{ev(0, "a", "u"), ev(1, "b", "u"), ev(2, "a", "u"), ev(3, "a", "v")}, []int{3}},
+		{"all of them in any order",
+			"  type: temporal\n  rules: [a, b, c]\n" + perUser,
+			[]*event.Event{ev(0, "c", "u"), ev(1, "a", "u"), ev(2, "a", "v"), ev(3, "b", "u"), ev(15, "a", "u")}, []int{3}},
+		{"all of them in this order",
+			"  type: temporal_ordered\n  rules: [a, b, c]\n" + perUser,
+			[]*event.Event{ev(0, "c", "u"), ev(1, "b", "u"), ev(2, "a", "u"), ev(3, "c", "u"), ev(4, "b", "u"), ev(5, "c", "u"), ev(6, "a", "u")}, []int{5}},
+		{"in this order though the middle came late",
+			"  type: temporal_ordered\n  rules: [a, b, c]\n" + perUser,
+			[]*event.Event{ev(0, "a", "u"), ev(5, "c", "u"), ev(2, "b", "u")}, []int{2}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := program(t, tt.rule)
+			s := New(p, Limits{})
+			var got []int
+			for i, e := range tt.events {
+				if len(observe(s, p, e)) > 0 {
+					got = append(got, i)
+				}
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("fired at %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestFiringsTellTotalsAndEvidence(t *testing.T) {
+	p := program(t, "  type: value_sum\n  rules: [a]\n  group-by: [user.name]\n  timespan: 10s\n  condition: {field: sekisho.copy.files, gte: 5}")
+	s := New(p, Limits{})
+	var all []Firing
+	var events []*event.Event
+	for i := range 4 {
+		e := with(ev(float64(i), "a", "u"), 3)
+		events = append(events, e)
+		all = append(all, observe(s, p, e)...)
+	}
+	if len(all) != 3 {
+		t.Fatalf("%d firings, want 3", len(all))
+	}
+	f := all[0]
+	if f.Totals["files"] != 6 || f.Fresh["files"] != 6 || f.EvidenceTotal != 2 || !reflect.DeepEqual(f.Evidence, events[:2]) || !f.First.Equal(start) || f.Keys["user.name"] != "u" {
+		t.Errorf("first firing %+v", f)
+	}
+	f = all[2]
+	if f.Totals["files"] != 12 || f.Fresh["files"] != 3 || f.EvidenceFresh != 1 || f.Event != events[3] {
+		t.Errorf("third firing %+v", f)
+	}
+}
+
+func TestAliasesAndChains(t *testing.T) {
+	p := program(t,
+		"  type: event_count\n  rules: [a]\n  group-by: [user.name]\n  timespan: 10s\n  condition: {gte: 2}",
+		"  type: event_count\n  rules: [c0]\n  timespan: 1h\n  condition: {gte: 2}",
+		"  type: temporal\n  rules: [b, c]\n  group-by: [who]\n  aliases: {who: {b: user.name, c: host.name}}\n  timespan: 1m")
+	s := New(p, Limits{})
+	var got []string
+	c := ev(4, "c", "")
+	c.Host = &event.Host{Name: "w"}
+	for _, e := range []*event.Event{ev(0, "a", "u"), ev(1, "a", "u"), ev(2, "a", "v"), ev(3, "b", "w"), c, ev(5, "a", "v")} {
+		for _, f := range observe(s, p, e) {
+			got = append(got, fmt.Sprint(f.Rule.Name, " ", f.Keys))
+		}
+	}
+	if want := []string{"c2 map[who:w]", "c1 map[]"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q (c0 only feeds c1)", got, want)
+	}
+}
+
+// oracle says by the definition whether an event fires: some window that it
+// lies in holds, among the events that came so far.
+func oracle(seen []*event.Event, e *event.Event, span time.Duration, holds func([]*event.Event) bool) bool {
+	for _, end := range seen {
+		if end.Time.Before(e.Time) || end.Time.Sub(e.Time) > span {
+			continue
+		}
+		var in []*event.Event
+		for _, x := range seen {
+			if !x.Time.After(end.Time) && end.Time.Sub(x.Time) <= span {
+				in = append(in, x)
+			}
+		}
+		if holds(in) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestWindowsAgreeWithTheDefinitionWhateverTheOrderAndTheRestarts(t *testing.T) {
+	types := map[string]struct {
+		rule  string
+		holds func([]*event.Event) bool
+	}{
+		"event_count": {"  type: event_count\n  rules: [a]\n  timespan: 30s\n  condition: {gte: 6}", func(in []*event.Event) bool { return len(in) >= 6 }},
+		"value_sum": {"  type: value_sum\n  rules: [a]\n  timespan: 30s\n  condition: {field: sekisho.copy.files, gte: 20}", func(in []*event.Event) bool {
+			n := int64(0)
+			for _, e := range in {
+				n += e.Copy.Files.V
+			}
+			return n >= 20
+		}},
+		"value_count": {"  type: value_count\n  rules: [a]\n  timespan: 30s\n  condition: {field: sekisho.copy.source_ids, gte: 6}", func(in []*event.Event) bool {
+			m := map[string]bool{}
+			for _, e := range in {
+				for _, id := range e.Copy.SourceIDs {
+					m[id] = true
+				}
+			}
+			return len(m) >= 6
+		}},
+	}
+	for name, tt := range types {
+		t.Run(name, func(t *testing.T) {
+			p := program(t, tt.rule)
+			for seed := range uint64(30) {
+				r := rand.New(rand.NewPCG(seed, 1))
+				s := New(p, Limits{Tolerance: 10 * time.Second})
+				now, newest := 0.0, 0.0
+				var seen []*event.Event
+				for i := range 200 {
+					now += r.Float64() * 8
+					at := now - r.Float64()*9
+					if at < newest-10 {
+						at = newest
+					}
+					newest = max(newest, at)
+					var ids []string
+					for range r.IntN(3) + 1 {
+						ids = append(ids, fmt.Sprint(r.IntN(9)))
+					}
+					e := with(ev(at, "a", ""), int64(r.IntN(6)), ids...)
+					seen = append(seen, e)
+					got := len(observe(s, p, e)) > 0
+					if want := oracle(seen, e, 30*time.Second, tt.holds); got != want {
+						t.Fatalf("seed %d, event %d: fired %v, want %v", seed, i, got, want)
+					}
+					if r.IntN(20) == 0 { // a restart
+						state, err := s.State()
+						if err != nil {
+							t.Fatal(err)
+						}
+						fresh := New(p, Limits{Tolerance: 10 * time.Second})
+						if err := fresh.Restore(state); err != nil {
+							t.Fatal(err)
+						}
+						again, err := fresh.State()
+						if err != nil || string(again) != string(state) {
+							t.Fatalf("a state comes back differently:\n%s\n%s", state, again)
+						}
+						s = fresh
+					}
+				}
+				if st := s.Stats(); st.Late != 0 {
+					t.Fatalf("seed %d: %d late", seed, st.Late)
+				}
+			}
+		})
+	}
+}
+
+func TestTheClockSetBackDoesNotBlind(t *testing.T) {
+	p := program(t, "  type: event_count\n  rules: [a]\n  timespan: 10s\n  condition: {gte: 3}")
+	s := New(p, Limits{})
+	observe(s, p, ev(1e6, "a", "u"))
+	fired := -1
+	for i := range 60 {
+		if len(observe(s, p, ev(float64(i), "a", "u"))) > 0 {
+			fired = i
+			break
+		}
+	}
+	if want := lateRun + 1; fired != want {
+		t.Errorf("fires again at event %d, want %d", fired, want)
+	}
+	if st := s.Stats(); st.Late != lateRun-1 || st.ClockSteps != 1 {
+		t.Errorf("got %+v", st)
+	}
+}
+
+func TestMemoryIsBoundedAndWhatIsDroppedIsCounted(t *testing.T) {
+	p := program(t, "  type: event_count\n  rules: [a]\n  group-by: [user.name]\n  timespan: 1h\n  condition: {gte: 100000}")
+	s := New(p, Limits{Keys: 100, Entries: 1000, Events: 50, Evidence: 5})
+	for i := range 500 {
+		observe(s, p, ev(float64(i)/10, "a", fmt.Sprint(i)))
+	}
+	if st := s.Stats(); st.Keys != 100 || st.Evicted != 400 || st.Entries != 100 || s.events > 50 {
+		t.Errorf("keys: got %+v, %d events", st, s.events)
+	}
+	for i := range 5000 {
+		observe(s, p, ev(60+float64(i)/100, "a", "u"))
+	}
+	if st := s.Stats(); st.Entries > 1000 || st.Trimmed == 0 || st.Keys != 1 || s.events > 50 {
+		t.Errorf("entries: got %+v, %d events", st, s.events)
+	}
+	observe(s, p, ev(10000, "a", "v"))
+	observe(s, p, ev(10001, "a", "v"))
+	if st := s.Stats(); st.Keys != 1 || st.Entries != 2 {
+		t.Errorf("after the time is over: got %+v", st)
+	}
+}
+
+func TestSwapKeepsWindowsOfWhatCountsTheSame(t *testing.T) {
+	one := program(t, "  type: event_count\n  rules: [a]\n  timespan: 10s\n  condition: {gte: 3}", "  type: event_count\n  rules: [b]\n  timespan: 10s\n  condition: {gte: 2}")
+	two := program(t, "  type: event_count\n  rules: [a]\n  timespan: 10s\n  condition: {gte: 2}", "  type: event_count\n  rules: [b]\n  timespan: 20s\n  condition: {gte: 2}")
+	s := New(one, Limits{})
+	observe(s, one, ev(0, "a", "u"))
+	observe(s, one, ev(0, "b", "u"))
+	s.Swap(two)
+	if n := len(observe(s, two, ev(1, "a", "u"))); n != 1 {
+		t.Errorf("another threshold: %d firings, want 1: the window is kept", n)
+	}
+	if n := len(observe(s, two, ev(1, "b", "u"))); n != 0 {
+		t.Errorf("another timespan: %d firings, want 0: a window of its own", n)
+	}
+	if st := s.Stats(); st.Entries != 3 {
+		t.Errorf("%d entries, want 3", st.Entries)
+	}
+}
+
+func FuzzRestore(f *testing.F) {
+	p := program(f, "  type: value_count\n  rules: [a]\n  timespan: 10s\n  condition: {field: sekisho.copy.source_ids, gte: 3}", "  type: value_sum\n  rules: [a]\n  timespan: 10s\n  condition: {field: sekisho.copy.files, gte: 3}")
+	s := New(p, Limits{})
+	for i := range 5 {
+		observe(s, p, with(ev(float64(i), "a", "u"), 1, fmt.Sprint(i), "x"))
+	}
+	state, err := s.State()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(state)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s := New(p, Limits{})
+		if s.Restore(data) != nil {
+			return
+		}
+		for i := range 40 {
+			observe(s, p, with(ev(float64(i), "a", "u"), 1, "y"))
+		}
+	})
+}
+
+func BenchmarkObserve(b *testing.B) {
+	for _, keys := range []int{1, 1_000, 100_000} {
+		b.Run(fmt.Sprintf("keys=%d", keys), func(b *testing.B) {
+			p := program(b, "  type: value_sum\n  rules: [a]\n  group-by: [user.name]\n  timespan: 10m\n  condition: {field: sekisho.copy.files, gte: 1000000}")
+			s := New(p, Limits{Keys: 200_000, Entries: 400_000})
+			users := make([]string, keys)
+			for i := range users {
+				users[i] = fmt.Sprint("user", i)
+			}
+			e := with(ev(0, "a", "u"), 1)
+			m := p.Match(e, nil)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				e.User.Name = users[i%keys]
+				e.Time = e.Time.Add(3 * time.Millisecond) // 200,000 events in the window
+				s.Observe(e, m, nil)
+			}
+		})
+	}
+}
