@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,16 +44,6 @@ func attr(dir, name string) string {
 	return cut(s)
 }
 
-// readSome reads at most limit bytes of a file.
-func readSome(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, limit))
-}
-
 // cut bounds a text from a device to maxTextRunes and maxTextBytes, whole runes.
 func cut(s string) string {
 	runes := 0
@@ -78,15 +67,18 @@ func attrInt(dir, name string, base int) int {
 
 // readPlain reads what the kernel gives without taking the device's lock, which
 // a driver may hold for seconds while it starts the device: ids and descriptors.
+// It goes for few files: this stands between a plug and its event.
 func readPlain(dir string) *device {
 	d := &device{}
 	d.Path = filepath.Base(dir)
-	d.VendorID, d.ProductID = hex4(attr(dir, "idVendor")), hex4(attr(dir, "idProduct"))
-	d.devNum, d.busNum = attrInt(dir, "devnum", 10), attrInt(dir, "busnum", 10)
-	if raw, err := readSome(filepath.Join(dir, "descriptors"), 64<<10); err == nil {
-		d.desc, _ = parseDescriptors(raw)
+	var ok bool
+	if raw, err := readSome(filepath.Join(dir, "descriptors"), 16<<10); err == nil {
+		d.desc, ok = parseDescriptors(raw)
 	}
-	if d.desc.Class == 0 {
+	if ok {
+		d.VendorID, d.ProductID = fmt.Sprintf("%04x", d.desc.VendorID), fmt.Sprintf("%04x", d.desc.ProductID)
+	} else {
+		d.VendorID, d.ProductID = hex4(attr(dir, "idVendor")), hex4(attr(dir, "idProduct"))
 		d.desc.Class = byte(attrInt(dir, "bDeviceClass", 16))
 	}
 	var ifaces []iface
@@ -103,47 +95,57 @@ func (d *device) readTexts(dir string) {
 	d.SerialNumber = attr(dir, "serial")
 }
 
-// readInterfaces reads the interfaces that the kernel has made of the
-// configuration it chose, and reports whether all of them are there.
+// readInterfaces reads which configuration the kernel chose and what it knows of
+// its interfaces beyond the descriptors, and reports whether all of them are
+// there.
 func (d *device) readInterfaces(dir string) bool {
 	names := children(dir, filepath.Base(dir)+":")
 	if len(names) == 0 {
 		return false
 	}
 	var ifaces []iface
-	value := 0
+	var chosen *config
 	for _, sub := range names[:min(len(names), maxInterfaces)] {
-		_, of, _ := strings.Cut(filepath.Base(sub), ":")
+		_, of, _ := strings.Cut(filepath.Base(sub), ":") // "1.0": configuration and number
 		cfg, num, _ := strings.Cut(of, ".")
 		n, err := strconv.Atoi(num)
-		class := attr(sub, "bInterfaceClass")
-		if err != nil || class == "" {
-			continue // gone while being read
+		if err != nil {
+			continue
 		}
-		value, _ = strconv.Atoi(cfg)
-		i := iface{Number: n, Label: attr(sub, "interface"), triple: triple{byte(attrInt(sub, "bInterfaceClass", 16)),
-			byte(attrInt(sub, "bInterfaceSubClass", 16)), byte(attrInt(sub, "bInterfaceProtocol", 16))}}
-		if i.Class == classHID {
+		if v, err := strconv.Atoi(cfg); err == nil && chosen == nil {
+			chosen = d.desc.config(v)
+		}
+		i, ok := chosen.find(n)
+		if !ok {
+			class := attr(sub, "bInterfaceClass")
+			if class == "" {
+				continue // gone while being read
+			}
+			i = iface{Number: n, triple: triple{byte(attrInt(sub, "bInterfaceClass", 16)),
+				byte(attrInt(sub, "bInterfaceSubClass", 16)), byte(attrInt(sub, "bInterfaceProtocol", 16))}}
+		}
+		switch i.Class {
+		case classVendor:
+			i.Label = attr(sub, "interface")
+		case classHID:
 			for _, hid := range children(sub, "000") { // bus 3 is USB: "0003:046D:C31C.0001"
 				i.HID, _ = readSome(filepath.Join(hid, "report_descriptor"), 4<<10) // HID_MAX_DESCRIPTOR_SIZE
 			}
 		}
 		ifaces = append(ifaces, i)
 	}
-	want := attrInt(dir, "bNumInterfaces", 10)
-	for _, c := range d.desc.Configs {
-		if int(c.Value) != value {
-			continue
-		}
-		want = max(want, len(c.Interfaces))
-		for _, i := range c.Interfaces { // those the kernel has not made yet, or will not (unauthorised)
+	complete := true
+	if chosen != nil {
+		for _, i := range chosen.Interfaces { // those the kernel has not made yet, or will not (unauthorised)
 			if !slices.ContainsFunc(ifaces, func(j iface) bool { return i.Number == j.Number }) {
-				ifaces = append(ifaces, i)
+				ifaces, complete = append(ifaces, i), false
 			}
 		}
+	} else {
+		complete = len(names) >= attrInt(dir, "bNumInterfaces", 10)
 	}
 	d.setInterfaces(ifaces)
-	return len(names) >= want
+	return complete
 }
 
 // children returns the entries of dir whose names begin with prefix.
@@ -208,12 +210,14 @@ func (d *device) fillTexts(ctx context.Context) {
 // only; reading them may wait for a driver, so bound it where that matters.
 func Parent(dir string) (event.Device, bool) {
 	for ; len(dir) > 1; dir = filepath.Dir(dir) {
-		if !isBusPath(filepath.Base(dir)) || attr(dir, "idVendor") == "" {
+		if !isBusPath(filepath.Base(dir)) {
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join(dir, "idVendor")); err != nil {
 			continue
 		}
 		d := readPlain(dir)
 		d.readTexts(dir)
-		d.readInterfaces(dir)
 		return d.Device, true
 	}
 	return event.Device{}, false

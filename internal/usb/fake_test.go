@@ -56,7 +56,9 @@ func (d *fakeDevice) descriptors() []byte {
 	if d.silent {
 		serial = 3
 	}
-	b := []byte{18, 1, 0, 2, d.class, 0, 0, 64, 0, 0, 0, 0, 0, 1, index(d.maker, 1), index(d.model, 2), serial, 1}
+	v, _ := strconv.ParseUint(d.vendor, 16, 16)
+	p, _ := strconv.ParseUint(d.product, 16, 16)
+	b := []byte{18, 1, 0, 2, d.class, 0, 0, 64, byte(v), byte(v >> 8), byte(p), byte(p >> 8), 0, 1, index(d.maker, 1), index(d.model, 2), serial, 1}
 	b = append(b, 9, 2, 0, 0, byte(len(d.ifaces)), 1, 0, 0x80, 50)
 	for i, f := range d.ifaces {
 		b = append(b, 9, 4, byte(i), 0, 1, f.Class, f.Sub, f.Proto, 0)

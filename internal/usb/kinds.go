@@ -1,6 +1,7 @@
 package usb
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -154,6 +155,7 @@ func hidUse(report []byte) (keyboard, mouse bool) {
 // descriptors is what a device sent when the kernel asked: who has strings, and
 // the interfaces of each configuration.
 type descriptors struct {
+	VendorID, ProductID           uint16
 	Class                         byte
 	Manufacturer, Product, Serial byte // index of the string; 0: the device has none
 	Configs                       []config
@@ -176,6 +178,7 @@ func parseDescriptors(b []byte) (descriptors, bool) {
 	if len(b) < 18 || b[0] < 18 || b[1] != 1 {
 		return d, false
 	}
+	d.VendorID, d.ProductID = binary.LittleEndian.Uint16(b[8:]), binary.LittleEndian.Uint16(b[10:])
 	d.Class, d.Manufacturer, d.Product, d.Serial = b[4], b[14], b[15], b[16]
 	b = b[18:]
 	total := 0
@@ -195,6 +198,29 @@ func parseDescriptors(b []byte) (descriptors, bool) {
 		b = b[n:]
 	}
 	return d, true
+}
+
+// config returns the configuration with this value, nil if there is none.
+func (d *descriptors) config(value int) *config {
+	for i := range d.Configs {
+		if int(d.Configs[i].Value) == value {
+			return &d.Configs[i]
+		}
+	}
+	return nil
+}
+
+// find returns the interface with this number. A nil configuration has none.
+func (c *config) find(number int) (iface, bool) {
+	if c == nil {
+		return iface{}, false
+	}
+	for _, i := range c.Interfaces {
+		if i.Number == number {
+			return i, true
+		}
+	}
+	return iface{}, false
 }
 
 // likely returns the configuration that Linux will take, as

@@ -168,9 +168,7 @@ func (t *tracker) add(name, dir string, u uevent, at time.Time, message string) 
 	if d.VendorID == "" { // gone again, or sysfs is not readable
 		d.VendorID, d.ProductID = u.ids()
 	}
-	if d.devNum == 0 {
-		d.devNum = u.DevNum
-	}
+	d.busNum, d.devNum = u.BusNum, u.DevNum
 	p := &pending{name: name, best: d, at: at, message: message, bound: make(chan struct{})}
 	if message != "" { // there since before us: it is as configured as it will be
 		close(p.bound)
@@ -197,9 +195,9 @@ func (t *tracker) have(name string, devNum int) (known, same bool) {
 	return d != nil, d != nil && devNum != 0 && d.devNum == devNum
 }
 
-// read finds out about a device, in a goroutine of its own. first is what was
-// there when it was announced.
-func (t *tracker) read(p *pending, dir string, first device) {
+// read finds out more about a device, in a goroutine of its own. d is what was
+// known when it was announced.
+func (t *tracker) read(p *pending, dir string, d device) {
 	ctx, cancel := context.WithDeadline(t.ctx, p.at.Add(patience))
 	defer cancel()
 	select {
@@ -208,22 +206,21 @@ func (t *tracker) read(p *pending, dir string, first device) {
 	case <-ctx.Done():
 		return
 	}
-	report := func(d *device, final bool) {
-		told := *d // the reader goes on with d
+	report := func(told device, final bool) { // a copy: the reader goes on with d
 		t.names.fill(&told.Device)
 		select {
 		case t.readings <- reading{p, &told, final}:
 		case <-ctx.Done():
 		}
 	}
-	d := readPlain(dir)
-	if d.VendorID == "" || first.devNum != 0 && d.devNum != first.devNum { // gone, or another one in its place
-		report(&first, true)
+	first := d
+	d.readTexts(dir)
+	if d.devNum != 0 && attrInt(dir, "devnum", 10) != d.devNum { // gone, or another one in its place
+		report(first, true)
 		return
 	}
-	d.readTexts(dir)
 	complete := d.readInterfaces(dir)
-	if complete && p.configured(d) && !d.lacks() {
+	if complete && p.configured(&d) && !d.lacks() {
 		report(d, true)
 		return
 	}
@@ -322,11 +319,11 @@ func (t *tracker) rescan(message string) {
 			continue
 		}
 		there[name] = true
-		num := attrInt(dir, "devnum", 10)
-		if known, _ := t.have(name, num); known && num == 0 {
+		u := uevent{BusNum: attrInt(dir, "busnum", 10), DevNum: attrInt(dir, "devnum", 10)}
+		if known, _ := t.have(name, u.DevNum); known && u.DevNum == 0 {
 			continue // known, and on its way out
 		}
-		t.add(name, dir, uevent{DevNum: num}, now, message)
+		t.add(name, dir, u, now, message)
 	}
 	for name := range t.pending {
 		if !there[name] {

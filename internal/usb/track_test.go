@@ -77,7 +77,7 @@ func (r *rig) next() *event.Event {
 func (r *rig) quiet() {
 	r.t.Helper()
 	r.look <- time.Now()
-	r.tell(uevent{}) // taken once the look is over
+	r.tell(uevent{})       // taken once the look is over
 	time.Sleep(2 * settle) // for readers under way
 	select {
 	case e := <-r.out:

@@ -15,6 +15,7 @@ type uevent struct {
 	Subsystem string // "usb"
 	DevType   string // "usb_device", "usb_interface"
 	Product   string // "781/5581/100": vendor, product, release in hex without leading zeros
+	BusNum    int    // the bus; 0 if not told
 	DevNum    int    // the device's address on its bus; 0 if not told
 	Synthetic bool   // asked for by writing to a uevent file (udevadm trigger), nothing happened
 }
@@ -55,15 +56,24 @@ func parseUevent(data []byte) (uevent, error) {
 			u.DevType = value
 		case "PRODUCT":
 			u.Product = value
-		case "DEVNUM": // "005", decimal all the same
-			if n, err := strconv.ParseUint(value, 10, 31); err == nil {
-				u.DevNum = int(n)
-			}
+		case "BUSNUM":
+			u.BusNum = decimal(value)
+		case "DEVNUM":
+			u.DevNum = decimal(value)
 		case "SYNTH_UUID":
 			u.Synthetic = true
 		}
 	}
 	return u, nil
+}
+
+// decimal reads "005", which is no octal; 0 for what is no number.
+func decimal(s string) int {
+	n, err := strconv.ParseUint(s, 10, 31)
+	if err != nil {
+		return 0
+	}
+	return int(n)
 }
 
 // name returns the last element of the device's path: its bus path ("1-4.2"),
