@@ -190,15 +190,20 @@ func verifyPinned(chain []*x509.Certificate, pin [32]byte, host string, at time.
 }
 
 // clockOf asks a console whose certificate is not valid by our clock for its
-// time, without telling it anything. The chain is checked for the time in its
-// middle, so it is at least the console's.
+// time, without telling it anything. The chain is checked for the time at which
+// the newest certificate of it began, so it is at least the console's.
 func clockOf(ctx context.Context, t *Token, addr, host string) (offset time.Duration, ok bool) {
 	c := client(&tls.Config{
 		MinVersion: tls.VersionTLS13, ServerName: host,
 		InsecureSkipVerify: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
-			leaf := s.PeerCertificates[0]
-			return verifyPinned(s.PeerCertificates, t.Pin, host, leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore)/2))
+			var at time.Time
+			for _, c := range s.PeerCertificates {
+				if c.NotBefore.After(at) {
+					at = c.NotBefore
+				}
+			}
+			return verifyPinned(s.PeerCertificates, t.Pin, host, at)
 		},
 	})
 	defer c.CloseIdleConnections()
@@ -277,7 +282,7 @@ func classify(err error) *Error {
 		code = CodeClock
 	case errors.As(err, &hostname):
 		code = CodeAddress
-	case errors.As(err, &record):
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		code = CodeAnswer
 	case errors.As(err, &dns):
 		code = CodeName

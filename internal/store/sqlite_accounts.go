@@ -249,15 +249,16 @@ func (s *SQLite) Audit(ctx context.Context, e account.AuditEntry) error {
 	if e.Action == "" || e.Time.IsZero() {
 		return errors.New("write audit log: an entry needs a time and an action")
 	}
-	err := s.write(ctx, 1, func(tx *tx) error {
-		_, err := tx.exec(`INSERT INTO audit (ts_ns, who, action, object, detail, remote) VALUES (?,?,?,?,?,?)`,
-			ns(e.Time), cut(e.Who, 200), cut(e.Action, 100), cut(e.Object, 1000), cut(e.Detail, 4000), cut(e.Remote, 100))
-		return err
-	})
-	if err != nil {
+	if err := s.write(ctx, 1, func(tx *tx) error { return putAudit(tx, e) }); err != nil {
 		return fmt.Errorf("write audit log: %w", err)
 	}
 	return nil
+}
+
+func putAudit(tx *tx, e account.AuditEntry) error {
+	_, err := tx.exec(`INSERT INTO audit (ts_ns, who, action, object, detail, remote) VALUES (?,?,?,?,?,?)`,
+		ns(e.Time), cut(e.Who, 200), cut(e.Action, 100), cut(e.Object, 1000), cut(e.Detail, 4000), cut(e.Remote, 100))
+	return err
 }
 
 // AuditLog implements Store.

@@ -184,9 +184,16 @@ func (s *SQLite) Seen(ctx context.Context, serial string) (*endpoint.Record, err
 // Enrol implements Store.
 func (s *SQLite) Enrol(ctx context.Context, e Enrolment) (out Enrolled, err error) {
 	err = s.write(ctx, 1, func(tx *tx) error {
-		out, err = s.enrol(tx, e)
-		tx.told = tx.told || err == nil
-		return err
+		if out, err = s.enrol(tx, e); err != nil {
+			return err
+		}
+		tx.told = true
+		what := "new identity"
+		if out.Known {
+			what = "keeps its identity"
+		}
+		return putAudit(tx, account.AuditEntry{Time: e.Now, Who: "enroll-token:" + e.TokenID, Action: "enrol", Object: out.AgentID,
+			Detail: fmt.Sprintf("%s, host %q (%q)", what, e.Host.HostName, e.Host.HostID), Remote: e.Remote})
 	})
 	if err != nil {
 		return Enrolled{}, fmt.Errorf("enrol %.80q: %w", e.Host.HostName, err)

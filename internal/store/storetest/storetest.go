@@ -521,6 +521,11 @@ func enrolUses(t *testing.T, s store.Store) {
 	if len(eps) != 3 {
 		t.Errorf("got %d endpoints, want 3", len(eps))
 	}
+	log, err := s.AuditLog(t.Context(), time.Time{}, 10)
+	must(t, err)
+	if len(log) != 3 || log[0].Action != "enrol" || !agents[log[0].Object] || log[0].Who != "enroll-token:t1" {
+		t.Errorf("got audit log %+v, want the three enrolments", log)
+	}
 }
 
 func enrolRefusals(t *testing.T, s store.Store) {
