@@ -434,6 +434,9 @@ func (s *Server) detail(r *http.Request, id string) (*alertDetail, error) {
 		d.Incidents = append(d.Incidents, p.incident(inc))
 	}
 	for _, name := range sortedKeys(a.Keys) {
+		if v, ok := fieldOf(a.Event, name); ok && v == a.Keys[name] {
+			continue // told among the facts
+		}
 		d.Keys = append(d.Keys, fact{Label: p.fieldLabel(name), Field: name, Value: p.block(a.Keys[name])})
 	}
 	d.Facts = p.facts(a.Event)
@@ -460,6 +463,14 @@ func (s *Server) detail(r *http.Request, id string) (*alertDetail, error) {
 		d.More = others.Next != "" || len(others.Records) > maxRelated
 	}
 	return d, nil
+}
+
+func fieldOf(e *event.Event, name string) (string, bool) {
+	if e == nil {
+		return "", false
+	}
+	v, ok := e.Get(name)
+	return v.String(), ok
 }
 
 func sortedKeys[V any](m map[string]V) []string {
@@ -536,7 +547,7 @@ func (s *Server) changeAlert(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return fmt.Errorf("%w: do %q", errBadRequest, cut(do, 40))
 	}
-	if utf8.RuneCountInString(note) > maxNote {
+	if len(note) > maxNote {
 		problem = "triage.problem.long"
 	}
 	if problem != "" {

@@ -54,7 +54,7 @@ type Server struct {
 // document and belongs elsewhere.
 const (
 	maxForm = 64 << 10 // bytes of any POST body
-	maxNote = 4_000    // characters of a note
+	maxNote = 4_000    // bytes of a note, about 1,300 Japanese characters
 )
 
 // NewServer makes the console. It panics if the embedded templates or
@@ -213,6 +213,7 @@ var answers = []struct {
 }{
 	{is(fs.ErrNotExist), http.StatusNotFound, "error.missing"},
 	{is(errBadRequest), http.StatusBadRequest, "error.bad"},
+	{is(fs.ErrInvalid), http.StatusBadRequest, "error.bad"}, // a cursor that the store did not give
 	{func(err error) bool { var e *http.MaxBytesError; return errors.As(err, &e) }, http.StatusRequestEntityTooLarge, "error.large"},
 	{is(errSignIn), http.StatusUnauthorized, "error.signin"},
 	{is(errForbidden), http.StatusForbidden, "error.forbidden"},

@@ -46,16 +46,10 @@ func clean(s string, max int) (shown string, cutOff bool) {
 			return b.String(), true
 		}
 		switch {
-		case r < 0x20: // the pictures of the C0 controls, ␀ to ␟
-			b.WriteRune(0x2400 + r)
-		case r == 0x7f:
-			b.WriteRune('␡')
-		case r == utf8.RuneError, unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co), isBlank(r):
-			if r == utf8.RuneError {
-				b.WriteRune('\uFFFD')
-			} else {
-				fmt.Fprintf(&b, "⟨U+%04X⟩", r)
-			}
+		case r == utf8.RuneError:
+			b.WriteRune('\uFFFD')
+		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co), isBlank(r):
+			fmt.Fprintf(&b, "⟨U+%04X⟩", r)
 		default:
 			b.WriteRune(r)
 		}

@@ -41,8 +41,8 @@ func serve(addr string) error {
 		}
 	}
 	empty := canned.NewStore()
-	sites := map[string]*site{"/": newSite(store, "suzuki", account.Admin, false), "empty": newSite(empty, "suzuki", account.Analyst, false), "first": newSite(empty, "newcomer", account.Viewer, true)}
-	fmt.Printf("http://%s/alerts   ?site=empty, ?site=first and ?site=nobody for other states\n", addr)
+	sites := map[string]*site{"full": newSite(store, "suzuki", account.Admin, false), "empty": newSite(empty, "suzuki", account.Analyst, false), "first": newSite(empty, "newcomer", account.Viewer, true)}
+	fmt.Printf("http://%s/alerts   ?site=empty, ?site=first and ?site=nobody for other states, ?site=full to come back\n", addr)
 	arrived := 0
 	return http.ListenAndServe(addr, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/new" {
@@ -54,8 +54,13 @@ func serve(addr string) error {
 			store.AddAlert(a, "0192f0aa-0000-7000-8000-000000000001", time.Now().UTC())
 			return
 		}
-		s := sites["/"]
+		s := sites["full"]
 		which := r.URL.Query().Get("site")
+		if c, err := r.Cookie("gallery_site"); err == nil && which == "" {
+			which = c.Value
+		} else if which != "" {
+			http.SetCookie(w, &http.Cookie{Name: "gallery_site", Value: which, Path: "/"})
+		}
 		if x := sites[which]; x != nil {
 			s = x
 		}
