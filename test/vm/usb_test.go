@@ -187,12 +187,13 @@ func TestSticksAndAKeyboard(t *testing.T) {
 		"--get", "/tmp/tee.jsonl:OUT/tee.jsonl",
 		"--get", "/tmp/marks:OUT/marks",
 		"--get", "/tmp/kernel.log:OUT/kernel.log",
-		"--timeout", "400",
+		"--timeout", "400", "--smp", "2",
 	)
 	events, alerts := readTold(t, filepath.Join(dir, "tee.jsonl"))
 	marks := readMarks(t, filepath.Join(dir, "marks"))
 	for _, a := range alerts {
-		t.Logf("alert %s %s", a.str("sekisho.rule"), a)
+		t.Logf("alert %s: %s, count %v, totals %v files, %v bytes", a.str("sekisho.rule"), a.str("sekisho.alert.title.en"),
+			a["sekisho.alert.count"], a["sekisho.alert.totals.files"], a["sekisho.alert.totals.bytes"])
 	}
 
 	t.Run("the stick's attach event tells vendor, product and serial", func(t *testing.T) {

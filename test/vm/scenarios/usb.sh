@@ -1,6 +1,7 @@
 # An unregistered stick (S1) that gets 80 files from an ordinary user, a registered one (S2) with 10, a keyboard (K1).
 # Leaves /tmp/tee.jsonl (all the agent saw and said) and /tmp/marks (name, wall clock, seconds since boot).
-# The guest is slow, so this waits for what it expects in the agent's output, each time with a limit.
+# The guest is slow, so this waits for what it expects in the agent's output, each time with a limit; the checks come on
+# the host.
 tee=/tmp/tee.jsonl
 
 mark() { # mark NAME: now, by the wall clock, and by the clock of the kernel's messages
@@ -9,11 +10,13 @@ mark() { # mark NAME: now, by the wall clock, and by the clock of the kernel's m
 	echo "$1 $(stat -c %y /tmp/now | cut -d. -f1 | tr ' ' T).$(stat -c %y /tmp/now | cut -d. -f2 | cut -c1-3)Z $up" >>/tmp/marks
 }
 await() { # await SECONDS PATTERN: until the agent wrote a line like it
-	local n=$(($1 * 50))
+	local up end
+	read -r up _ </proc/uptime
+	end=$((${up%.*} + $1))
 	until grep -qE "$2" $tee; do
-		n=$((n - 1))
-		[ $n -gt 0 ] || { echo "no line like $2 within $1 s"; return 1; }
-		usleep 20000
+		read -r up _ </proc/uptime
+		[ "${up%.*}" -lt $end ] || { echo "no line like $2 within $1 s"; return 1; }
+		usleep 10000
 	done
 }
 
