@@ -256,6 +256,9 @@ func (b *blocks) describe(l *mountLine) (v Volume, beneath []string, errs []stri
 	switch v.Kind {
 	case event.VolumeNetwork, event.VolumeCloudSync:
 		v.Share = strings.Clone(share(l.Type, l.Source))
+		if l.Mount == "/" { // a PC without a disk: its system is no place that files leave for
+			v.Kind = event.VolumeLocal
+		}
 		return v, nil, nil
 	}
 	if fs.encrypted {

@@ -170,6 +170,7 @@ func TestWhatAMountIs(t *testing.T) {
 		{"NVMe in a case of its own", line(2, 1, "259:0", "/media/nvme", "exfat", "/dev/nvme1n1"), with(event.Volume{BusType: "nvme", SerialNumber: "S4EV"}, "removable", no)},
 		{"SMB", line(2, 1, "0:50", "/mnt/s", "cifs", "//fs1/営業部/2026"), event.Volume{Kind: "network", Share: `\\fs1\営業部\2026`}},
 		{"NFS", line(2, 1, "0:51", "/mnt/n", "nfs4", "fs1:/export/home"), event.Volume{Kind: "network", Share: "fs1:/export/home"}},
+		{"the system of a PC without a disk", line(2, 0, "0:51", "/", "nfs4", "fs1:/root"), event.Volume{Kind: "local", Share: "fs1:/root"}},
 		{"sshfs", line(2, 1, "0:52", "/mnt/x", "fuse.sshfs", "taro@host.example.jp:/data"), event.Volume{Kind: "network", Share: "host.example.jp:/data"}},
 		{"a phone by FUSE", line(2, 1, "0:53", "/mnt/p", "fuse.jmtpfs", "jmtpfs"), event.Volume{Kind: "removable", BusType: "usb"}},
 		{"a cloud drive", line(2, 1, "0:54", "/mnt/c", "fuse.rclone", "drive:"), event.Volume{Kind: "cloud-sync", Share: "drive:"}},
@@ -292,6 +293,24 @@ func TestWatchersAreToldOnceForManyChanges(t *testing.T) {
 	case <-c:
 		t.Error("told after Unwatch")
 	default:
+	}
+}
+
+func TestAStickWhoseSerialNumberCannotBeReadIsRemovableAllTheSame(t *testing.T) {
+	w := newBench(t)
+	w.guard.timeout = 50 * time.Millisecond
+	serial := filepath.Join(w.opt.SysRoot, "devices", filepath.FromSlash(stickDir), "serial")
+	if err := os.Remove(serial); err != nil {
+		t.Fatal(err)
+	}
+	if err := mkfifo(serial); err != nil { // opening it hangs, as reading does while a driver holds the lock
+		t.Skipf("no FIFO here to hang on: %v", err)
+	}
+	defer release(serial)
+	_, come := w.feed(rootLine + line(2, 1, "8:17", "/media/taro/USB", "vfat", "/dev/sdb1"))
+	if len(come) != 1 || come[0].Kind != event.VolumeRemovable || come[0].VendorID != "0781" || come[0].ProductID != "5581" || come[0].SerialNumber != "" ||
+		len(come[0].errs) != 1 || !strings.Contains(come[0].errs[0], "read usb device 1-4: no answer") {
+		t.Errorf("got %+v, want a removable volume with its ids and a word on what is missing", come)
 	}
 }
 

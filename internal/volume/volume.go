@@ -24,8 +24,7 @@
 // GetDriveType), identity by IOCTL_STORAGE_QUERY_PROPERTY, which needs no
 // privilege. Limits: volumes mounted into a folder without a drive letter and
 // drives that another user mapped are not seen; a drive that comes and goes
-// within a second is not told. An interface for CM_Register_Notification is
-// missing on purpose: the scan it would trigger is the one that the timer does.
+// within a second is not told; whether BitLocker encrypts it is not asked.
 //
 // Elsewhere: Run returns an error that wraps errors.ErrUnsupported.
 package volume

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -183,6 +184,88 @@ func TestManyMountsInARowAreAllTold(t *testing.T) {
 			t.Fatalf("got %s %s", e.Action, e.Volume.MountName)
 		}
 		seen[e.Volume.MountName] = true
+	}
+}
+
+// A FUSE file system whose program never answers hangs as a share does whose
+// server is gone.
+func TestARealMountThatHangsHoldsNothingUp(t *testing.T) {
+	top := t.TempDir()
+	r := newLive(t, Options{StatTimeout: 50 * time.Millisecond, RemovablePaths: []string{filepath.Join(top, "stick")}})
+	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skipf("no FUSE here: %v", err)
+	}
+	dead := filepath.Join(top, "dead")
+	if err := os.Mkdir(dead, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("taro@host.example.jp:/data", dead, "fuse.sshfs", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse)); err != nil {
+		unix.Close(fuse)
+		t.Skipf("mount FUSE: %v", err)
+	}
+	t.Cleanup(func() {
+		unix.Unmount(dead, unix.MNT_DETACH)
+		unix.Close(fuse) // lets the question go that hangs
+	})
+	e := r.next(dead)
+	if v := e.Volume; e.Action != event.VolumeMounted || v.Kind != event.VolumeNetwork || v.Share != "host.example.jp:/data" || v.Size.OK || len(e.Errors) != 1 {
+		t.Errorf("got %s %+v %q, want a share without its size", e.Action, v, e.Errors)
+	}
+	stick := filepath.Join(top, "stick")
+	mount(t, "none", stick, "tmpfs", 0)
+	if e := r.next(stick); !e.Volume.Size.OK {
+		t.Errorf("got %+v %q, want the next one with its size", e.Volume, e.Errors)
+	}
+}
+
+func TestMountsAreReadAgainWhereNothingTells(t *testing.T) {
+	s := newTree(t)
+	proc := t.TempDir()
+	put := func(text string) {
+		name := filepath.Join(proc, "self", "mountinfo")
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(rootLine)
+	w := New(Options{ProcRoot: proc, SysRoot: s.root, Poll: 5 * time.Millisecond})
+	ctx, cancel := context.WithCancel(context.Background())
+	out := make(chan *event.Event, 16)
+	var wg sync.WaitGroup
+	wg.Go(func() { w.Run(ctx, out) })
+	defer func() { cancel(); wg.Wait() }()
+	next := func() *event.Event {
+		select {
+		case e := <-out:
+			return e
+		case <-time.After(5 * time.Second):
+			t.Fatal("no event within 5 s")
+			return nil
+		}
+	}
+	for begin := time.Now(); w.Status().State != endpoint.SensorOK; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > 5*time.Second {
+			t.Fatalf("not ok after 5 s: %+v", w.Status())
+		}
+	}
+	put(rootLine + line(2, 1, "8:17", "/nowhere/USB", "vfat", "/dev/sdb1") + "what a kernel of the future may say\n")
+	e := next()
+	if e.Action != event.VolumeMounted || e.Volume.SerialNumber != "4C530001" || len(e.Errors) != 1 || !strings.Contains(e.Errors[0], "/nowhere/USB") {
+		t.Errorf("got %s %+v %q, want the stick, and that it cannot be asked for its size", e.Action, e.Volume, e.Errors)
+	}
+	if e := next(); e.Action != event.SensorDegraded || w.Status().State != endpoint.SensorDegraded {
+		t.Errorf("got %s %q, want the word that a line is not understood", e.Action, e.Message)
+	}
+	put(rootLine)
+	if e := next(); e.Action != event.VolumeUnmounted {
+		t.Errorf("got %s, want the stick's end", e.Action)
+	}
+	if e := next(); e.Action != event.SensorRecovered {
+		t.Errorf("got %s, want that all is well again", e.Action)
 	}
 }
 

@@ -46,7 +46,7 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-look.C:
+		case <-look.C: // a notification of arrivals would be one more case here
 		}
 	}
 }
