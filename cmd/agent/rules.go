@@ -15,38 +15,8 @@ import (
 
 func rulesCommand() *cobra.Command {
 	c := &cobra.Command{Use: "rules", Short: lang.T("ルールの一覧・検査・試験・説明", "list, check, test and explain rules")}
-	c.AddCommand(rulesListCommand(), rulesCheckCommand(), rulesTestCommand())
+	c.AddCommand(rulesListCommand(), rulesCheckCommand(), rulesTestCommand(), rulesExplainCommand())
 	return c
-}
-
-// listedRule is a rule in `rules list --json`.
-type listedRule struct {
-	ID       string           `json:"id"`
-	Rule     string           `json:"rule,omitempty"` // id of the incident table
-	Title    string           `json:"title"`
-	Level    string           `json:"level"`
-	Kind     string           `json:"kind"` // "detection", or the correlation's type
-	File     string           `json:"file"`
-	Line     int              `json:"line"`
-	Disabled bool             `json:"disabled,omitempty"`
-	Alerts   bool             `json:"alerts"` // false: feeds correlations only
-	Settings map[string]int64 `json:"thresholds,omitempty"`
-}
-
-func listed(r *rules.Rule) listedRule {
-	l := listedRule{ID: r.ID, Rule: r.Table(), Title: r.Title, Level: r.Level, Kind: "detection", File: r.File, Line: r.Line, Disabled: r.Disabled, Alerts: !r.Silent}
-	if r.Correlation != nil {
-		l.Kind = string(r.Correlation.Type)
-	}
-	if r.Addition != nil {
-		for _, t := range r.Addition.Thresholds {
-			if l.Settings == nil {
-				l.Settings = map[string]int64{}
-			}
-			l.Settings[t.Key] = t.Value
-		}
-	}
-	return l
 }
 
 func rulesListCommand() *cobra.Command {
@@ -61,10 +31,7 @@ func rulesListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all := []listedRule{}
-			for _, r := range program.Rules {
-				all = append(all, listed(r))
-			}
+			all := program.List()
 			if asJSON {
 				if err := printJSON(all); err != nil {
 					return err
@@ -75,7 +42,7 @@ func rulesListCommand() *cobra.Command {
 						continue // a part of the correlations that name it
 					}
 					mark := ""
-					if l.Disabled {
+					if !l.Enabled {
 						mark = lang.T(" （無効）", " (disabled)")
 					}
 					name := l.Rule
@@ -148,5 +115,27 @@ func rulesTestCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, lang.T("試験ごとに1行", "a line per test"))
+	return c
+}
+
+func rulesExplainCommand() *cobra.Command {
+	var f ruleFlags
+	c := &cobra.Command{
+		Use:     "explain ID",
+		Short:   lang.T("ルールが何を言っているかを、しきい値・似た事件とともに説明する", "what a rule says in plain words, with its thresholds and incidents"),
+		Example: "  sekisho-agent rules explain USB-3",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			_, program, _, err := f.load()
+			if err != nil {
+				return err
+			}
+			if err := program.Explain(os.Stdout, args[0], lang.Terminal()); err != nil {
+				return exit{exitUsage, err}
+			}
+			return nil
+		},
+	}
+	f.flags(c)
 	return c
 }
