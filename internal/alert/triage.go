@@ -1,6 +1,11 @@
 package alert
 
-import "time"
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
 
 // State is where an alert stands with the people who look after it.
 type State string
@@ -65,6 +70,34 @@ type Change struct {
 	Note     string
 }
 
+// MaxNote is how long a note may be, in bytes. Judgement: what is longer is a
+// document and belongs elsewhere.
+const MaxNote = 16_000
+
+// Check says what is wrong with a change, for the person who asked for it.
+func (c Change) Check() error {
+	switch {
+	case c.State != "" && !slices.Contains(States, c.State):
+		return fmt.Errorf("state %.40q: want one of %q", c.State, States)
+	case c.Reason != "" && !slices.Contains(Reasons, c.Reason):
+		return fmt.Errorf("reason %.40q: want one of %q", c.Reason, Reasons)
+	case c.State == Closed && c.Reason == "":
+		return fmt.Errorf("closing needs a reason, one of %q", Reasons)
+	case c.Reason != "" && c.State != Closed:
+		return errors.New("a reason goes with closing only")
+	case len(c.Note) > MaxNote:
+		return fmt.Errorf("note of %d bytes, the limit is %d", len(c.Note), MaxNote)
+	case c.Assignee != nil && len(*c.Assignee) > 200:
+		return errors.New("assignee longer than 200 bytes")
+	case c.State == "" && c.Assignee == nil && c.Note == "":
+		return errors.New("nothing to change")
+	}
+	return nil
+}
+
+// ErrCursor says that a Filter's After is not one that a page before has given.
+var ErrCursor = errors.New("not a cursor of this list")
+
 // Filter selects alerts, newest first by (Time, ID). The zero Filter selects all
 // of them but tests.
 type Filter struct {
@@ -85,7 +118,7 @@ type Filter struct {
 	Limit     int       // 0: 100; at most 1,000
 }
 
-// Page is a part of a list.
+// Page is a part of a list. Its records are without Raw, Evidence and Log.
 type Page struct {
 	Records []Record
 	Next    string // cursor of the next page; empty: this is the last

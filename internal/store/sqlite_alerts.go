@@ -14,9 +14,6 @@ import (
 	"sekisho/internal/alert"
 )
 
-// ErrCursor says that a page's cursor is not one that a page before has given.
-var ErrCursor = errors.New("not a cursor of this list")
-
 // MinTime and MaxTime bound the times of rows: what fits nanoseconds in 64 bits.
 // A PC's clock may be wrong by decades, but not outside of these.
 var (
@@ -28,7 +25,6 @@ var (
 const (
 	defaultLimit = 100
 	maxLimit     = 1000
-	maxNote      = 4000 // bytes of a note
 )
 
 // Ingest implements Store.
@@ -283,11 +279,11 @@ func cursor(t int64, key string) string {
 func parseCursor(s string) (t int64, key string, err error) {
 	b, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil || len(b) > 1024 {
-		return 0, "", ErrCursor
+		return 0, "", alert.ErrCursor
 	}
 	num, key, ok := strings.Cut(string(b), " ")
 	if t, err = strconv.ParseInt(num, 10, 64); err != nil || !ok {
-		return 0, "", ErrCursor
+		return 0, "", alert.ErrCursor
 	}
 	return t, key, nil
 }
@@ -405,30 +401,9 @@ func (s *SQLite) countAlerts(ctx context.Context) (c alert.Counts, err error) {
 	return c, nil
 }
 
-// CheckChange says what is wrong with a change; its error is for people.
-func CheckChange(c alert.Change) error {
-	switch {
-	case c.State != "" && !slices.Contains(alert.States, c.State):
-		return fmt.Errorf("state %.40q: want one of %q", c.State, alert.States)
-	case c.Reason != "" && !slices.Contains(alert.Reasons, c.Reason):
-		return fmt.Errorf("reason %.40q: want one of %q", c.Reason, alert.Reasons)
-	case c.State == alert.Closed && c.Reason == "":
-		return fmt.Errorf("closing needs a reason, one of %q", alert.Reasons)
-	case c.Reason != "" && c.State != alert.Closed:
-		return errors.New("a reason goes with closing only")
-	case len(c.Note) > maxNote:
-		return fmt.Errorf("note of %d bytes, the limit is %d", len(c.Note), maxNote)
-	case c.Assignee != nil && len(*c.Assignee) > 200:
-		return errors.New("assignee longer than 200 bytes")
-	case c.State == "" && c.Assignee == nil && c.Note == "":
-		return errors.New("nothing to change")
-	}
-	return nil
-}
-
 // ChangeAlerts implements Store.
 func (s *SQLite) ChangeAlerts(ctx context.Context, ids []string, c alert.Change, user string, at time.Time) error {
-	if err := CheckChange(c); err != nil {
+	if err := c.Check(); err != nil {
 		return err
 	}
 	if len(ids) > maxLimit {

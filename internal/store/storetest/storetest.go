@@ -266,7 +266,7 @@ func pages(t *testing.T, s store.Store) {
 		}
 	}
 	for _, bad := range []string{"x", "!!!", "MTIz", strings.Repeat("A", 3000)} {
-		if _, err := s.Alerts(t.Context(), alert.Filter{After: bad}); !errors.Is(err, store.ErrCursor) {
+		if _, err := s.Alerts(t.Context(), alert.Filter{After: bad}); !errors.Is(err, alert.ErrCursor) {
 			t.Errorf("cursor %.10q: got %v, want ErrCursor", bad, err)
 		}
 	}
