@@ -175,7 +175,10 @@ func (c *compiler) detectionRule(d *document) {
 	c.failed = false
 	r := c.newRule(d)
 	where := c.logsource(d)
-	n := c.detection(d, d.detection, d.names())
+	var n node
+	if !c.failed { // without the logsource, names of fields mean nothing
+		n = c.detection(d, d.detection, d.names())
+	}
 	if c.failed {
 		d.bad = true
 		delete(c.byDoc, d)

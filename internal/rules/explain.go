@@ -496,7 +496,7 @@ func (p *Program) ExplainEvent(e *event.Event, id, lang string) ([]Verdict, erro
 		v := Verdict{ID: r.ID, Rule: r.Table(), Title: r.Title, Matched: r.node.match(s)}
 		ask := &asker{e: e, d: r.doc, ns: r.doc.names()}
 		if c := categories[r.doc.logsource.category]; c != nil {
-			v.Checks = append(v.Checks, Check{Text: "logsource.category " + r.doc.logsource.category, Asked: true, OK: slices.Contains(c, e.Action), Actual: quote(string(e.Action))})
+			v.Checks = append(v.Checks, Check{Text: "logsource.category " + r.doc.logsource.category, Asked: true, OK: slices.Contains(c, event.Action(fold(string(e.Action)))), Actual: quote(string(e.Action))})
 		}
 		if os := products[r.doc.logsource.product]; os != "" {
 			k := Check{Text: "logsource.product " + r.doc.logsource.product, Asked: true}

@@ -601,6 +601,7 @@ func (r *reader) condition(n *yaml.Node, c *corrDoc) {
 		r.fail(n, "correlation.condition", CodeKey, "gt、gte、lt、lte、eq、neq のどれかが必要です", "one of gt, gte, lt, lte, eq, neq is needed")
 	}
 	switch values := c.typ == ValueCount || c.typ == ValueSum; {
+	case !slices.Contains(honouredTypes, string(c.typ)): // told already
 	case values && len(c.fields) == 0:
 		r.fail(n, "correlation.condition.field", CodeKey, string(c.typ)+" には field が必要です", string(c.typ)+" needs a field")
 	case !values && len(c.fields) > 0:

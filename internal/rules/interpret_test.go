@@ -1,0 +1,396 @@
+package rules
+
+import (
+	"encoding/base64"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"sekisho/internal/event"
+)
+
+// A plain interpreter of parsed rules, word by word after the specification:
+// every pattern is a regular expression made on the spot, nothing is normalised,
+// indexed or put in another order. It shares the parser with the compiled
+// program and nothing else but field names.
+
+type interpreter struct {
+	d  *document
+	ns names
+	e  *event.Event
+}
+
+func interpret(d *document, e *event.Event) bool {
+	in := &interpreter{d, d.names(), e}
+	if a, ok := categories[d.logsource.category]; ok && !slices.ContainsFunc(a, func(a event.Action) bool { return strings.EqualFold(string(a), string(e.Action)) }) {
+		return false
+	}
+	if os := products[d.logsource.product]; os != "" {
+		if v, ok := e.Get("host.os.type"); !ok || !strings.EqualFold(v.Str(), os) {
+			return false
+		}
+	}
+	for _, c := range d.detection.conditions {
+		if in.expr(c.expr) {
+			return true
+		}
+	}
+	return false
+}
+
+func (in *interpreter) expr(x expr) bool {
+	switch x := x.(type) {
+	case andExpr:
+		for _, y := range x {
+			if !in.expr(y) {
+				return false
+			}
+		}
+		return true
+	case orExpr:
+		for _, y := range x {
+			if in.expr(y) {
+				return true
+			}
+		}
+		return false
+	case notExpr:
+		return !in.expr(x.x)
+	}
+	for _, a := range x.(selExpr).sel.alts {
+		if a.keyword != nil {
+			if in.keyword(a.keyword.text, "") {
+				return true
+			}
+			continue
+		}
+		all := true
+		for _, it := range a.items {
+			all = all && in.item(it)
+		}
+		if all {
+			return true
+		}
+	}
+	return false
+}
+
+// texts is the values of a field as texts; ok is false where it is missing.
+func (in *interpreter) texts(name string) (out []string, ok bool) {
+	g, _, known := in.ns.resolve(name)
+	if !known {
+		panic("unknown field " + name)
+	}
+	v, ok := g.Value(in.e)
+	if !ok {
+		return nil, false
+	}
+	return textsOf(v), true
+}
+
+func textsOf(v event.Value) []string {
+	if v.Type() != event.List {
+		return []string{v.String()}
+	}
+	if len(v.List()) == 0 {
+		return []string{""}
+	}
+	return v.List()
+}
+
+func (in *interpreter) keyword(word, re string) bool {
+	x := regexp.MustCompile(re)
+	if re == "" {
+		x = wildcards(word, "contains", false, false)
+	}
+	hit := false
+	in.e.Each(func(_ string, v event.Value) {
+		if v.Type() == event.List && len(v.List()) == 0 {
+			return
+		}
+		hit = hit || slices.ContainsFunc(textsOf(v), x.MatchString)
+	})
+	return hit
+}
+
+// wildcards makes a regular expression of a value with Sigma's wildcards.
+func wildcards(s, op string, cased, windash bool) *regexp.Regexp {
+	type piece struct {
+		text string
+		wild bool
+	}
+	var pieces []piece
+	lit := ""
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '\\' && i+1 < len(s) && strings.IndexByte(`*?\`, s[i+1]) >= 0:
+			i++
+			lit += s[i : i+1]
+		case s[i] == '*', s[i] == '?':
+			pieces = append(pieces, piece{lit, false}, piece{map[byte]string{'*': `.*`, '?': `.`}[s[i]], true})
+			lit = ""
+		default:
+			lit += s[i : i+1]
+		}
+	}
+	pieces = append(pieces, piece{lit, false})
+	var b strings.Builder
+	b.WriteString(`(?s`)
+	if !cased {
+		b.WriteString(`i`)
+	}
+	b.WriteString(`)`)
+	if op == "" || op == "startswith" {
+		b.WriteString(`\A`)
+	}
+	word := func(c rune) bool {
+		return c == '_' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c >= utf8.RuneSelf
+	}
+	for _, p := range pieces {
+		if p.wild {
+			b.WriteString(p.text)
+			continue
+		}
+		runes := []rune(p.text)
+		for i, c := range runes {
+			if windash && (c == '-' || c == '/') && (i == 0 || !word(runes[i-1])) && i+1 < len(runes) && word(runes[i+1]) {
+				b.WriteString(`[-/–—―]`)
+			} else {
+				b.WriteString(regexp.QuoteMeta(string(c)))
+			}
+		}
+	}
+	if op == "" || op == "endswith" {
+		b.WriteString(`\z`)
+	}
+	return regexp.MustCompile(b.String())
+}
+
+func (in *interpreter) item(it *item) bool {
+	has := func(m string) bool { return slices.Contains(it.mods, m) }
+	op := ""
+	for _, m := range []string{"contains", "startswith", "endswith"} {
+		if has(m) {
+			op = m
+		}
+	}
+	var test func(v scalar) bool // one value against the event
+	var texts []string
+	present := false
+	if it.field != "" {
+		texts, present = in.texts(it.field)
+	}
+	flags := ""
+	for _, f := range []string{"i", "m", "s"} {
+		if has(f) {
+			flags += f
+		}
+	}
+	switch {
+	case it.field == "":
+		test = func(v scalar) bool {
+			if has("re") {
+				if flags != "" {
+					return in.keyword("", "(?"+flags+")"+v.text)
+				}
+				return in.keyword("", "(?:"+v.text+")")
+			}
+			return in.keyword(v.text, "")
+		}
+	case has("exists"):
+		return present == (it.values[0].text == "true")
+	case has("re"):
+		test = func(v scalar) bool {
+			text := v.text
+			if flags != "" {
+				text = "(?" + flags + ")" + text
+			}
+			return slices.ContainsFunc(texts, regexp.MustCompile(text).MatchString)
+		}
+	case has("cidr"):
+		test = func(v scalar) bool {
+			p := netip.MustParsePrefix(v.text).Masked()
+			return slices.ContainsFunc(texts, func(s string) bool {
+				a, err := netip.ParseAddr(s)
+				return err == nil && p.Contains(a.Unmap().WithZone(""))
+			})
+		}
+	case has("gt"), has("gte"), has("lt"), has("lte"):
+		test = func(v scalar) bool {
+			want, _ := strconv.ParseFloat(v.text, 64)
+			g, _, _ := in.ns.resolve(it.field)
+			x, _ := g.Value(in.e)
+			got, ok := x.Float()
+			if w, err := strconv.ParseInt(v.text, 10, 64); err == nil && x.Type() == event.Int { // exact above 2^53
+				n := x.Int()
+				return has("gt") && n > w || has("gte") && n >= w || has("lt") && n < w || has("lte") && n <= w
+			}
+			return ok && (has("gt") && got > want || has("gte") && got >= want || has("lt") && got < want || has("lte") && got <= want)
+		}
+	case has("fieldref"):
+		test = func(v scalar) bool {
+			others, _ := in.texts(v.text)
+			for _, o := range others {
+				esc := strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`).Replace(o)
+				if slices.ContainsFunc(texts, wildcards(esc, op, has("cased"), false).MatchString) {
+					return true
+				}
+			}
+			return false
+		}
+	default:
+		test = func(v scalar) bool {
+			if v.kind == nullScalar {
+				return !present
+			}
+			for _, s := range in.encoded(it, v.text) {
+				if slices.ContainsFunc(texts, wildcards(s, op, has("cased"), has("windash")).MatchString) {
+					return true
+				}
+			}
+			return false
+		}
+	}
+	hit := slices.ContainsFunc(it.values, test)
+	if has("all") {
+		hit = !slices.ContainsFunc(it.values, func(v scalar) bool { return !test(v) })
+	}
+	return hit != has("neq")
+}
+
+// encoded is a value after the modifiers that encode it, escaped again.
+func (in *interpreter) encoded(it *item, s string) []string {
+	var codes []string
+	for _, m := range it.mods {
+		if slices.Contains([]string{"wide", "utf16le", "utf16be", "utf16", "base64", "base64offset"}, m) {
+			codes = append(codes, m)
+		}
+	}
+	if len(codes) == 0 {
+		return []string{s}
+	}
+	plain := ""
+	for _, t := range parsePattern(s) {
+		plain += string(t.lit)
+	}
+	escape := func(s string) string { return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`).Replace(s) }
+	for _, m := range codes {
+		switch m {
+		case "base64":
+			return []string{base64.StdEncoding.EncodeToString([]byte(plain))}
+		case "base64offset":
+			var out []string
+			for off := range 3 {
+				// What stays the same whatever stands before and behind.
+				whole := func(before, behind string) string {
+					return base64.StdEncoding.EncodeToString([]byte(strings.Repeat(before, off) + plain + strings.Repeat(behind, 3)))
+				}
+				a, b := whole("\x00", "\x00"), whole("\xff", "\xff")
+				from := 0
+				for from < len(a) && a[from] != b[from] {
+					from++
+				}
+				to := from
+				for to < len(a) && a[to] == b[to] {
+					to++
+				}
+				out = append(out, a[from:to])
+			}
+			return out
+		}
+		wide := ""
+		if m == "utf16" {
+			wide = "\xff\xfe"
+		}
+		for _, r := range plain {
+			units := []rune{r}
+			if r > 0xffff {
+				r -= 0x10000
+				units = []rune{0xd800 + r>>10, 0xdc00 + r&0x3ff}
+			}
+			for _, u := range units {
+				if m == "utf16be" {
+					wide += string([]byte{byte(u >> 8), byte(u)})
+				} else {
+					wide += string([]byte{byte(u), byte(u >> 8)})
+				}
+			}
+		}
+		plain = wide
+	}
+	return []string{escape(plain)}
+}
+
+// FuzzProgramAgreesWithInterpreter looks for a rule and an event on which the
+// compiled program and the plain interpreter differ.
+func FuzzProgramAgreesWithInterpreter(f *testing.F) {
+	detections := []string{
+		"s: {file.name: 'a*b?c'}\n  condition: s",
+		"s:\n    file.name|contains|all: [a, 'b\\*']\n    user.name: [null, x, '']\n  condition: not s",
+		"a: {'process.command_line|windash|contains': ' -enc'}\n  b: {'file.size|gte': 10}\n  condition: 1 of them or (a and not b)",
+		"s: {'user.name|fieldref|startswith': file.owner, 'file.path|cased|endswith': A}\n  condition: s",
+		"s: {'process.command_line|wide|base64offset|contains': ab, 'destination.ip|cidr': 10.0.0.0/8}\n  condition: s",
+		"s: {'process.args|re|i': 'a.c', 'process.pid|exists': true, 'user.id|neq': [1, 2]}\n  condition: s",
+		"s: [evil, 'b*d']\n  t: {event.action: [process-started, usb-*]}\n  condition: all of them",
+		"a: {event.action: file-copied}\n  b: {event.action: [x, file-COPIED]}\n  condition: a and b or not a",
+	}
+	events := []string{
+		`{"event.action":"file-copied","file.name":"axxbyc","user.name":"x","file.owner":"X"}`,
+		`{"event.action":"process-started","process.args":["Abc","evil"],"process.pid":3,"process.command_line":"a /enc YQBiAA=="}`,
+		`{"file.size":11,"destination.ip":"10.1.1.1","file.path":"/A","user.name":"","message":"bad"}`,
+	}
+	for _, d := range detections {
+		for _, e := range events {
+			f.Add(d, e)
+		}
+	}
+	f.Fuzz(func(t *testing.T, detection, eventText string) {
+		if len(detection) > 2000 || len(eventText) > 4000 {
+			return
+		}
+		file, err := Parse("f.yml", []byte("title: t\ntaxonomy: ecs\nlogsource: {product: sekisho}\ndetection:\n  "+detection+"\n"))
+		if err != nil || len(file.docs) != 1 || file.docs[0].detection == nil {
+			return
+		}
+		p, err := Compile([]*File{file}, Options{})
+		if err != nil || len(p.Rules) != 1 {
+			return
+		}
+		e, err := event.Decode([]byte(eventText))
+		if err != nil {
+			return
+		}
+		got, want := len(p.Match(e, nil)) == 1, interpret(file.docs[0], e)
+		if got != want {
+			t.Fatalf("compiled %v, interpreted %v\n%s\n%s", got, want, detection, e.AppendJSON(nil))
+		}
+	})
+}
+
+// The corpus' rules and events agree both ways too.
+func TestSigmaHQProgramAgreesWithInterpreter(t *testing.T) {
+	if testing.Short() {
+		t.Skip("some seconds long")
+	}
+	dir := corpusDir(t)
+	files, _ := corpusFiles(t, dir)
+	p, _ := Compile(files, Options{})
+	for i, e := range corpusEvents(t, dir) {
+		if i%40 != 0 {
+			continue
+		}
+		got := map[string]bool{}
+		for _, m := range p.Match(e, nil) {
+			got[m.Rule.ID] = true
+		}
+		for j, r := range p.Rules {
+			if j%3 == i%3 && got[r.ID] != interpret(r.doc, e) {
+				t.Errorf("event %s, rule %s: compiled %v", e.ID, r.ID, got[r.ID])
+			}
+		}
+	}
+}
