@@ -1,6 +1,6 @@
 # Every target is one line; what takes more is a script in tools/ or test/. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run build test vet lint fuzz test-vm test-wine test-browser setup clean
+.PHONY: help run build test vet lint rules-test fuzz bench bench-agent test-faults test-vm test-wine test-browser setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -20,8 +20,20 @@ vet: ## go vet for both systems
 lint: ## staticcheck for both systems
 	@tools/setup lint && tools/lint
 
+rules-test: ## the tests that stand beside the shipped rules
+	@tools/setup build && tools/build linux && bin/sekisho-agent rules test
+
 fuzz: ## every fuzz target for FUZZTIME (20s) each
 	@tools/setup build && tools/fuzz
+
+bench: ## Go benchmarks of the packages
+	@tools/setup build && tools/go test -run '^$$' -bench . -benchmem ./internal/...
+
+bench-agent: ## the whole agent: 200 starts of a tool, a flood of 20,000 processes
+	@tools/setup build && tools/go test -run '^$$' -bench ToolStart -benchtime 200x ./test/bench && tools/go test -run '^$$' -bench Flood -benchtime 1x ./test/bench
+
+test-faults: ## both programs killed 100 times during 1,000 alerts
+	@tools/setup build && SEKISHO_FAULTS_ALERTS=1000 SEKISHO_FAULTS_KILLS=100 tools/go test -count=1 -timeout 40m -v ./test/faults
 
 test-vm: ## the agent on a real kernel with emulated USB devices
 	@tools/setup build vm && tools/build static && SEKISHO_VM=1 tools/go test -count=1 ./test/vm
