@@ -272,10 +272,8 @@ func (t *tracker) remove(name string, u uevent, at time.Time) {
 		t.attached(p)
 	}
 	d := t.known[name]
-	if d == nil { // its start was never seen
-		d = &device{}
-		d.Path = name
-		d.VendorID, d.ProductID = u.ids()
+	if d == nil { // never seen, or its end was told already by a look at sysfs
+		return
 	}
 	delete(t.known, name)
 	t.send(t.ctx, t.out, t.event(event.USBDetached, at, d))

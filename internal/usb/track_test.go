@@ -243,11 +243,21 @@ func anOverrunIsToldAndTheBusLookedThrough(t *testing.T) {
 	if e := r.next(); e.Action != event.USBAttached || e.Device.SerialNumber != "2" || e.Message != "" {
 		t.Errorf("got %s %s %q, want the second stick", e.Action, e.Device.SerialNumber, e.Message)
 	}
-	synctest.Wait()
+	// What was still waiting in the socket tells nothing new.
+	stale := *stick
+	stale.num = 7
+	r.tell(stale.uevent("remove"))
+	r.tell(stick.uevent("add"))
+	r.quiet()
+	r.tell(fakeGone.uevent("remove"))
+	r.quiet()
 	if got := r.w.Status(); got.Lost != 1 || got.Events != 4 {
 		t.Errorf("status says %d events and %d lost, want 4 and 1", got.Events, got.Lost)
 	}
 }
+
+// fakeGone is a device that nobody saw come.
+var fakeGone = fakeDevice{path: "1-6", num: 11, vendor: "0781", product: "5581"}
 
 func TestALateWordOfAnEarlierDeviceIsNotBelieved(t *testing.T) {
 	synctest.Test(t, aLateWordOfAnEarlierDeviceIsNotBelieved)

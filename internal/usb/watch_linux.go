@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -45,6 +47,12 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 	return nil
 }
 
+// wholeIDMap reports whether an id map (user_namespaces(7)) is that of the
+// initial user namespace, all ids as they are.
+func wholeIDMap(text string) bool {
+	return slices.Equal(strings.Fields(text), []string{"0", "0", "4294967295"})
+}
+
 func (w *Watcher) runNetlink(ctx context.Context, out chan<- *event.Event, s *ueventSocket) error {
 	ctx, cancel := context.WithCancel(ctx)
 	messages := make(chan message, 256) // the socket holds far more
@@ -65,6 +73,11 @@ type ueventSocket struct {
 }
 
 func openUevents() (*ueventSocket, error) {
+	// There the socket opens, but since Linux 4.18 nothing comes through it
+	// (kernel commit a3498436b3a0, "netns: restrict uevents").
+	if ids, err := os.ReadFile("/proc/self/uid_map"); err == nil && !wholeIDMap(string(ids)) {
+		return nil, errors.New("in a user namespace the kernel does not announce devices")
+	}
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)

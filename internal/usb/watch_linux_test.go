@@ -2,10 +2,13 @@ package usb
 
 import (
 	"context"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -136,6 +139,48 @@ func TestRunOnThisMachine(t *testing.T) {
 	}
 	if s := w.Status(); s.State == endpoint.SensorDegraded && s.Reason == "" {
 		t.Errorf("degraded without a reason: %+v", s)
+	}
+}
+
+func TestWholeIDMap(t *testing.T) {
+	for text, want := range map[string]bool{"         0          0 4294967295\n": true, "         0       1000          1\n": false,
+		"0 100000 65536\n": false, "": false, "0 0 1000\n1000 1000 4294966295\n": false} {
+		if got := wholeIDMap(text); got != want {
+			t.Errorf("%q is whole: %v, want %v", text, got, want)
+		}
+	}
+}
+
+// In a user namespace of its own the sensor must not sit and wait for nothing.
+func TestInAUserNamespaceSysfsIsLookedThrough(t *testing.T) {
+	if os.Getenv("USB_TEST_IN_NAMESPACE") == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.Env = append(os.Environ(), "USB_TEST_IN_NAMESPACE=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}}
+		out, err := cmd.CombinedOutput()
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			t.Skipf("no user namespace here: %v", err)
+		}
+		if err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	w := New(Options{})
+	ctx, cancel := context.WithCancel(context.Background())
+	out := make(chan *event.Event, 1024)
+	var wg sync.WaitGroup
+	wg.Go(func() { w.Run(ctx, out) })
+	defer func() { cancel(); wg.Wait() }()
+	select {
+	case e := <-out:
+		if s := w.Status(); e.Action != event.SensorDegraded || s.Mechanism != mechanismPolling || !strings.Contains(s.Reason, "user namespace") {
+			t.Errorf("got %s, %+v; want that sysfs is polled", e.Action, s)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("nothing told within 5 s")
 	}
 }
 
