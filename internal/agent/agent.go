@@ -27,6 +27,7 @@ import (
 	"sekisho/internal/event"
 	"sekisho/internal/fileaudit"
 	"sekisho/internal/judge"
+	"sekisho/internal/spool"
 
 	"go.uber.org/zap"
 )
@@ -80,6 +81,7 @@ type Agent struct {
 	link     *link
 	canaries *canaries
 
+	reloading     sync.Mutex    // held by Reload: one at a time, or an older file could win
 	judged        atomic.Uint64 // events since start
 	droppedBefore uint64        // records that the spools had dropped before this start
 	ended         chan struct{} // closed when the pipeline has ended
@@ -95,7 +97,7 @@ type settingsState struct {
 // New loads settings and rules and opens the spools. It starts nothing. Problems
 // of settings or rules are returned as they are, each with file, line and column.
 func New(o Options) (*Agent, error) {
-	cfg, err := config.LoadAgent(o.ConfigFile)
+	cfg, err := loadSettings(o.ConfigFile)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +128,7 @@ func New(o Options) (*Agent, error) {
 	a.figures()
 	a.keep(cfg, nil)
 	if a.out, err = openOutbox(filepath.Join(a.stateDir, "spool"), int64(cfg.Limits.SpoolAlerts), int64(cfg.Limits.SpoolActivity), cfg.Limits.ActivityMaxAge, a.log, a.canaries.spooled); err != nil {
-		return nil, err
+		return nil, starting(a.stateDir, err)
 	}
 	a.canaries.committed = func() uint64 {
 		st := a.out.alerts.Stats()
@@ -139,6 +141,33 @@ func New(o Options) (*Agent, error) {
 		a.sensors, a.files = newSensors(cfg, a.log)
 	}
 	return a, nil
+}
+
+// loadSettings reads a settings file; without one the defaults count.
+func loadSettings(file string) (*config.Agent, error) {
+	if file == "" {
+		return config.DefaultAgent(), nil
+	}
+	return config.LoadAgent(file)
+}
+
+// The reasons why an agent cannot start that have a text of their own.
+var (
+	// ErrRunning says that another agent works with this state directory.
+	ErrRunning = errors.New("another agent is running with this state directory")
+	// ErrNoRoom says that the disk of the state directory is full.
+	ErrNoRoom = errors.New("the disk of the state directory is full: the agent needs room to start, make some")
+)
+
+// starting names the reason why the state directory cannot be used.
+func starting(dir string, err error) error {
+	switch {
+	case errors.Is(err, spool.ErrInUse):
+		return fmt.Errorf("%w: %s: %w", ErrRunning, dir, err)
+	case errors.Is(err, spool.ErrFull):
+		return fmt.Errorf("%w: %s: %w", ErrNoRoom, dir, err)
+	}
+	return err
 }
 
 // keep puts settings in force.
@@ -156,7 +185,9 @@ func (a *Agent) keep(cfg *config.Agent, problems []string) {
 func (a *Agent) Run(ctx context.Context) error {
 	before, stopped, err := previousRun(a.stateDir)
 	if err != nil {
-		return fmt.Errorf("look at the previous run: %w", err)
+		// A crash that cannot be told is no reason to watch nothing.
+		a.log.Error("look at the previous run", zap.Error(err))
+		err = nil
 	}
 	start := event.New(event.AgentStarted, time.Now())
 	start.Message = "agent " + a.o.Version + " started"
@@ -174,7 +205,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer stopShipping()
 	drained := make(chan struct{})
 
-	outbox.Go(func() { a.out.run(ctx.Done()) })
+	outbox.Go(func() { a.out.run(sourceCtx.Done()) })
 	pipeline.Go(func() { a.pipeline(drained) })
 	shipping.Go(func() { a.link.run(shipCtx) })
 	helpers.Go(func() { a.out.tellLosses(sourceCtx, a.tellNow) })

@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -44,7 +45,7 @@ func Bundle(ctx context.Context, configFile string, version any, withNames bool)
 	}
 	addJSON("version.json", version)
 	addJSON("doctor.json", Doctor(ctx, configFile))
-	cfg, err := config.LoadAgent(configFile)
+	cfg, err := loadSettings(configFile)
 	if err != nil {
 		add("settings-problems.txt", []byte(err.Error()+"\n"))
 		cfg = config.DefaultAgent()
@@ -118,14 +119,14 @@ func tail(path string, n int64) ([]byte, error) {
 // pseudonyms answers a function that replaces the names it can know: this PC's,
 // those of the people in the settings, and the accounts of this PC.
 func pseudonyms(cfg *config.Agent) func([]byte) []byte {
-	salt := make([]byte, 0, 32)
-	salt = fmt.Appendf(salt, "%d", time.Now().UnixNano())
-	names := map[string]string{}
+	salt := rand.Text()          // kept nowhere: nobody can try names against the pseudonyms
+	names := map[string]string{} // by the name in lower case
 	put := func(kind, name string) {
 		if len(name) < 2 || name == "root" {
 			return
 		}
-		sum := sha256.Sum256(append(append([]byte(nil), salt...), name...))
+		name = strings.ToLower(name)
+		sum := sha256.Sum256([]byte(salt + name))
 		names[name] = kind + "-" + hex.EncodeToString(sum[:3])
 	}
 	if h, err := os.Hostname(); err == nil {
@@ -155,9 +156,9 @@ func pseudonyms(cfg *config.Agent) func([]byte) []byte {
 	for i, n := range all {
 		all[i] = regexp.QuoteMeta(n)
 	}
-	re := regexp.MustCompile(strings.Join(all, "|"))
+	re := regexp.MustCompile("(?i)" + strings.Join(all, "|"))
 	return func(b []byte) []byte {
-		return re.ReplaceAllFunc(b, func(m []byte) []byte { return []byte(names[string(m)]) })
+		return re.ReplaceAllFunc(b, func(m []byte) []byte { return []byte(names[strings.ToLower(string(m))]) })
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"sekisho/internal/config"
 	"sekisho/internal/endpoint"
 )
 
@@ -79,9 +80,9 @@ func (a *Agent) serveControl(ctx context.Context) error {
 }
 
 // ErrNotRunning says that no agent answers in this state directory.
-var ErrNotRunning = errors.New("the agent is not running (or you may not ask it: try as root or administrator)")
+var ErrNotRunning = errors.New("the agent is not running, or you may not ask it")
 
-// Control asks the running agent; see the constructors of the commands.
+// Control asks the running agent.
 type Control struct {
 	c    http.Client
 	base string
@@ -102,6 +103,12 @@ func Dial(stateDir string) *Control {
 func (c *Control) Status(ctx context.Context) (endpoint.Status, error) {
 	var st endpoint.Status
 	return st, c.call(ctx, "GET", "/status", &st)
+}
+
+// Reload asks the agent to read its settings and rules again, and answers what
+// changed. On a problem the old ones stay, and the error tells each.
+func (c *Control) Reload(ctx context.Context) (changes []config.Change, err error) {
+	return changes, c.call(ctx, "POST", "/reload", &changes)
 }
 
 // Expect announces a self-test's canary, so that the agent marks it as a test.

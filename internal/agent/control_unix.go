@@ -4,13 +4,17 @@ package agent
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"syscall"
 )
+
+// maxSocketPath is sun_path of unix(7) without its end, the shortest of the
+// systems that we run on.
+const maxSocketPath = 107
 
 func controlPath(stateDir string) string { return filepath.Join(stateDir, "control.sock") }
 
@@ -19,9 +23,12 @@ func controlPath(stateDir string) string { return filepath.Join(stateDir, "contr
 // answers is not.
 func listenControl(stateDir string) (net.Listener, func(http.Handler) http.Handler, error) {
 	path := controlPath(stateDir)
+	if len(path) > maxSocketPath {
+		return nil, nil, fmt.Errorf("%s: %d bytes, a socket's path has %d at most: choose a shorter state_dir", path, len(path), maxSocketPath)
+	}
 	if c, err := net.Dial("unix", path); err == nil {
 		c.Close()
-		return nil, nil, errors.New("another agent is running with this state directory")
+		return nil, nil, ErrRunning
 	}
 	os.Remove(path)
 	old := syscall.Umask(0o177)

@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -22,18 +23,26 @@ const runFile = "running"
 // stays on disk for a support bundle.
 const maxCrash = 16 << 10
 
+// maxCrashFile is how much of a crash's text is read: the reason and the stack of
+// the goroutine that died come first.
+const maxCrashFile = 4 << 20
+
 // previousRun reads what the run before left, keeps a crash's text beside it as
 // crash-TIME.txt, and begins this run's file. The event is nil after a clean
-// stop and at the first start. end removes the file at a clean stop.
+// stop and at the first start. end, never nil, removes the file at a clean stop.
 func previousRun(dir string) (e *event.Event, end func(), err error) {
 	path := filepath.Join(dir, runFile)
-	text, err := os.ReadFile(path)
+	end = func() {
+		debug.SetCrashOutput(nil, debug.CrashOptions{})
+		os.Remove(path)
+	}
+	text, err := head(path, maxCrashFile)
 	switch {
 	case err == nil && len(bytes.TrimSpace(text)) > 0:
 		now := time.Now()
 		kept := filepath.Join(dir, "crash-"+now.UTC().Format("20060102T150405Z")+".txt")
-		if err := os.WriteFile(kept, text, 0o600); err != nil {
-			return nil, nil, fmt.Errorf("keep crash report: %w", err)
+		if werr := os.WriteFile(kept, text, 0o600); werr != nil {
+			os.Remove(kept) // the event holds the most of it
 		}
 		keepNewest(dir, 5)
 		e = event.New(event.AgentCrashed, modified(path, now))
@@ -42,20 +51,27 @@ func previousRun(dir string) (e *event.Event, end func(), err error) {
 		e = event.New(event.AgentStarted, time.Now())
 		e.Message = "the run before did not stop cleanly: it was killed, or the PC lost power"
 	case !os.IsNotExist(err):
-		return nil, nil, err
+		return nil, end, err
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, nil, err
+		return e, end, err
 	}
 	defer f.Close() // the runtime keeps a descriptor of its own
 	if err := debug.SetCrashOutput(f, debug.CrashOptions{}); err != nil {
-		return nil, nil, fmt.Errorf("set crash output: %w", err)
+		return e, end, fmt.Errorf("set crash output: %w", err)
 	}
-	return e, func() {
-		debug.SetCrashOutput(nil, debug.CrashOptions{})
-		os.Remove(path)
-	}, nil
+	return e, end, nil
+}
+
+// head is the first n bytes of a file.
+func head(path string, n int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, n))
 }
 
 // modified is when the file was last written, which for a crash is when it
@@ -76,10 +92,7 @@ func crashSummary(text []byte) string {
 			s = s[:i+2+j]
 		}
 	}
-	if len(s) > maxCrash {
-		s = s[:maxCrash]
-	}
-	return strings.TrimSpace(s)
+	return strings.TrimSpace(cut(s, maxCrash))
 }
 
 // keepNewest removes all but the n newest crash reports.

@@ -2,14 +2,14 @@ package agent
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
+	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +17,8 @@ import (
 	"sekisho/internal/config"
 	"sekisho/internal/endpoint"
 	"sekisho/internal/enroll"
+	"sekisho/internal/rules"
+	"sekisho/internal/ship"
 
 	"github.com/shirou/gopsutil/v3/disk"
 	"github.com/shirou/gopsutil/v3/process"
@@ -45,6 +47,9 @@ type Check struct {
 // spool and a day of activity.
 const minFree = 512 << 20
 
+// clockTolerance is how far the clock may be off: what shipping and Kerberos allow.
+const clockTolerance = 5 * time.Minute
+
 // Doctor checks what the agent needs on this PC: rights, settings, rules, room,
 // the running service and its sensors, the way to the console, the clock, other
 // products. It changes nothing and asks only the console that is set.
@@ -70,14 +75,35 @@ func (d *doctor) add(code, ja, en string, r CheckResult, whyJA, whyEN, nextJA, n
 }
 
 func (d *doctor) settings(file string) *config.Agent {
-	cfg, err := config.LoadAgent(file)
+	cfg, err := loadSettings(file)
 	if err != nil {
-		d.add("DOC-01", "設定", "settings", CheckFailed, err.Error(), err.Error(),
+		ja, en := problemTexts(err)
+		d.add("DOC-01", "設定", "settings", CheckFailed, ja, en,
 			"`sekisho-agent check` で場所と直し方を見る", "run `sekisho-agent check`: it shows each place and what to do")
 		return nil
 	}
 	d.add("DOC-01", "設定", "settings", CheckOK, file, file, "", "")
 	return cfg
+}
+
+// problemTexts is the first problem of settings or rules, and how many more there
+// are.
+func problemTexts(err error) (ja, en string) {
+	var ofSettings config.Problems
+	var ofRules rules.Problems
+	ja, en = err.Error(), err.Error()
+	more := 0
+	switch {
+	case errors.As(err, &ofSettings) && len(ofSettings) > 0:
+		ja, en, more = ofSettings[0].Message("ja"), ofSettings[0].Message("en"), len(ofSettings)-1
+	case errors.As(err, &ofRules) && len(ofRules) > 0:
+		ja, en, more = ofRules[0].Message("ja"), ofRules[0].Message("en"), len(ofRules)-1
+	}
+	if more > 0 {
+		ja += fmt.Sprintf("（ほか %d 件）", more)
+		en += fmt.Sprintf(" (and %d more)", more)
+	}
+	return ja, en
 }
 
 func (d *doctor) rights() {
@@ -92,8 +118,9 @@ func (d *doctor) rights() {
 func (d *doctor) rules(cfg *config.Agent) {
 	l, err := loadRules(cfg)
 	if err != nil {
-		d.add("DOC-03", "ルール", "rules", CheckFailed, err.Error(), err.Error(),
-			"`sekisho-agent rules check` で場所と理由を見る", "run `sekisho-agent rules check`: it shows each place and reason")
+		ja, en := problemTexts(err)
+		d.add("DOC-03", "ルール", "rules", CheckFailed, ja, en,
+			"`sekisho-agent check` で場所と理由を見る", "run `sekisho-agent check`: it shows each place and reason")
 		return
 	}
 	n := fmt.Sprint(l.active())
@@ -115,8 +142,8 @@ func (d *doctor) room(cfg *config.Agent) {
 		d.add("DOC-04", "記録の場所", "state directory", CheckWarning, err.Error(), err.Error(), "", "")
 	case u.Free < minFree:
 		free := fmt.Sprintf("%d MB", u.Free>>20)
-		d.add("DOC-04", "記録の場所", "state directory", CheckWarning, dir+" の空きが "+free, dir+" has only "+free+" free",
-			"空きを作る。満杯の間もアラートは予備領域に記録され、失われた数は数えられる", "make room; while it is full alerts go to a reserve, and what is lost is counted")
+		d.add("DOC-04", "記録の場所", "state directory", CheckWarning, dir+" の空きは "+free+" だけ", dir+" has only "+free+" free",
+			"空きを作る。満杯の間もアラートは予備の領域に記録し、失った件数を数える", "make room; while it is full alerts go to a reserve, and what is lost is counted")
 	default:
 		d.add("DOC-04", "記録の場所", "state directory", CheckOK, dir, dir, "", "")
 	}
@@ -127,8 +154,8 @@ func (d *doctor) running(ctx context.Context, cfg *config.Agent) {
 	defer cancel()
 	st, err := Dial(cfg.StateDir).Status(ctx)
 	if err != nil {
-		d.add("DOC-05", "サービス", "service", CheckFailed, "動いていないか、問い合わせる権限がない: "+err.Error(), err.Error(),
-			"`sekisho-agent service start`（または systemctl start sekisho-agent）", "`sekisho-agent service start` (or systemctl start sekisho-agent)")
+		d.add("DOC-05", "サービス", "service", CheckFailed, "エージェントが動いていないか、問い合わせる権限がない", err.Error(),
+			"`sekisho-agent service start` で開始するか、root（管理者）で問い合わせる", "start it by `sekisho-agent service start`, or ask as root (administrator)")
 		return
 	}
 	d.add("DOC-05", "サービス", "service", CheckOK, "動作中、版 "+st.AgentVersion, "running, version "+st.AgentVersion, "", "")
@@ -147,15 +174,28 @@ func (d *doctor) running(ctx context.Context, cfg *config.Agent) {
 		}
 		d.add("DOC-06", "センサー "+s.Name, "sensor "+s.Name, r, why, why, next.JA, next.EN)
 	}
+	d.clock(st)
 	if st.Lost > 0 {
 		n := fmt.Sprint(st.Lost)
-		d.add("DOC-07", "見逃し", "losses", CheckWarning, "開始以降 "+n+" 件を失った", n+" events were lost since the start",
-			"`sekisho-agent status` で、どのセンサー・スプールかを見る", "`sekisho-agent status` shows which sensor or spool")
+		d.add("DOC-07", "見逃し", "losses", CheckWarning, "開始してから "+n+" 件を失った", n+" events were lost since the start",
+			"`sekisho-agent status` で、どのセンサー・送信待ちかを見る", "`sekisho-agent status` shows which sensor or queue")
 	}
 }
 
-// console looks at each step of the way on its own, so that the answer names the
-// one that fails.
+// clock compares with the console's, as the running agent last heard.
+func (d *doctor) clock(st endpoint.Status) {
+	off := st.Contact.ClockOffset
+	switch {
+	case st.Contact.LastSuccess.IsZero():
+		return // nothing to compare with
+	case off.Abs() > clockTolerance:
+		by := off.Abs().Round(time.Second).String()
+		d.add("DOC-11", "時計", "clock", CheckWarning, "コンソールの時計と "+by+" ずれている", "is off by "+by+" from the console's", "時計を合わせる（NTP）", "set the clock (NTP)")
+	default:
+		d.add("DOC-11", "時計", "clock", CheckOK, "コンソールの時計と合っている", "agrees with the console's", "", "")
+	}
+}
+
 func (d *doctor) console(ctx context.Context, cfg *config.Agent) {
 	id, err := enroll.Load(identityDir(cfg.StateDir))
 	if errors.Is(err, os.ErrNotExist) {
@@ -164,7 +204,13 @@ func (d *doctor) console(ctx context.Context, cfg *config.Agent) {
 		return
 	}
 	if err != nil {
-		d.add("DOC-08", "コンソールへの登録", "enrolment", CheckFailed, err.Error(), err.Error(), "登録し直す", "enrol again")
+		why := alert.Text{JA: err.Error(), EN: err.Error()}
+		var ee *enroll.Error
+		if errors.As(err, &ee) {
+			why.JA, why.EN = ee.Text("ja"), ee.Text("en")
+		}
+		d.add("DOC-08", "コンソールへの登録", "enrolment", CheckFailed, why.JA, why.EN,
+			"root（管理者）で実行する。それでも同じなら新しいトークンで登録し直す", "run as root (administrator); if it stays, enrol again with a new token")
 		return
 	}
 	left := time.Until(id.Expires())
@@ -172,51 +218,43 @@ func (d *doctor) console(ctx context.Context, cfg *config.Agent) {
 	case left < 0:
 		d.add("DOC-08", "コンソールへの登録", "enrolment", CheckFailed, "証明書の期限が切れた", "the certificate has expired", "新しいトークンで登録し直す", "enrol again with a new token")
 	case left < 7*24*time.Hour:
-		d.add("DOC-08", "コンソールへの登録", "enrolment", CheckWarning, "証明書の残り "+days+" 日", "the certificate ends in "+days+" days", "コンソールと連絡が取れれば自動で更新される", "it renews itself once the console can be reached")
+		d.add("DOC-08", "コンソールへの登録", "enrolment", CheckWarning, "証明書の期限まで "+days+" 日", "the certificate ends in "+days+" days", "コンソールとつながれば自動で更新される", "it renews itself once the console can be reached")
 	default:
-		d.add("DOC-08", "コンソールへの登録", "enrolment", CheckOK, "id "+id.AgentID()+"、証明書の残り "+days+" 日", "id "+id.AgentID()+", certificate ends in "+days+" days", "", "")
+		d.add("DOC-08", "コンソールへの登録", "enrolment", CheckOK, "id "+id.AgentID()+"、証明書の期限まで "+days+" 日", "id "+id.AgentID()+", certificate ends in "+days+" days", "", "")
 	}
+	t, err := consoleTLS(cfg, id)
+	if err != nil {
+		d.unreached("", ship.CodeSetup, err.Error())
+		return
+	}
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: t, Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}, Timeout: 10 * time.Second}
 	for _, addr := range consoleURLs(cfg, id) {
-		d.reach(ctx, addr, id)
+		d.reach(ctx, c, addr)
 	}
 }
 
-func (d *doctor) reach(ctx context.Context, addr string, id *enroll.Identity) {
-	u, err := url.Parse(addr)
+// reach goes the way that shipping goes, proxy included, and says which step of it
+// fails. Any answer over the checked TLS connection will do.
+func (d *doctor) reach(ctx context.Context, c *http.Client, addr string) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, addr, nil)
 	if err != nil {
-		d.add("DOC-09", "接続 "+addr, "connection "+addr, CheckFailed, err.Error(), err.Error(), "", "")
+		d.unreached(addr, ship.CodeSetup, err.Error())
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	port := u.Port()
-	if port == "" {
-		port = "443"
-	}
-	fail := func(err error, ja, en string) {
-		d.add("DOC-09", "接続 "+addr, "connection "+addr, CheckFailed, err.Error(), err.Error(), ja, en)
-	}
-	if net.ParseIP(u.Hostname()) == nil {
-		if _, err := net.DefaultResolver.LookupHost(ctx, u.Hostname()); err != nil {
-			fail(err, "名前を解決できない。DNS か hosts を確かめる", "the name cannot be resolved: check DNS or the hosts file")
-			return
-		}
-	}
-	var dialer net.Dialer
-	c, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	resp, err := c.Do(req)
 	if err != nil {
-		fail(err, "ポートに届かない。コンソールが動いているか、ファイアウォールを確かめる", "the port cannot be reached: is the console running, does a firewall block it?")
+		t := ship.Diagnose(err, time.Now())
+		d.unreached(addr, t.Code, t.Text)
 		return
 	}
-	defer c.Close()
-	t := id.TLSConfig()
-	t.ServerName = u.Hostname()
-	tc := tls.Client(c, t)
-	if err := tc.HandshakeContext(ctx); err != nil {
-		fail(err, "TLS で失敗。時計のずれ、間に入るプロキシ、作り直されたコンソールのいずれか", "TLS fails: this PC's clock is off, a proxy is in between, or the console was made anew")
-		return
-	}
-	d.add("DOC-09", "接続 "+addr, "connection "+addr, CheckOK, "TLS 1.3、証明書が確かめられた", "TLS 1.3, certificate verified", "", "")
+	resp.Body.Close()
+	d.add("DOC-09", "接続 "+addr, "connection "+addr, CheckOK, "TLS 1.3、証明書を確かめた", "TLS 1.3, certificate verified", "", "")
+}
+
+func (d *doctor) unreached(addr, code, why string) {
+	h, _ := ship.HelpOf(code)
+	d.add("DOC-09", strings.TrimSpace("接続 "+addr), strings.TrimSpace("connection "+addr), CheckFailed,
+		code+": "+h.JA+"（"+why+"）", code+": "+why, h.NextJA, h.NextEN)
 }
 
 // neighbours are products whose monitoring may stand in the way of ours, or
@@ -239,7 +277,7 @@ func (d *doctor) neighbours() {
 			}
 		}
 	}
-	for product := range found {
+	for _, product := range slices.Sorted(maps.Keys(found)) {
 		d.add("DOC-10", "他の監視製品", "other monitoring products", CheckOK, product+" が動いている。併用できる", product+" runs here; both can work side by side",
 			"重い場合は互いの除外リストに加える", "if the PC becomes slow, add each to the other's exclusions")
 	}

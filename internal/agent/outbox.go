@@ -1,14 +1,19 @@
 package agent
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"sekisho/internal/alert"
 	"sekisho/internal/endpoint"
@@ -43,8 +48,8 @@ type outbox struct {
 	spooled func(test string, place uint64) // called when a test's alert is on disk, with its place in the spool
 	raised  atomic.Uint64                   // alerts on disk since start; updates of an alert do not count
 
-	mu      sync.Mutex // guards failure
-	failure string     // why the disk refuses now
+	mu       sync.Mutex              // guards failures
+	failures map[*spool.Spool]string // why the disk refuses now
 }
 
 // outgoing is an alert on its way to disk.
@@ -55,7 +60,7 @@ type outgoing struct {
 }
 
 func openOutbox(dir string, maxAlerts, maxActivity int64, maxAge time.Duration, log *zap.Logger, spooled func(string, uint64)) (*outbox, error) {
-	o := &outbox{log: log, queue: make(chan outgoing, alertQueue), spooled: spooled}
+	o := &outbox{log: log, queue: make(chan outgoing, alertQueue), spooled: spooled, failures: map[*spool.Spool]string{}}
 	var err error
 	if o.alerts, err = spool.Open(filepath.Join(dir, "alerts"), spool.Options{MaxBytes: maxAlerts, BallastBytes: ballast}); err != nil {
 		return nil, err
@@ -71,8 +76,8 @@ func openOutbox(dir string, maxAlerts, maxActivity int64, maxAge time.Duration, 
 // it returns: the judge goes on counting in it.
 func (o *outbox) alert(a *alert.Alert, update bool) {
 	x := outgoing{rec: encodeAlert(a), update: update}
-	if a.Test() && len(a.Evidence) > 0 {
-		x.test = a.Evidence[len(a.Evidence)-1].ID
+	if a.Test() {
+		x.test = a.Event.ID
 	}
 	select {
 	case o.queue <- x:
@@ -88,10 +93,10 @@ func (o *outbox) alert(a *alert.Alert, update bool) {
 func (o *outbox) act(e *event.Event) bool {
 	rec := e.AppendJSON(nil)
 	if len(rec) > wire.MaxRowBytes {
-		rec = shortened(e).AppendJSON(nil)
+		rec = shortened(rec, wire.MaxRowBytes)
 	}
 	err := o.activity.Append(false, rec)
-	o.trouble(err)
+	o.trouble(o.activity, "activity", err)
 	if err != nil {
 		if cerr := o.activity.CountFull(1); cerr != nil {
 			o.log.Error("count a dropped record", zap.Error(cerr))
@@ -100,21 +105,22 @@ func (o *outbox) act(e *event.Event) bool {
 	return err == nil
 }
 
-// trouble keeps the newest reason why the disk refuses, and logs a change of it.
-func (o *outbox) trouble(err error) {
+// trouble keeps the newest reason why the disk refuses a spool, and logs a change
+// of it.
+func (o *outbox) trouble(s *spool.Spool, name string, err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
 	o.mu.Lock()
-	was := o.failure
-	o.failure = text
+	was := o.failures[s]
+	o.failures[s] = text
 	o.mu.Unlock()
 	switch {
 	case text != "" && was == "":
-		o.log.Error("spool cannot be written", zap.Error(err))
+		o.log.Error("spool cannot be written", zap.String("spool", name), zap.Error(err))
 	case text == "" && was != "":
-		o.log.Info("spool can be written again")
+		o.log.Info("spool can be written again", zap.String("spool", name))
 	}
 }
 
@@ -144,7 +150,7 @@ func (o *outbox) run(stopping <-chan struct{}) {
 		for {
 			err := o.alerts.Append(true, recs...)
 			if err == nil {
-				o.trouble(nil)
+				o.trouble(o.alerts, "alerts", nil)
 				at := o.alerts.Stats().Appended
 				for _, x := range held {
 					if !x.update {
@@ -156,7 +162,7 @@ func (o *outbox) run(stopping <-chan struct{}) {
 				}
 				break
 			}
-			o.trouble(err)
+			o.trouble(o.alerts, "alerts", err)
 			if !errors.Is(err, spool.ErrFull) {
 				o.log.Error("alerts could not be kept", zap.Int("alerts", len(held)), zap.Error(err))
 				o.alerts.CountFull(len(held))
@@ -173,54 +179,87 @@ func (o *outbox) run(stopping <-chan struct{}) {
 	}
 }
 
-// encodeAlert is the alert as a record. Evidence goes, oldest kept last, until
-// it fits a row; the total still tells how much there was.
+// encodeAlert is the alert as a record. Until it fits a row evidence goes, the
+// newest first and the deciding event never; the total still tells how much there
+// was.
 func encodeAlert(a *alert.Alert) []byte {
 	b := a.AppendJSON(nil)
 	for len(b) > wire.MaxRowBytes && len(a.Evidence) > 1 {
-		short := *a
-		short.Evidence = a.Evidence[:len(a.Evidence)/2]
-		a = &short
+		fewer := *a
+		fewer.Evidence = nil
+		for i, e := range a.Evidence {
+			if i < len(a.Evidence)/2 || a.Event != nil && e.ID == a.Event.ID {
+				fewer.Evidence = append(fewer.Evidence, e)
+			}
+		}
+		if len(fewer.Evidence) == len(a.Evidence) {
+			fewer.Evidence = fewer.Evidence[1:]
+		}
+		a = &fewer
 		b = a.AppendJSON(nil)
 	}
 	if len(b) > wire.MaxRowBytes {
-		short := *a
-		short.Evidence = nil
-		if a.Event != nil {
-			short.Event = shortened(a.Event)
-		}
-		b = short.AppendJSON(nil)
+		b = shortened(b, wire.MaxRowBytes)
 	}
 	return b
 }
 
-// shortened is the event without its unbounded parts.
-func shortened(e *event.Event) *event.Event {
-	s := *e
-	s.Extra = nil
-	s.Errors = append(append([]string(nil), e.Errors...), "cut: the event was too large to send")
-	if p := e.Process; p != nil {
-		q := *p
-		q.Args = nil
-		q.CommandLine = cut(q.CommandLine, 4096)
-		if q.Parent != nil {
-			r := *q.Parent
-			r.CommandLine = cut(r.CommandLine, 4096)
-			q.Parent = &r
+// shortened is a record that is too large for a row, with its texts and lists cut
+// until it fits, and a word about it in error.message. What identifies it is
+// shorter than any cut.
+func shortened(rec []byte, most int) []byte {
+	d := json.NewDecoder(bytes.NewReader(rec))
+	d.UseNumber()
+	var v map[string]any
+	if err := d.Decode(&v); err != nil {
+		return rec // not ours; the console says so
+	}
+	for longest := 16 << 10; longest >= 64; longest /= 4 {
+		v = cutAll(v, longest).(map[string]any)
+		v["error"] = map[string]any{"message": []string{"cut: the record was too large to send"}}
+		b, err := json.Marshal(v)
+		if err == nil && len(b) <= most {
+			return b
 		}
-		s.Process = &q
 	}
-	if c := e.Copy; c != nil {
-		d := *c
-		d.SourceIDs = nil
-		s.Copy = &d
-	}
-	return &s
+	return rec
 }
 
+// cutAll cuts texts to a number of bytes and lists and mappings to a sixteenth as
+// many entries.
+func cutAll(v any, longest int) any {
+	switch v := v.(type) {
+	case string:
+		return cut(v, longest)
+	case []any:
+		v = v[:min(len(v), longest/16)]
+		for i := range v {
+			v[i] = cutAll(v[i], longest)
+		}
+		return v
+	case map[string]any:
+		names := slices.Sorted(maps.Keys(v))
+		for i, k := range names {
+			// Our own objects have fewer than 64 members; a longer one was recorded
+			// with fields that nobody knows.
+			if i >= max(longest/16, 64) || len(k) > 256 {
+				delete(v, k)
+				continue
+			}
+			v[k] = cutAll(v[k], longest)
+		}
+		return v
+	}
+	return v
+}
+
+// cut is s cut to n bytes, between characters.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
 	}
 	return s[:n]
 }
@@ -280,12 +319,12 @@ func lossText(l spool.Losses) string {
 
 // status tells of both queues.
 func (o *outbox) status(maxAlerts, maxActivity int64) (alerts, activity endpoint.Queue) {
-	o.mu.Lock()
-	failure := o.failure
-	o.mu.Unlock()
 	queue := func(s *spool.Spool, limit int64) endpoint.Queue {
 		st := s.Stats()
-		q := endpoint.Queue{Records: int64(st.Records), Bytes: st.Bytes, MaxBytes: limit, Dropped: int64(st.Dropped.Total()), Error: failure}
+		q := endpoint.Queue{Records: int64(st.Records), Bytes: st.Bytes, MaxBytes: limit, Dropped: int64(st.Dropped.Total())}
+		o.mu.Lock()
+		q.Error = o.failures[s]
+		o.mu.Unlock()
 		if q.Error == "" {
 			q.Error = st.LastError
 		}

@@ -3,8 +3,10 @@ package agent
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"sekisho/internal/config"
@@ -18,14 +20,19 @@ import (
 // and installers write in several steps. Judgement.
 const settle = 300 * time.Millisecond
 
+// maxWatched bounds the folders that are watched. SigmaHQ's rules have 150.
+const maxWatched = 1024
+
 // errStopping says that the agent is about to end.
 var errStopping = errors.New("the agent is stopping")
 
 // Reload reads settings and rules again, all or nothing: on any problem what is
 // in force stays, and status tells. It answers what changed.
 func (a *Agent) Reload() ([]config.Change, error) {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
 	old := a.cfg.Load()
-	cfg, err := config.LoadAgent(a.o.ConfigFile)
+	cfg, err := loadSettings(a.o.ConfigFile)
 	if err == nil && cfg.StateDir != old.StateDir {
 		err = errors.New("state_dir cannot change while the agent runs: restart it")
 	}
@@ -91,26 +98,34 @@ func (a *Agent) watchSettings(ctx context.Context) {
 			due = time.After(0)
 		case <-due:
 			due = nil
+			if w != nil {
+				a.watchDirs(w) // new folders, before they are read
+			}
 			if _, err := a.Reload(); err == nil && w != nil {
-				a.watchDirs(w)
+				a.watchDirs(w) // those that the new settings name
 			}
 		}
 	}
 }
 
-// watchDirs watches the directories of the settings file and of the rules;
-// adding one twice is harmless.
+// watchDirs watches the directories of the settings file and of the rules, with
+// the folders below; adding one twice is harmless.
 func (a *Agent) watchDirs(w *fsnotify.Watcher) {
 	var dirs []string
 	if a.o.ConfigFile != "" {
 		dirs = append(dirs, filepath.Dir(a.o.ConfigFile))
 	}
 	for _, p := range a.cfg.Load().Rules.Paths {
-		if st, err := os.Stat(p); err == nil && st.IsDir() {
-			dirs = append(dirs, p)
-		} else {
+		if st, err := os.Stat(p); err != nil || !st.IsDir() {
 			dirs = append(dirs, filepath.Dir(p))
+			continue
 		}
+		filepath.WalkDir(p, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() && len(dirs) < maxWatched {
+				dirs = append(dirs, path)
+			}
+			return nil // what cannot be read is refused when the rules are loaded
+		})
 	}
 	for _, d := range dirs {
 		if err := w.Add(d); err != nil {
@@ -121,19 +136,27 @@ func (a *Agent) watchDirs(w *fsnotify.Watcher) {
 
 // concerns reports whether a change of the file can change settings or rules.
 func (a *Agent) concerns(name string) bool {
+	name, err := filepath.Abs(name)
+	if err != nil {
+		return false
+	}
 	if a.o.ConfigFile != "" {
-		if abs, err := filepath.Abs(a.o.ConfigFile); err == nil {
-			if n, err := filepath.Abs(name); err == nil && n == abs {
-				return true
-			}
+		if file, err := filepath.Abs(a.o.ConfigFile); err == nil && name == file {
+			return true
 		}
 	}
-	switch filepath.Ext(name) {
-	case ".yml", ".yaml":
-		for _, p := range a.cfg.Load().Rules.Paths {
-			if name == p || filepath.Dir(name) == filepath.Clean(p) {
-				return true
-			}
+	for _, p := range a.cfg.Load().Rules.Paths {
+		if name == p {
+			return true
+		}
+		if rel, err := filepath.Rel(p, name); err != nil || rel == ".." || strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
+			continue
+		}
+		switch filepath.Ext(name) {
+		case ".yml", ".yaml":
+			return true
+		case "": // perhaps a folder that came or went
+			return true
 		}
 	}
 	return false

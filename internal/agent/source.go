@@ -31,9 +31,10 @@ type Source interface {
 // that dies of a bug should not spin, and one that lost its mechanism for a
 // moment (a module reloaded) should be back within seconds.
 const (
-	firstRetry  = time.Second
-	lastRetry   = time.Minute
-	steadyAfter = 5 * time.Minute
+	firstRetry     = time.Second
+	lastRetry      = time.Minute
+	steadyAfter    = 5 * time.Minute
+	recoveredAfter = 3 * time.Second // of running without a break
 )
 
 // supervised runs one source for ever: a source that breaks, also by a panic, is
@@ -79,23 +80,14 @@ func (s *supervised) run(ctx context.Context, out chan<- *event.Event) {
 		started := time.Now()
 		// What was told as down is told as recovered once the source has run for
 		// a while; a source that breaks at once is not recovered in between.
-		recovered := time.AfterFunc(firstRetry*3, func() {
-			s.mu.Lock()
-			was := s.broken
-			s.broken = nil
-			s.mu.Unlock()
-			if was != nil {
-				s.log.Info("sensor recovered", zap.String("sensor", s.src.Name()))
-				e := event.New(event.SensorRecovered, time.Now())
-				e.Sensor, e.Message = s.src.Name(), "the sensor works again"
-				select {
-				case out <- e:
-				case <-ctx.Done():
-				}
-			}
+		over := make(chan struct{})
+		recovered := time.AfterFunc(recoveredAfter, func() {
+			defer close(over)
+			s.recovered(ctx, out)
 		})
 		err := s.once(ctx, out)
 		if !recovered.Stop() {
+			<-over
 			told = false
 		}
 		if ctx.Err() != nil {
@@ -129,6 +121,24 @@ func (s *supervised) run(ctx context.Context, out chan<- *event.Event) {
 			return
 		}
 		wait = min(2*wait, lastRetry)
+	}
+}
+
+// recovered tells that the source works again, if it was told as down.
+func (s *supervised) recovered(ctx context.Context, out chan<- *event.Event) {
+	s.mu.Lock()
+	was := s.broken
+	s.broken = nil
+	s.mu.Unlock()
+	if was == nil {
+		return
+	}
+	s.log.Info("sensor recovered", zap.String("sensor", s.src.Name()))
+	e := event.New(event.SensorRecovered, time.Now())
+	e.Sensor, e.Message = s.src.Name(), "the sensor works again"
+	select {
+	case out <- e:
+	case <-ctx.Done():
 	}
 }
 

@@ -16,8 +16,9 @@ import (
 	"sekisho/internal/wire"
 )
 
-// The stable codes of trouble between agent and console. Texts in Japanese and English hang on them elsewhere.
+// The stable codes of trouble between agent and console; codes.go has their texts in Japanese and English.
 const (
+	CodeSetup       = "SHP-00" // shipping cannot begin: told by the agent, see New
 	CodeUnreachable = "SHP-01" // no answer: cable, route, firewall, console off
 	CodeName        = "SHP-02" // the console's name is not known to DNS
 	CodeRefused     = "SHP-03" // the machine is there, the console does not listen

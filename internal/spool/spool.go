@@ -146,21 +146,21 @@ type writer struct {
 }
 
 // Open opens the spool in dir, which it creates if need be, and repairs what a crash has left. The error wraps ErrInUse if
-// another process has it open.
+// another process has it open, ErrFull if the disk has no room for its state.
 func Open(dir string, o Options) (*Spool, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open spool: %w", err)
+		return nil, fmt.Errorf("open spool: %w", full(err))
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open spool: %w", err)
+		return nil, fmt.Errorf("open spool: %w", full(err))
 	}
 	lock, err := lockFile(filepath.Join(dir, "lock"))
 	if err != nil {
-		return nil, fmt.Errorf("open spool %s: %w", dir, err)
+		return nil, fmt.Errorf("open spool %s: %w", dir, full(err))
 	}
 	s := &Spool{dir: dir, o: o, lock: lock, notify: make(chan struct{}, 1)}
 	s.moved = sync.NewCond(&s.mu)
@@ -171,7 +171,7 @@ func Open(dir string, o Options) (*Spool, error) {
 			s.store.close()
 		}
 		lock.Close()
-		return nil, fmt.Errorf("open spool %s: %w", dir, err)
+		return nil, fmt.Errorf("open spool %s: %w", dir, full(err))
 	}
 	s.fillBallast()
 	if s.live() > 0 {
