@@ -118,16 +118,16 @@ type group struct {
 	fresh   int64 // of sum or of new values: not told yet
 	unseen  int64 // of events: not told yet
 	told    uint64
-	held    int // events held as evidence
+
+	evidence []*event.Event // by time: the first that came while there was room
 }
 
 type entry struct {
-	t     int64
-	seq   uint64
-	n     int64 // amount; for value_count a value's hash; for temporal types the rule's place
-	lead  bool  // first entry of its event
-	news  bool  // value_count: the value was new in the window
-	event *event.Event
+	t    int64
+	seq  uint64
+	n    int64 // amount; for value_count a value's hash; for temporal types the rule's place
+	lead bool  // first entry of its event
+	news bool  // value_count: the value was new in the window
 }
 
 // touch is a window that the event at hand joined.
@@ -327,7 +327,7 @@ func (s *Set) drop(g *group) {
 	g.prev.next, g.next.prev = g.next, g.prev
 	delete(g.c.groups, g.key)
 	s.stats.Entries -= len(g.entries)
-	s.events -= g.held
+	s.events -= len(g.evidence)
 }
 
 // add puts the event into its window and asks whether the condition holds.
@@ -412,10 +412,8 @@ func hash(text string) uint64 {
 func (s *Set) insert(g *group, n entry, e *event.Event) {
 	s.seq++
 	n.seq = s.seq
-	if n.lead && g.held < s.limits.Evidence && s.events < s.limits.Events {
-		n.event = e
-		g.held++
-		s.events++
+	if n.lead {
+		s.keep(g, e)
 	}
 	at := len(g.entries)
 	for at > 0 && g.entries[at-1].t > n.t {
@@ -440,6 +438,19 @@ func (s *Set) insert(g *group, n entry, e *event.Event) {
 		g.lo++
 	}
 	s.trim(g, newest-span-int64(s.limits.Tolerance))
+}
+
+// keep holds an event as evidence, if there is room.
+func (s *Set) keep(g *group, e *event.Event) {
+	if len(g.evidence) >= s.limits.Evidence || s.events >= s.limits.Events {
+		return
+	}
+	at := len(g.evidence)
+	for at > 0 && g.evidence[at-1].Time.After(e.Time) {
+		at--
+	}
+	g.evidence = slices.Insert(g.evidence, at, e)
+	s.events++
 }
 
 // count adds an entry to the window's sums.
@@ -489,6 +500,14 @@ func (s *Set) uncount(g *group, n *entry) {
 
 // trim forgets entries before a time, which no late event can need any more.
 func (s *Set) trim(g *group, before int64) {
+	old := 0
+	for old < len(g.evidence) && g.evidence[old].Time.UnixNano() < before {
+		old++
+	}
+	if old > 0 {
+		g.evidence = slices.Delete(g.evidence, 0, old)
+		s.events -= old
+	}
 	n := 0
 	for n < g.lo && g.entries[n].t < before {
 		n++
@@ -502,12 +521,6 @@ func (s *Set) trim(g *group, before int64) {
 
 // cut forgets the first n entries, which must lie before the window.
 func (s *Set) cut(g *group, n int) {
-	for i := range n {
-		if g.entries[i].event != nil {
-			g.held--
-			s.events--
-		}
-	}
 	g.entries = slices.Delete(g.entries, 0, n)
 	g.lo -= n
 	s.stats.Entries -= n
@@ -636,25 +649,27 @@ func (s *Set) tell(f *Firing, tc *touch) {
 			f.Totals[name], f.Fresh[name] = tc.total, min(g.fresh, tc.total)
 		}
 	}
-	events := int64(0)
-	var evidence []*event.Event
-	first := f.Event.Time
-	for _, n := range g.entries[tc.from:tc.to] {
-		if n.lead {
-			if events == 0 && n.t < first.UnixNano() {
-				first = time.Unix(0, n.t).UTC()
+	events := g.events
+	if tc.from != g.lo || tc.to != len(g.entries) { // an older window, completed by a late event
+		events = 0
+		for _, n := range g.entries[tc.from:tc.to] {
+			if n.lead {
+				events++
 			}
-			events++
-		}
-		if n.event != nil && n.event != f.Event && len(evidence) < s.limits.Evidence-1 {
-			evidence = append(evidence, n.event)
 		}
 	}
 	if events > f.EvidenceTotal {
 		f.EvidenceTotal, f.EvidenceFresh = events, max(1, min(g.unseen, events))
-		f.Evidence = append(evidence, f.Event)
+		first, last := g.entries[tc.from].t, g.entries[tc.to-1].t
+		f.First = time.Unix(0, first).UTC()
+		f.Evidence = nil
+		for _, e := range g.evidence {
+			if t := e.Time.UnixNano(); t >= first && t <= last && e != f.Event && len(f.Evidence) < s.limits.Evidence-1 {
+				f.Evidence = append(f.Evidence, e)
+			}
+		}
+		f.Evidence = append(f.Evidence, f.Event)
 		slices.SortStableFunc(f.Evidence, func(a, b *event.Event) int { return a.Time.Compare(b.Time) })
-		f.First = first
 	}
 	g.fresh, g.unseen, g.told = 0, 0, s.seq
 }

@@ -20,12 +20,13 @@ type state struct {
 }
 
 type groupState struct {
-	Rule    string     `json:"rule"`
-	Digest  uint64     `json:"digest"`
-	Key     []byte     `json:"key"`
-	Told    uint64     `json:"told"`
-	Low     int        `json:"low"`
-	Entries [][5]int64 `json:"entries"` // time, seq, n, 1 lead + 2 news, index in Events or -1
+	Rule     string     `json:"rule"`
+	Digest   uint64     `json:"digest"`
+	Key      []byte     `json:"key"`
+	Told     uint64     `json:"told"`
+	Low      int        `json:"low"`
+	Entries  [][4]int64 `json:"entries"`            // time, seq, n, 1 lead + 2 news
+	Evidence []int      `json:"evidence,omitempty"` // places in Events
 }
 
 // State is the windows as JSON, for Restore.
@@ -33,25 +34,25 @@ func (s *Set) State() ([]byte, error) {
 	st := state{Watermark: s.watermark, Late: s.late, Seq: s.seq}
 	index := map[*event.Event]int{}
 	for g := s.lru.prev; g != &s.lru; g = g.prev {
-		gs := groupState{Rule: g.c.rule.ID, Digest: g.c.rule.Digest(), Key: []byte(g.key), Told: g.told, Low: g.lo, Entries: make([][5]int64, 0, len(g.entries))}
+		gs := groupState{Rule: g.c.rule.ID, Digest: g.c.rule.Digest(), Key: []byte(g.key), Told: g.told, Low: g.lo, Entries: make([][4]int64, 0, len(g.entries))}
 		for _, n := range g.entries {
-			at, flags := -1, int64(0)
-			if n.event != nil {
-				i, ok := index[n.event]
-				if !ok {
-					i = len(st.Events)
-					index[n.event] = i
-					st.Events = append(st.Events, n.event.AppendJSON(nil))
-				}
-				at = i
-			}
+			flags := int64(0)
 			if n.lead {
 				flags |= 1
 			}
 			if n.news {
 				flags |= 2
 			}
-			gs.Entries = append(gs.Entries, [5]int64{n.t, int64(n.seq), n.n, flags, int64(at)})
+			gs.Entries = append(gs.Entries, [4]int64{n.t, int64(n.seq), n.n, flags})
+		}
+		for _, e := range g.evidence {
+			i, ok := index[e]
+			if !ok {
+				i = len(st.Events)
+				index[e] = i
+				st.Events = append(st.Events, e.AppendJSON(nil))
+			}
+			gs.Evidence = append(gs.Evidence, i)
 		}
 		st.Groups = append(st.Groups, gs)
 	}
@@ -104,8 +105,13 @@ func (gs *groupState) check(events int) error {
 		return errors.New("no entries")
 	}
 	for i, n := range gs.Entries {
-		if n[4] < -1 || n[4] >= int64(events) || i > 0 && n[0] < gs.Entries[i-1][0] {
-			return fmt.Errorf("entry %d", i)
+		if i > 0 && n[0] < gs.Entries[i-1][0] {
+			return fmt.Errorf("entry %d is out of order", i)
+		}
+	}
+	for _, i := range gs.Evidence {
+		if i < 0 || i >= events {
+			return fmt.Errorf("there is no event %d", i)
 		}
 	}
 	return nil
@@ -122,11 +128,6 @@ func (s *Set) revive(c *corr, gs *groupState, events []*event.Event) {
 		en := entry{t: n[0], seq: uint64(n[1]), n: n[2], lead: n[3]&1 != 0, news: n[3]&2 != 0}
 		if c.rule.Correlation.Type != rules.ValueCount {
 			en.n = min(max(en.n, -maxAmount), maxAmount)
-		}
-		if n[4] >= 0 {
-			en.event = events[n[4]]
-			g.held++
-			s.events++
 		}
 		g.entries = append(g.entries, en)
 		if i < g.lo {
@@ -151,6 +152,9 @@ func (s *Set) revive(c *corr, gs *groupState, events []*event.Event) {
 				g.unseen++
 			}
 		}
+	}
+	for _, i := range gs.Evidence {
+		s.keep(g, events[i])
 	}
 	s.stats.Entries += len(g.entries)
 	c.groups[g.key] = g

@@ -1,0 +1,112 @@
+package alert
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"sekisho/internal/event"
+)
+
+var t0 = time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
+
+func finding(minutes int, quiet time.Duration) *Finding {
+	e := event.New(event.FileCopied, t0.Add(time.Duration(minutes)*time.Minute))
+	e.ID = fmt.Sprint("e", minutes)
+	return &Finding{Rule: Rule{ID: "r"}, Level: Medium, Group: "g", Quiet: quiet, Event: e,
+		Totals: map[string]int64{"files": 50}, Fresh: map[string]int64{"files": 1}}
+}
+
+func TestRepeatsJoinForTheQuietTimeCountedFromTheAlert(t *testing.T) {
+	b := NewBook()
+	first, raised := b.Add(finding(0, time.Hour))
+	if !raised || first.Count != 1 || first.Totals["files"] != 50 {
+		t.Fatalf("got %+v, %v", first, raised)
+	}
+	for _, m := range []int{10, 60, 30} { // the last came late
+		f := finding(m, time.Hour)
+		f.Level = High
+		if _, raised := b.Add(f); raised {
+			t.Errorf("minute %d: a new alert", m)
+		}
+	}
+	if first.Count != 1 || len(first.Evidence) != 1 {
+		t.Error("what was given out was changed")
+	}
+	changed := b.Changed()
+	if len(changed) != 1 {
+		t.Fatalf("%d changed, want 1", len(changed))
+	}
+	c := changed[0]
+	if c.ID != first.ID || c.Count != 4 || c.Totals["files"] != 53 || c.EvidenceTotal != 4 || c.Level != High || !c.LastSeen.Equal(t0.Add(time.Hour)) || !c.Time.Equal(t0) {
+		t.Errorf("got %+v", c)
+	}
+	if len(b.Changed()) != 0 {
+		t.Error("told twice")
+	}
+	if second, raised := b.Add(finding(61, time.Hour)); !raised || second.ID == first.ID {
+		t.Error("after the quiet time: want a new alert")
+	}
+}
+
+func TestWithoutQuietTimeEveryFindingIsAnAlert(t *testing.T) {
+	b := NewBook()
+	for m := range 3 {
+		if _, raised := b.Add(finding(m, 0)); !raised {
+			t.Errorf("finding %d was held back", m)
+		}
+	}
+	if b.Len() != 0 || b.Changed() != nil {
+		t.Error("something is kept open")
+	}
+}
+
+func TestEvidenceIsCappedAtTheOldestAndTheDecidingEvent(t *testing.T) {
+	f := finding(100, time.Hour)
+	for m := range 30 {
+		f.Evidence = append(f.Evidence, finding(m, 0).Event)
+	}
+	f.Evidence = append(f.Evidence, f.Event)
+	f.EvidenceTotal = 31
+	a, _ := NewBook().Add(f)
+	if len(a.Evidence) != MaxEvidence || a.Evidence[0].ID != "e0" || a.Evidence[MaxEvidence-1] != f.Event || a.EvidenceTotal != 31 {
+		t.Errorf("%d events, first %s, last %s, total %d", len(a.Evidence), a.Evidence[0].ID, a.Evidence[MaxEvidence-1].ID, a.EvidenceTotal)
+	}
+}
+
+func TestABookComesBackAfterARestart(t *testing.T) {
+	b := NewBook()
+	first, _ := b.Add(finding(0, time.Hour))
+	b.Add(finding(1, time.Hour))
+	state, err := b.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := NewBook()
+	if err := c.Restore(state); err != nil {
+		t.Fatal(err)
+	}
+	if again, _ := c.State(); string(again) != string(state) {
+		t.Errorf("got\n%s\nwant\n%s", again, state)
+	}
+	c.Add(finding(2, time.Hour))
+	if got := c.Changed(); len(got) != 1 || got[0].ID != first.ID || got[0].Count != 3 {
+		t.Errorf("got %+v", got)
+	}
+	c.Expire(t0.Add(2 * time.Hour))
+	if c.Len() != 0 || c.Open("g", first.ID) {
+		t.Error("an alert stays open for ever")
+	}
+}
+
+func TestABookIsBounded(t *testing.T) {
+	b := NewBook()
+	for i := range maxOpen + 10 {
+		f := finding(i, 24*time.Hour)
+		f.Group = fmt.Sprint(i)
+		b.Add(f)
+	}
+	if b.Len() != maxOpen || b.open["0"] != nil || b.open["9"] != nil || b.open["10"] == nil {
+		t.Errorf("%d open, the oldest should be closed", b.Len())
+	}
+}

@@ -1,0 +1,213 @@
+package judge
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"sekisho/internal/alert"
+	"sekisho/internal/event"
+	"sekisho/internal/rules"
+)
+
+var start = time.Date(2026, 1, 5, 0, 30, 0, 0, time.UTC)
+
+func pack(t testing.TB, o rules.Options) *rules.Program {
+	t.Helper()
+	p, err := rules.Load(rules.LoadOptions{Builtin: true, Options: o})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// copied is the nth file that goes to a stick, a second after the one before.
+func copied(n int) *event.Event {
+	e := &event.Event{Time: start.Add(time.Duration(n) * time.Second), ID: fmt.Sprintf("00000000-0000-7000-8000-%012d", n), Action: event.FileCopied,
+		Host: &event.Host{ID: "h1", Name: "pc1"}, User: &event.User{Name: "tanaka"}}
+	e.File = &event.File{Path: fmt.Sprintf("/media/usb/%d", n), VolumeKind: event.VolumeRemovable}
+	e.Copy = &event.Copy{Files: event.Some[int64](1), Bytes: event.Some[int64](1000)}
+	return e
+}
+
+type stage func(*event.Event)
+
+func (s stage) Apply(e *event.Event) { s(e) }
+
+func TestEightyFilesAreOneAlertThatGrows(t *testing.T) {
+	enriched := 0
+	j := New(Options{Program: pack(t, rules.Options{}), Enricher: stage(func(*event.Event) { enriched++ })})
+	var raised []*alert.Alert
+	for n := range 80 {
+		raised = append(raised, j.Event(copied(n))...)
+	}
+	if len(raised) != 1 || enriched != 80 {
+		t.Fatalf("%d alerts of %d events", len(raised), enriched)
+	}
+	a := raised[0]
+	if a.Rule.Table != "USB-3" || a.Level != alert.High || a.Totals["files"] != 50 || a.Count != 1 || len(a.Evidence) != alert.MaxEvidence {
+		t.Errorf("at first: %+v", a)
+	}
+	up := j.Updates()
+	if len(up) != 1 || up[0].ID != a.ID || up[0].Totals["files"] != 80 || up[0].Totals["bytes"] != 80_000 || up[0].Count != 31 || up[0].EvidenceTotal != 80 {
+		t.Fatalf("in the end: %+v", up)
+	}
+	if j.Updates() != nil || j.Settled(a) {
+		t.Error("told twice, or settled too early")
+	}
+	if !j.Newest().Equal(start.Add(79 * time.Second)) {
+		t.Error("newest", j.Newest())
+	}
+}
+
+func TestARestartChangesNothing(t *testing.T) {
+	p := pack(t, rules.Options{})
+	run := func(restart bool) (ids []string, last *alert.Alert) {
+		j := New(Options{Program: p})
+		path := filepath.Join(t.TempDir(), "judge.state")
+		for n := range 120 {
+			for _, a := range j.Event(copied(n)) {
+				ids = append(ids, a.ID)
+			}
+			if up := j.Updates(); len(up) > 0 {
+				last = up[0]
+			}
+			if restart && n%7 == 0 {
+				if err := j.SaveFile(path); err != nil {
+					t.Fatal(err)
+				}
+				j = New(Options{Program: p})
+				if err := j.LoadFile(path); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		return ids, last
+	}
+	ids, last := run(false)
+	ids2, last2 := run(true)
+	if fmt.Sprint(ids) != fmt.Sprint(ids2) || !bytes.Equal(last.AppendJSON(nil), last2.AppendJSON(nil)) {
+		t.Errorf("without restarts\n%v %s\nwith\n%v %s", ids, last.AppendJSON(nil), ids2, last2.AppendJSON(nil))
+	}
+}
+
+func TestATornOrNewerStateIsSetAside(t *testing.T) {
+	p := pack(t, rules.Options{})
+	j := New(Options{Program: p})
+	for n := range 60 {
+		j.Event(copied(n))
+	}
+	var b bytes.Buffer
+	if err := j.Save(&b); err != nil {
+		t.Fatal(err)
+	}
+	whole := b.Bytes()
+	path := filepath.Join(t.TempDir(), "judge.state")
+	bad := map[string][]byte{"newer": bytes.Replace(whole, []byte("sekisho-judge 1 "), []byte("sekisho-judge 2 "), 1), "empty": {}, "noise": []byte("x\ny"),
+		"changed": bytes.Replace(whole, []byte("tanaka"), []byte("tanake"), 1)}
+	for _, cut := range []int{1, 20, len(whole) / 2, len(whole) - 1} {
+		bad[fmt.Sprint("cut at ", cut)] = whole[:cut]
+	}
+	for name, data := range bad {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j := New(Options{Program: p})
+		if err := j.LoadFile(path); !errors.Is(err, ErrState) {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: the file is still there", name)
+		}
+		if got, err := os.ReadFile(path + ".bad"); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s: not set aside: %v", name, err)
+		}
+		if a := j.Event(copied(1000)); len(a) != 0 || j.Stats().Windows.Entries == 0 {
+			t.Errorf("%s: the judge does not begin afresh", name)
+		}
+	}
+	if err := New(Options{Program: p}).LoadFile(path); err != nil {
+		t.Error("no file:", err)
+	}
+}
+
+func TestSwapKeepsCountingWithOtherThresholds(t *testing.T) {
+	j := New(Options{Program: pack(t, rules.Options{})})
+	for n := range 30 {
+		j.Event(copied(n))
+	}
+	j.Swap(pack(t, rules.Options{Thresholds: map[string]map[string]int64{"USB-3": {"files": 31}}}))
+	if a := j.Event(copied(30)); len(a) != 1 || a[0].Totals["files"] != 31 {
+		t.Errorf("got %+v", a)
+	}
+}
+
+func TestARuleWithoutOurKeyAlertsOnEveryMatch(t *testing.T) {
+	f, err := rules.Parse("x.yml", []byte(`title: plain
+id: 33333333-3333-4333-8333-333333333333
+logsource: {category: process_creation, product: linux}
+detection: {s: {Image|endswith: /nc}, condition: s}
+level: low
+---
+title: three
+correlation: {type: event_count, rules: [33333333-3333-4333-8333-333333333333], group-by: [user.name], timespan: 1m, condition: {gte: 3}, generate: true}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := rules.Compile([]*rules.File{f}, rules.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := New(Options{Program: p})
+	n := map[string]int{}
+	for i := range 4 {
+		e, err := event.Decode(fmt.Appendf(nil, `{"@timestamp":"2026-01-05T00:00:0%dZ","event.id":"%d","event.action":"process-started","host.os.type":"linux","process.executable":"/bin/nc","user.name":"u"}`, i, i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range j.Event(e) {
+			n[a.Rule.Name]++
+			if a.Count != 1 || a.Title.EN != a.Rule.Name {
+				t.Errorf("%+v", a)
+			}
+		}
+	}
+	if n["plain"] != 4 || n["three"] != 2 || len(j.Updates()) != 0 {
+		t.Errorf("got %v", n)
+	}
+}
+
+func FuzzRestore(f *testing.F) {
+	p := pack(f, rules.Options{})
+	j := New(Options{Program: p})
+	for n := range 60 {
+		j.Event(copied(n))
+	}
+	var b bytes.Buffer
+	if err := j.Save(&b); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b.Bytes())
+	f.Fuzz(func(t *testing.T, data []byte) {
+		j := New(Options{Program: p})
+		if err := j.Restore(bytes.NewReader(data)); err != nil && !errors.Is(err, ErrState) {
+			t.Fatal(err)
+		}
+		j.Event(copied(1))
+	})
+}
+
+func BenchmarkEvent(b *testing.B) {
+	j := New(Options{Program: pack(b, rules.Options{})})
+	e := copied(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		e.Time = e.Time.Add(20 * time.Millisecond)
+		j.Event(e)
+	}
+}
