@@ -366,15 +366,15 @@ func (r *run) summary() error {
 		by = " (" + strings.Join(levels, ", ") + ")"
 	}
 	b := new(strings.Builder)
-	fmt.Fprintf(b, r.say("イベント %d 件、ホスト %d 台、警告 %d 件%s\n", "%d events, %d hosts, %d alerts%s\n"), r.sum.Events, r.sum.Hosts, total, by)
+	fmt.Fprintf(b, r.say("イベント: %d、ホスト: %d、警告: %d%s\n", "events: %d, hosts: %d, alerts: %d%s\n"), r.sum.Events, r.sum.Hosts, total, by)
 	if r.sum.Late > 0 {
-		fmt.Fprintf(b, r.say("時刻の順から外れて遅れ、集計に入らなかったイベント: %d 件\n", "%d events came too late for their windows and were not counted there\n"), r.sum.Late)
+		fmt.Fprintf(b, r.say("遅れて届き、集計に入らなかったイベント: %d\n", "events too late for their windows, not counted there: %d\n"), r.sum.Late)
 	}
 	if n := len(r.o.Refused); n > 0 {
-		fmt.Fprintf(b, r.say("ルールの問題: %d 件（問題のあるルールは使っていません）\n", "%d problems with rules (those rules did not run)\n"), n)
+		fmt.Fprintf(b, r.say("ルールの問題: %d（問題のあるルールは動いていません）\n", "problems with rules: %d (those rules did not run)\n"), n)
 	}
 	if r.sum.Bad > 0 {
-		fmt.Fprintf(b, r.say("読めない行: %d 行\n", "%d lines could not be read\n"), r.sum.Bad)
+		fmt.Fprintf(b, r.say("読めない行: %d\n", "lines that could not be read: %d\n"), r.sum.Bad)
 	}
 	_, err := io.WriteString(r.o.Err, b.String())
 	return err
