@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"sekisho/internal/endpoint"
@@ -49,6 +50,10 @@ type tracker struct {
 	readings  chan reading
 	slots     chan struct{} // one token for each device being read
 	noBus     bool          // there was no USB at the last look
+
+	// What reading a root hub showed:
+	probed     bool
+	unreadable bool
 }
 
 // pending is a device that is being read.
@@ -309,6 +314,9 @@ func (t *tracker) rescan(message string) {
 	there := map[string]bool{}
 	for _, e := range entries {
 		name := e.Name()
+		if strings.HasPrefix(name, "usb") && !t.probed {
+			t.probe(filepath.Join(bus, name))
+		}
 		if !isBusPath(name) {
 			continue
 		}
@@ -335,6 +343,15 @@ func (t *tracker) rescan(message string) {
 	}
 }
 
+// probe reads a root hub, which every bus has. It shows whether devices can be
+// read at all, and brings into memory what the first device needs within 200 ms.
+func (t *tracker) probe(dir string) {
+	d := readPlain(dir)
+	d.readInterfaces(dir)
+	t.names.fill(&d.Device)
+	t.probed, t.unreadable = true, d.VendorID == ""
+}
+
 // report sets the state of a sensor that works by its best mechanism. A machine
 // without USB has nothing to miss: that is no trouble, but worth a word.
 func (t *tracker) report() {
@@ -342,6 +359,9 @@ func (t *tracker) report() {
 		return
 	}
 	state, reason := endpoint.SensorOK, ""
+	if t.unreadable {
+		state, reason = endpoint.SensorDegraded, "devices are announced, but sysfs does not say what they are"
+	}
 	if t.noBus {
 		reason = "no USB bus on this machine; listening for one"
 		if _, err := os.Stat(filepath.Join(t.opt.SysRoot, "bus")); err != nil {

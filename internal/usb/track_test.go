@@ -342,6 +342,28 @@ func TestADeviceWhoseTextsHangIsToldLate(t *testing.T) {
 	}
 }
 
+func TestASensorThatCannotReadDevicesSaysSo(t *testing.T) {
+	synctest.Test(t, aSensorThatCannotReadDevicesSaysSo)
+}
+
+func aSensorThatCannotReadDevicesSaysSo(t *testing.T) {
+	hub := &fakeDevice{path: "usb1", num: 1, vendor: "1d6b", product: "0002", maker: "Linux", model: "xHCI", class: 9}
+	r := newRig(t, hub)
+	if s := r.w.Status(); s.State != endpoint.SensorOK {
+		t.Errorf("with a root hub that can be read the state is %s %q, want ok", s.State, s.Reason)
+	}
+	r.stop()
+	for _, name := range []string{"descriptors", "idVendor"} {
+		if err := os.Remove(filepath.Join(hub.dir(r.root), name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.start()
+	if e := r.next(); e.Action != event.SensorDegraded || r.w.Status().State != endpoint.SensorDegraded {
+		t.Errorf("got %s %q, want the word that devices cannot be read", e.Action, e.Message)
+	}
+}
+
 func TestAMachineWithoutUSBIsNoTrouble(t *testing.T) { synctest.Test(t, aMachineWithoutUSBIsNoTrouble) }
 
 func aMachineWithoutUSBIsNoTrouble(t *testing.T) {
