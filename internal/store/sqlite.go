@@ -514,8 +514,8 @@ func (s *SQLite) Close() error {
 	s.closing.Do(func() {
 		close(s.quit)
 		<-s.done
-		_, err := s.conn.ExecContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)")
-		s.closeEr = errors.Join(s.closeEr, err, s.conn.Close(), s.rdb.Close(), s.wdb.Close())
+		// The last connection of all processes takes the write-ahead log into the database.
+		s.closeEr = errors.Join(s.closeEr, s.conn.Close(), s.rdb.Close(), s.wdb.Close())
 	})
 	return s.closeEr
 }

@@ -1,0 +1,217 @@
+// Command sekisho-console is the collector of agents and the console for people
+// in one program, and the tool to look after both.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/mattn/go-runewidth"
+	"github.com/spf13/cobra"
+
+	"sekisho/internal/account"
+	"sekisho/internal/config"
+	"sekisho/internal/lang"
+	"sekisho/internal/store"
+)
+
+// The exit codes, the same for every command and for the agent's.
+const (
+	exitOK      = 0
+	exitFound   = 1 // a check found problems
+	exitUsage   = 2 // wrong use, or input that cannot be read
+	exitFailure = 3 // could not do it
+)
+
+// exit is an error that knows its exit code. A nil err was told already.
+type exit struct {
+	code int
+	err  error
+}
+
+func (e exit) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e exit) Unwrap() error { return e.err }
+
+func main() { os.Exit(run()) }
+
+// run is the whole program; it answers the exit code.
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return report(root().ExecuteContext(ctx))
+}
+
+// report tells the error to the person and answers the exit code.
+func report(err error) int {
+	var e exit
+	var problems config.Problems
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &e) && e.err == nil:
+		return e.code
+	case errors.As(err, &problems):
+		problems.Print(os.Stderr, lang.Terminal())
+		return exitFound
+	}
+	fmt.Fprintln(os.Stderr, "sekisho-console: "+err.Error())
+	if errors.As(err, &e) {
+		return e.code
+	}
+	return exitFailure
+}
+
+func root() *cobra.Command {
+	c := &cobra.Command{
+		Use:           "sekisho-console",
+		Short:         lang.T("関所のコンソール: エージェントからの記録を受け取り、画面で見せる", "Sekisho console: collects from agents and shows it to people"),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exit{exitUsage, err} })
+	c.AddCommand(serveCommand(), userCommand(), tokenCommand(), enrollTokenCommand(), endpointCommand(),
+		backupCommand(), migrateCommand(), checkCommand(), versionCommand())
+	return c
+}
+
+// group is a command that only holds others.
+func group(use, short string, subs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		c.SetOut(os.Stderr)
+		c.Help()
+		return exit{code: exitUsage}
+	}}
+	c.AddCommand(subs...)
+	return c
+}
+
+// args makes wrong arguments wrong use.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, a []string) error {
+		if err := check(c, a); err != nil {
+			return exit{exitUsage, err}
+		}
+		return nil
+	}
+}
+
+// settings is the --config flag that every command but version has.
+type settings struct{ file string }
+
+func (s *settings) flag(c *cobra.Command) {
+	c.Flags().StringVar(&s.file, "config", defaultConfig(), lang.T("設定ファイル", "settings file"))
+}
+
+// load reads the settings. A file that cannot be read is wrong use; problems in
+// it are config.Problems.
+func (s *settings) load() (*config.Console, error) {
+	cfg, err := config.LoadConsole(s.file)
+	var problems config.Problems
+	if err != nil && !errors.As(err, &problems) {
+		err = exit{exitUsage, err}
+	}
+	return cfg, err
+}
+
+// open opens the database that the settings name, beside a running server or
+// without one.
+func (s *settings) open(ctx context.Context) (*config.Console, *store.SQLite, error) {
+	cfg, err := s.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	db, err := store.OpenSQLite(ctx, cfg.Storage.SQLite)
+	return cfg, db, err
+}
+
+// change runs what a command does to the database, and writes it to the audit
+// log.
+func (s *settings) change(ctx context.Context, do func(cfg *config.Console, db *store.SQLite) (account.AuditEntry, error)) (err error) {
+	cfg, db, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	e, err := do(cfg, db)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrLastAdmin) || errors.Is(err, account.ErrPasswordLen) {
+		return exit{exitUsage, err}
+	}
+	if err != nil || e.Action == "" {
+		return err
+	}
+	e.Time, e.Who, e.Remote = time.Now().UTC(), operator(), "cli"
+	return db.Audit(ctx, e)
+}
+
+// operator is who uses the command line, for the audit log: root by sudo is the
+// person, if sudo says who.
+func operator() string {
+	name := "unknown"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if by := os.Getenv("SUDO_USER"); by != "" && by != name {
+		name += " (sudo " + by + ")"
+	}
+	return "cli:" + name
+}
+
+// defaultConfig is SEKISHO_CONFIG, else the system's usual place.
+func defaultConfig() string {
+	if f := os.Getenv("SEKISHO_CONFIG"); f != "" {
+		return f
+	}
+	if runtime.GOOS == "windows" {
+		return filepath.Join(os.Getenv("ProgramData"), "Sekisho Console", "console.yaml")
+	}
+	return "/etc/sekisho/console.yaml"
+}
+
+// table writes rows in columns of equal width on a terminal, where Japanese
+// letters are two cells wide.
+func table(w io.Writer, rows [][]string) error {
+	var widths []int
+	for _, r := range rows {
+		for i, cell := range r {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], runewidth.StringWidth(cell))
+		}
+	}
+	var b strings.Builder
+	for _, r := range rows {
+		var line strings.Builder
+		for i, cell := range r {
+			line.WriteString(runewidth.FillRight(cell, widths[i]) + "  ")
+		}
+		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// when is a time for a table.
+func when(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format("2006-01-02 15:04")
+}
