@@ -397,10 +397,9 @@ type alertDetail struct {
 	Raw        string
 	Reasons    []alert.Reason
 	CanAct     bool
-	Me         string
 	Problem    string // with what was tried
+	Tried      string // what was refused: the form's do
 	Note       string // as typed, if it was refused
-	Lang       string
 }
 
 // maxRelated is how many alerts of the same group are listed, maxRaw how many
@@ -426,7 +425,7 @@ func (s *Server) detail(r *http.Request, id string) (*alertDetail, error) {
 	a, p := rec.Alert, v.p
 	d := &alertDetail{alertRow: p.row(rec, v.user.Name), TitlePlain: p.titlePlain(a), Total: max(a.EvidenceTotal, int64(len(a.Evidence))),
 		First: a.FirstSeen, Last: a.LastSeen, Received: rec.Received, AgentID: rec.AgentID, RuleID: a.Rule.ID, Version: a.Rule.Version,
-		Group: a.Group, Log: rec.Log, CanAct: v.user.Role.Can(account.Analyst), Me: v.user.Name, Lang: p.lang}
+		Group: a.Group, Log: rec.Log, CanAct: v.user.Role.Can(account.Analyst)}
 	if text := a.Advice.In(p.lang); text != "" {
 		d.Advice = p.fill(text, a)
 	}
@@ -555,7 +554,7 @@ func (s *Server) changeAlert(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		d.Problem, d.Note = v.p.t(problem), note
+		d.Problem, d.Tried, d.Note = v.p.t(problem), do, note
 		return s.render(w, r, http.StatusUnprocessableEntity, "alert", alertPage{s.frame(r, d.TitlePlain, "alerts"), d})
 	}
 	rec, err := s.o.Store.Alert(r.Context(), id)

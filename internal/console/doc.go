@@ -44,8 +44,8 @@
 //	#drawer, #drawer [data-close]                      the drawer and the button that closes it
 //	article.detail[data-detail-id]                     detail of an alert, in the drawer and on its page
 //	#detail-title, #advice, #incidents, #facts, #evidence, #related, #log, #raw  its sections
-//	form#triage: button[name=do][value=mine|waiting|reopen|note], [name=note]
-//	form#close:  [name=reason], [name=note], button[name=do][value=close]
+//	form#triage: button[name=do][value=mine|waiting|reopen]; behind #noting > summary: [name=note], button[value=note]
+//	form#close, behind #closing > summary: [name=reason], [name=note], button[name=do][value=close]
 //	#endpoint-list [data-agent-id][data-health]        one endpoint
 //	article.detail[data-detail-agent]                  detail of an endpoint; [data-sensor][data-sensor-state] its sensors
 //	#audit-list [data-action]                          entries of the audit log

@@ -7,6 +7,7 @@ import (
 	"html/template"
 	"io/fs"
 	"math"
+	"net/url"
 	"path"
 	"strings"
 	"time"
@@ -55,6 +56,7 @@ func newPrinter(lang string, loc *time.Location, static string) *printer {
 		"full":       p.whenFull,
 		"span":       p.span,
 		"static":     func(name string) string { return static + name },
+		"path":       url.PathEscape,
 		"themes":     func() []string { return []string{"light", "auto", "dark"} },
 		"unumber":    func(n uint64) string { return p.number(int64(min(n, math.MaxInt64))) },
 		"clocktime":  p.clockTime,

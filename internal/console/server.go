@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"sekisho/internal/account"
+	"sekisho/internal/alert"
 )
 
 // Options are what a console needs.
@@ -47,6 +48,7 @@ type Server struct {
 
 	byIP, byName *limiter
 	hashing      chan struct{} // bounds how many password checks wait
+	users        sync.Mutex    // held while a user is changed
 	live         live
 }
 
@@ -213,7 +215,7 @@ var answers = []struct {
 }{
 	{is(fs.ErrNotExist), http.StatusNotFound, "error.missing"},
 	{is(errBadRequest), http.StatusBadRequest, "error.bad"},
-	{is(fs.ErrInvalid), http.StatusBadRequest, "error.bad"}, // a cursor that the store did not give
+	{is(alert.ErrCursor), http.StatusBadRequest, "error.bad"},
 	{func(err error) bool { var e *http.MaxBytesError; return errors.As(err, &e) }, http.StatusRequestEntityTooLarge, "error.large"},
 	{is(errSignIn), http.StatusUnauthorized, "error.signin"},
 	{is(errForbidden), http.StatusForbidden, "error.forbidden"},

@@ -169,14 +169,22 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) error {
 		return refuse(http.StatusUnprocessableEntity, "login.wrong")
 	}
 	s.byName.forgive(name)
+	checked, fresh := user.PasswordHash, ""
 	if old {
-		if user.PasswordHash, err = account.HashPassword(password); err != nil {
+		if fresh, err = account.HashPassword(password); err != nil {
 			return fmt.Errorf("hash password anew: %w", err)
 		}
 	}
-	user.LastLogin = now.UTC()
-	if err := s.o.Store.UpdateUser(r.Context(), user); err != nil {
-		return fmt.Errorf("update user: %w", err)
+	err = s.updateUser(r.Context(), user.ID, func(u *account.User) error {
+		if u.PasswordHash != checked || u.Disabled {
+			return fmt.Errorf("%w: the password was changed meanwhile", errSignIn)
+		}
+		u.LastLogin = now.UTC()
+		u.PasswordHash = orDefault(fresh, checked)
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if err := s.note(r, user.Name, "login", user.Name, ""); err != nil {
 		return err
@@ -276,24 +284,30 @@ func (s *Server) changePassword(w http.ResponseWriter, r *http.Request) error {
 		return refuse("password.differ")
 	}
 	s.byName.forgive(v.user.Name)
-	u := *v.user
-	if u.PasswordHash, err = account.HashPassword(fresh); err != nil {
+	u, first := v.user, v.user.MustChange
+	hash, err := account.HashPassword(fresh)
+	if err != nil {
 		return fmt.Errorf("hash password: %w", err)
 	}
-	first := u.MustChange
-	u.MustChange = false
 	if err := s.note(r, u.Name, "password-change", u.Name, ""); err != nil {
 		return err
 	}
-	if err := s.o.Store.UpdateUser(r.Context(), &u); err != nil {
-		return fmt.Errorf("update user: %w", err)
+	err = s.updateUser(r.Context(), u.ID, func(now *account.User) error {
+		if now.PasswordHash != u.PasswordHash {
+			return fmt.Errorf("%w: the password was changed meanwhile", errSignIn)
+		}
+		now.PasswordHash, now.MustChange = hash, false
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	// Whoever knew the old password is out, everywhere.
 	if err := s.o.Store.DeleteUserSessions(r.Context(), u.ID); err != nil {
 		return fmt.Errorf("delete sessions: %w", err)
 	}
 	v.session = nil
-	if err := s.open(w, r, &u); err != nil {
+	if err := s.open(w, r, u); err != nil {
 		return err
 	}
 	to := "/account?done=1"
@@ -301,6 +315,25 @@ func (s *Server) changePassword(w http.ResponseWriter, r *http.Request) error {
 		to = "/"
 	}
 	http.Redirect(w, r, to, http.StatusSeeOther)
+	return nil
+}
+
+// updateUser changes a user as it is now. The store writes all of a user at
+// once, so changes go one after the other, lest one puts back what another has
+// just replaced.
+func (s *Server) updateUser(ctx context.Context, id int64, change func(*account.User) error) error {
+	s.users.Lock()
+	defer s.users.Unlock()
+	u, err := s.o.Store.UserByID(ctx, id)
+	if err != nil {
+		return fmt.Errorf("read user: %w", err)
+	}
+	if err := change(u); err != nil {
+		return err
+	}
+	if err := s.o.Store.UpdateUser(ctx, u); err != nil {
+		return fmt.Errorf("update user: %w", err)
+	}
 	return nil
 }
 
@@ -314,10 +347,8 @@ func (s *Server) setLang(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("%w: language %q", errBadRequest, cut(lang, 20))
 	}
 	if v.user != nil && v.user.Lang != lang {
-		u := *v.user
-		u.Lang = lang
-		if err := s.o.Store.UpdateUser(r.Context(), &u); err != nil {
-			return fmt.Errorf("update user: %w", err)
+		if err := s.updateUser(r.Context(), v.user.ID, func(u *account.User) error { u.Lang = lang; return nil }); err != nil {
+			return err
 		}
 	}
 	s.choose(w, r, langCookie, lang)

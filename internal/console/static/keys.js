@@ -1,7 +1,7 @@
 // The keyboard: j/k, Enter or o, m, e, /, ?, Esc. Keys that are typed into a field or that an input method is composing
 // with are nobody's business.
 import { close, open, openId, send } from './drawer.js';
-import { idOf, move, rowOf, select, selected } from './list.js';
+import { idOf, move, select, selected } from './list.js';
 
 const typing = (el) => el instanceof HTMLElement && (el.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(el.tagName));
 const help = document.querySelector('#help');
@@ -81,16 +81,14 @@ function startClose() {
 function escape(e) {
   if (help.open) return; // the dialog closes itself
   const menu = document.querySelector('details.menu[open]');
-  const closing = document.querySelector('#closing[open]');
+  const unfolded = document.activeElement?.closest('.unfold[open]');
   if (menu) menu.open = false;
-  else if (closing?.contains(document.activeElement)) {
-    closing.open = false;
+  else if (unfolded) {
+    unfolded.open = false;
     document.activeElement.blur();
   } else if (typing(e.target)) e.target.blur();
-  else if (openId() && close()) {
-    const row = rowOf(openId());
-    if (row) select(row);
-  } else if (selected()) select(null);
+  else if (openId()) close();
+  else if (selected()) select(null);
   else return;
   e.preventDefault();
 }
