@@ -33,9 +33,16 @@ const (
 	rescanLimit = 100_000
 	// resyncEvery is how often folders of protected places are looked for anew,
 	// for those whose creation the kernel did not tell.
-	resyncEvery = time.Minute
+	resyncEvery = 5 * time.Minute
 	// goneFor is how long records of a volume may arrive after it was unmounted.
 	goneFor = 10 * time.Second
+	// lateFor is how long a rename or deletion waits for the write before it. The
+	// two queues are read at once; this is room for a busy machine.
+	lateFor = 100 * time.Millisecond
+	// lostEvery is how often losses are told; what is lost meanwhile is told as one.
+	lostEvery = time.Second
+	// flushWait bounds the end of a run: what waits to be told is told by then or lost.
+	flushWait = time.Second
 	// foldersWait joins folders made one after the other into one look.
 	foldersWait = 100 * time.Millisecond
 )
@@ -62,8 +69,12 @@ type core struct {
 	gone  map[volume.Dev]goneVolume // unmounted a moment ago: its last files are still to be told
 	since time.Time                 // up to when nothing was lost
 
-	folders bool      // a folder came up in a protected place and is not marked yet
-	synced  time.Time // when sync last ran
+	folders []string  // that came up in protected places and are not marked yet
+	resync  bool      // the mechanism asks for a sync
+	synced  time.Time // when marks were last looked after
+	late    []lateRecord
+	missed  uint64    // lost and not told yet
+	toldOf  time.Time // when losses were last told
 }
 
 type goneVolume struct {
@@ -101,15 +112,17 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 	c.since = time.Now()
 	c.sync(ctx, src, reason)
 	for {
-		for _, r := range c.q.take() {
-			c.handle(ctx, r)
-			c.q.done()
-		}
-		if c.folders && time.Since(c.synced) > foldersWait {
+		c.work(ctx)
+		if c.resync {
 			c.sync(ctx, src, reason)
 		}
-		c.lost(ctx)
+		if len(c.folders) > 0 && time.Since(c.synced) > foldersWait {
+			c.synced = time.Now()
+			src.folders(c.folders, c.place)
+			c.folders = nil
+		}
 		now := time.Now()
+		c.settleLate(ctx, now)
 		for p := c.set.take(now); p != nil; p = c.set.take(now) {
 			c.finish(ctx, p)
 		}
@@ -117,8 +130,14 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 		if next, ok := c.set.next(); ok {
 			wait = time.Until(next)
 		}
-		if c.folders {
+		if len(c.late) > 0 {
+			wait = min(wait, time.Until(c.late[0].due))
+		}
+		if len(c.folders) > 0 {
 			wait = min(wait, foldersWait)
+		}
+		if c.missed > 0 {
+			wait = min(wait, lostEvery)
 		}
 		timer.Reset(wait)
 		select {
@@ -133,6 +152,7 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 				c.sync(ctx, src, reason)
 			}
 		case <-ctx.Done():
+			c.flush()
 			if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 				return err
 			}
@@ -141,9 +161,30 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 	}
 }
 
+// work takes the records that have come.
+func (c *core) work(ctx context.Context) {
+	for _, r := range c.q.take() {
+		c.handle(ctx, r)
+		c.q.done()
+	}
+	c.lost(ctx, lostEvery)
+}
+
+// flush tells at the end what waits, while somebody listens.
+func (c *core) flush() {
+	ctx, cancel := context.WithTimeout(context.Background(), flushWait)
+	defer cancel()
+	c.work(ctx)
+	c.settleLate(ctx, time.Now().Add(lateFor))
+	for _, p := range c.set.takeIf(func(*record) bool { return true }) {
+		c.finish(ctx, p)
+	}
+	c.lost(ctx, 0)
+}
+
 // sync takes over what is mounted and protected now.
 func (c *core) sync(ctx context.Context, src source, reason string) {
-	c.folders, c.synced = false, time.Now()
+	c.folders, c.resync, c.synced = nil, false, time.Now()
 	before, places := c.vols, c.byDev
 	c.vols = c.w.opts.Table.All()
 	c.place = c.w.space.Load()
@@ -184,13 +225,16 @@ func (c *core) sync(ctx context.Context, src source, reason string) {
 	}
 }
 
-// lost tells what was lost and looks for it where that helps.
-func (c *core) lost(ctx context.Context) {
+// lost tells what was lost and looks for it where that helps, not oftener than
+// every so long.
+func (c *core) lost(ctx context.Context, every time.Duration) {
 	n := c.q.tookLost()
-	if n == 0 {
+	c.w.lost.Add(n)
+	c.missed += n
+	if c.missed == 0 || time.Since(c.toldOf) < every {
 		return
 	}
-	c.w.lost.Add(n)
+	n, c.missed, c.toldOf = c.missed, 0, time.Now()
 	e := event.New(event.EventsLost, time.Now())
 	e.Sensor = c.mech
 	e.Lost = &event.Lost{Count: event.Some(int64(n))}
@@ -303,22 +347,23 @@ func (c *core) handle(ctx context.Context, r record) {
 	}
 	now := time.Now()
 	switch r.kind {
+	case recResync:
+		c.resync = true
+		return
 	case recMissed:
 		c.q.lose(1)
 		return
 	case recFolder:
-		c.folders = true
+		c.folders = append(c.folders, r.path)
 		return
-	case recRenamed:
-		if !c.set.renamed(r.from, r.path, r.dir) {
-			c.renamed(ctx, &r, now)
-		}
-		return
-	case recDeleted:
-		if c.set.remove(r.path) || r.dir {
+	case recRenamed, recDeleted:
+		if c.applied(&r) {
 			return
 		}
-		c.other(ctx, event.FileDeleted, &r, now)
+		// Names have a queue of their own: the write may come after its rename.
+		if c.late = append(c.late, lateRecord{r, now.Add(lateFor)}); len(c.late) > maxPending {
+			c.settleLate(ctx, c.late[0].due)
+		}
 		return
 	}
 
@@ -358,6 +403,50 @@ func (c *core) handle(ctx context.Context, r record) {
 	}
 }
 
+// lateRecord is a rename or deletion that waits for the write before it.
+type lateRecord struct {
+	record
+	due time.Time
+}
+
+// applied reports whether a rename or deletion concerns files that wait to be
+// told, and has it done to them. A file that was written under that name
+// afterwards, and is still there, is not concerned.
+func (c *core) applied(r *record) bool {
+	old := r.from
+	if r.kind == recDeleted {
+		old = r.path
+	}
+	if p := c.set.byKey[old]; p != nil {
+		if fi, err := c.stat(old, r.dev); err == nil {
+			if dev, ino := identity(fi); dev == p.rec.dev && ino == p.rec.ino {
+				return false
+			}
+		}
+	}
+	if r.kind == recRenamed {
+		return c.set.renamed(r.from, r.path, r.dir)
+	}
+	return c.set.remove(r.path)
+}
+
+// settleLate tells the renames and deletions that are due and concern no file
+// that is told anyway.
+func (c *core) settleLate(ctx context.Context, now time.Time) {
+	n := 0
+	for ; n < len(c.late) && !c.late[n].due.After(now); n++ {
+		r := &c.late[n].record
+		switch {
+		case c.applied(r), r.kind == recRenamed && c.set.byKey[r.path] != nil:
+		case r.kind == recRenamed:
+			c.renamed(ctx, r, now)
+		case !r.dir:
+			c.other(ctx, event.FileDeleted, r, now)
+		}
+	}
+	c.late = append(c.late[:0], c.late[n:]...)
+}
+
 // finish tells a file that is at rest.
 func (c *core) finish(ctx context.Context, p *pending) {
 	r := &p.rec
@@ -373,27 +462,30 @@ func (c *core) finish(ctx context.Context, p *pending) {
 	var errs []string
 	if r.path == "" {
 		errs = append(errs, "read path: file name too long")
-	} else if !isRemote(v) && c.mounted(v, r) {
-		switch fi, err := c.stat(r.path, v.Dev); {
+	} else if !isRemote(v) {
+		fi, err := c.stat(r.path, v.Dev)
+		if err == nil {
+			if dev, _ := identity(fi); dev != r.dev {
+				err = fs.ErrNotExist // what lies below the mount that is gone
+			}
+		}
+		switch {
 		case err == nil && !fi.Mode().IsRegular():
 			return
 		case err == nil:
 			r.size = fi.Size()
-		case errors.Is(err, fs.ErrNotExist):
+		case !errors.Is(err, fs.ErrNotExist):
+			errs = append(errs, "read size: "+err.Error())
+		case c.mounted(v, r):
 			// Renamed where nobody tells it, or deleted.
 			at, size := "", int64(0)
 			if !r.names && r.ino != 0 {
 				at, size = c.findInode(r)
 			}
-			if at == "" {
+			if at == "" || c.set.byKey[at] != nil { // gone, or written again under that name
 				return
 			}
 			r.path, r.size = at, size
-			if c.set.byKey[at] != nil { // the same file was written again under that name
-				return
-			}
-		default:
-			errs = append(errs, "read size: "+err.Error())
 		}
 	}
 	if src == nil {
@@ -526,9 +618,6 @@ func (c *core) event(a event.Action, r *record, v *volume.Volume, label string) 
 
 // mounted reports whether the volume of a record is still where it was.
 func (c *core) mounted(v *volume.Volume, r *record) bool {
-	if r.dev == (volume.Dev{}) {
-		return true
-	}
 	fi, err := c.stat(filepath.Dir(r.path), v.Dev)
 	if err != nil {
 		// The folder may be gone with its files, or the stick with both.
@@ -536,7 +625,7 @@ func (c *core) mounted(v *volume.Volume, r *record) bool {
 		return ok && now.Dev == v.Dev && now.MountID == v.MountID
 	}
 	dev, _ := identity(fi)
-	return dev == r.dev || dev == (volume.Dev{})
+	return dev == r.dev
 }
 
 // findInode looks in a file's folder for the name that it has now.

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -49,6 +51,10 @@ const (
 // gives a file a new change time that programs cannot set.
 var keepsChangeTime = map[string]bool{"ext2": true, "ext3": true, "ext4": true, "xfs": true, "btrfs": true, "f2fs": true, "tmpfs": true, "overlay": true, "ntfs3": true}
 
+// usersOwn are file systems of a desktop session that root may not enter, by
+// their nature: that they are not watched is a known limit and no failure.
+var usersOwn = map[string]bool{"fuse.gvfsd-fuse": true, "fuse.kio-fuse": true, "fuse.portal": true}
+
 // fan is the fanotify mechanism.
 type fan struct {
 	w     *Watcher
@@ -61,9 +67,13 @@ type fan struct {
 
 	marked  map[int]uint64  // mask by mount id, of main and far
 	dirs    map[string]bool // protected folders marked
-	renames map[int]string  // local disks whose renames are told, by mount id
+	skip    func(string) bool
+	renames map[int]string // local disks whose renames are told, by mount id
 
 	facts atomic.Pointer[fanFacts]
+
+	mu      sync.Mutex        // guards all below
+	refused map[string]string // remote mounts that could not be marked: path to why
 }
 
 // fanFacts is what readers need to know of the mounts; replaced, never changed.
@@ -97,7 +107,7 @@ type fileID struct {
 }
 
 func (w *Watcher) newNative(q *queue, fail context.CancelCauseFunc) (source, error) {
-	f := &fan{w: w, q: q, fail: fail, far: map[int]*group{}}
+	f := &fan{w: w, q: q, fail: fail, far: map[int]*group{}, dirs: map[string]bool{}, refused: map[string]string{}}
 	f.facts.Store(&fanFacts{})
 	var err error
 	if f.main, err = f.open(0, f.readFiles); err != nil {
@@ -360,7 +370,7 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 	for i := range all {
 		sources = sources || isShare(&all[i])
 	}
-	want := map[int]uint64{}
+	want, marked := map[int]uint64{}, map[volume.Dev]bool{}
 	facts := &fanFacts{changeTime: map[volume.Dev]bool{}, named: map[volume.Dev]bool{}, folders: map[string]bool{}, mounts: map[[8]byte]mountFact{}}
 	for i := range all {
 		v := &all[i]
@@ -387,14 +397,19 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 			f.markRemote(v, mask)
 			continue
 		}
+		if marked[v.Dev] {
+			continue // a second mount of the same file system
+		}
 		// Marking again what is marked costs nothing, and a device number may come back with another stick.
-		if err := mark(f.main, unix.FAN_MARK_ADD, mask, mountOf(v)); err != nil {
+		whole, err := mark(f.main, unix.FAN_MARK_ADD, mask, mountOf(v))
+		if err != nil {
 			delete(want, v.MountID)
 			if !errors.Is(err, fs.ErrNotExist) {
 				problems = append(problems, fmt.Sprintf("watch %s: %v", mountOf(v), err))
 			}
 			continue
 		}
+		marked[v.Dev] = whole
 		if f.names != nil && isMedia(v) && unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, maskNames, unix.AT_FDCWD, mountOf(v)) == nil {
 			// Not so on exFAT, overlay, FUSE: renames are found by looking.
 			facts.named[v.Dev] = true
@@ -405,7 +420,7 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 		v := &all[i]
 		if old, ok := f.marked[v.MountID]; ok && want[v.MountID] == 0 && !v.Hidden {
 			if g := f.far[v.MountID]; g == nil {
-				_ = mark(f.main, unix.FAN_MARK_REMOVE, old, mountOf(v))
+				_, _ = mark(f.main, unix.FAN_MARK_REMOVE, old, mountOf(v))
 			}
 		}
 	}
@@ -417,6 +432,14 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 			}
 		}
 	}
+	f.mu.Lock()
+	for i := range all {
+		path := mountOf(&all[i])
+		if why := f.refused[path]; why != "" && want[all[i].MountID] != 0 {
+			problems = append(problems, fmt.Sprintf("watch %s: %s", path, why))
+		}
+	}
+	f.mu.Unlock()
 	f.marked = want
 	dirs, more := f.markDirs(all, p, facts)
 	f.facts.Store(facts)
@@ -424,15 +447,15 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 }
 
 // mark marks the file system of a path, or where that is refused its mount.
-func mark(g *group, how uint, mask uint64, path string) error {
-	err := unix.FanotifyMark(g.fd, how|unix.FAN_MARK_FILESYSTEM, mask, unix.AT_FDCWD, path)
+func mark(g *group, how uint, mask uint64, path string) (whole bool, err error) {
+	err = unix.FanotifyMark(g.fd, how|unix.FAN_MARK_FILESYSTEM, mask, unix.AT_FDCWD, path)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		return err
+		return true, err
 	}
 	if unix.FanotifyMark(g.fd, how|unix.FAN_MARK_MOUNT, mask, unix.AT_FDCWD, path) == nil {
-		return nil
+		return false, nil
 	}
-	return err
+	return false, err
 }
 
 // markRemote marks a mount that may not answer, without waiting for it, in a
@@ -451,11 +474,16 @@ func (f *fan) markRemote(v *volume.Volume, mask uint64) {
 		}
 	}
 	f.far[v.MountID] = g
-	path := mountOf(v)
+	path, fsType := mountOf(v), v.FileSystemType
 	go func() {
-		if err := mark(g, unix.FAN_MARK_ADD, mask, path); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EBADF) {
-			f.fail(fmt.Errorf("watch %s: %w", path, err))
+		_, err := mark(g, unix.FAN_MARK_ADD, mask, path)
+		if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EBADF) || errors.Is(err, unix.EACCES) && usersOwn[fsType] {
+			return
 		}
+		f.mu.Lock()
+		f.refused[path] = err.Error()
+		f.mu.Unlock()
+		f.q.push(record{kind: recResync})
 	}()
 }
 
@@ -475,48 +503,41 @@ func (x *fanFacts) nameMount(v *volume.Volume) (id [8]byte, ok bool) {
 	return id, true
 }
 
-// markDirs marks the folders of protected places on local disks.
-func (f *fan) markDirs(all []volume.Volume, p *places, facts *fanFacts) (watching, problems []string) {
-	remote := map[string]bool{}
+const maskDirs = maskWrites | maskReads | unix.FAN_EVENT_ON_CHILD
+
+// notHere says which folders protected places are not looked for in: those of
+// remote mounts, which are watched as a whole, and of the kernel's own.
+func notHere(all []volume.Volume) func(dir string) bool {
+	skip := map[string]bool{}
 	for i := range all {
 		if isRemote(&all[i]) || all[i].Kind == event.VolumeVirtual && !takesCopies(&all[i]) {
-			remote[mountOf(&all[i])] = true
+			skip[mountOf(&all[i])] = true
 		}
 	}
-	dirs, problems := p.dirs(func(dir string) bool { return remote[dir] })
-	const mask = maskWrites | maskReads | unix.FAN_EVENT_ON_CHILD
+	return func(dir string) bool { return skip[dir] }
+}
+
+// markDirs marks the folders of protected places on local disks.
+func (f *fan) markDirs(all []volume.Volume, p *places, facts *fanFacts) (dirs, problems []string) {
+	f.skip = notHere(all)
+	dirs, problems = p.dirs(f.skip)
+	ids := map[int][8]byte{} // of the file systems that names are told on, by mount id
 	have := make(map[string]bool, len(dirs))
-	ids := map[int][8]byte{} // by mount id
 	for _, d := range dirs {
 		have[d] = true
-		// A folder that was deleted and made again has lost its mark.
-		if err := unix.FanotifyMark(f.main.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_ONLYDIR|unix.FAN_MARK_DONT_FOLLOW, mask, unix.AT_FDCWD, d); err != nil {
-			if !errors.Is(err, fs.ErrNotExist) {
-				problems = append(problems, fmt.Sprintf("watch %s: %v", d, err))
-			}
-			continue
-		}
-		if f.names == nil || unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_ONLYDIR|unix.FAN_MARK_DONT_FOLLOW,
-			maskNames|unix.FAN_CREATE, unix.AT_FDCWD, d) != nil {
-			continue // new folders are found on a timer
-		}
-		v, ok := f.w.opts.Table.Lookup(d)
-		if !ok {
-			continue
-		}
-		id, ok := ids[v.MountID]
-		if !ok {
-			// The mark on a folder does not tell where a file is moved to; that on the disk does.
-			_ = unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_RENAME|unix.FAN_ONDIR, unix.AT_FDCWD, mountOf(&v))
-			if id, ok = facts.nameMount(&v); !ok {
-				continue
-			}
-			ids[v.MountID] = id
-		}
-		if h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, d, 0); err == nil {
-			facts.folders[handleKey(nameInfo{fsid: id, handle: h.Bytes()})] = true
+		if err := f.markDir(d, facts, ids); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			problems = append(problems, fmt.Sprintf("watch %s: %v", d, err))
 		}
 	}
+	for d := range f.dirs {
+		if !have[d] {
+			_ = unix.FanotifyMark(f.main.fd, unix.FAN_MARK_REMOVE|unix.FAN_MARK_ONLYDIR, maskDirs, unix.AT_FDCWD, d)
+			if f.names != nil {
+				_ = unix.FanotifyMark(f.names.fd, unix.FAN_MARK_REMOVE|unix.FAN_MARK_ONLYDIR, maskNames|unix.FAN_CREATE, unix.AT_FDCWD, d)
+			}
+		}
+	}
+	f.dirs = have
 	for id, path := range f.renames {
 		if _, ok := ids[id]; !ok {
 			_ = unix.FanotifyMark(f.names.fd, unix.FAN_MARK_REMOVE|unix.FAN_MARK_FILESYSTEM, unix.FAN_RENAME|unix.FAN_ONDIR, unix.AT_FDCWD, path)
@@ -528,16 +549,55 @@ func (f *fan) markDirs(all []volume.Volume, p *places, facts *fanFacts) (watchin
 			f.renames[all[i].MountID] = mountOf(&all[i])
 		}
 	}
-	for d := range f.dirs {
-		if !have[d] {
-			_ = unix.FanotifyMark(f.main.fd, unix.FAN_MARK_REMOVE|unix.FAN_MARK_ONLYDIR, mask, unix.AT_FDCWD, d)
-			if f.names != nil {
-				_ = unix.FanotifyMark(f.names.fd, unix.FAN_MARK_REMOVE|unix.FAN_MARK_ONLYDIR, maskNames|unix.FAN_CREATE, unix.AT_FDCWD, d)
+	return dirs, problems
+}
+
+// markDir marks one folder. A folder that was deleted and made again has lost
+// its mark, so what is marked is marked again.
+func (f *fan) markDir(d string, facts *fanFacts, ids map[int][8]byte) error {
+	if err := unix.FanotifyMark(f.main.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_ONLYDIR|unix.FAN_MARK_DONT_FOLLOW, maskDirs, unix.AT_FDCWD, d); err != nil {
+		return err
+	}
+	if f.names == nil || unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_ONLYDIR|unix.FAN_MARK_DONT_FOLLOW,
+		maskNames|unix.FAN_CREATE, unix.AT_FDCWD, d) != nil {
+		return nil // new folders are found on a timer
+	}
+	v, ok := f.w.opts.Table.Lookup(d)
+	if !ok {
+		return nil
+	}
+	id, ok := ids[v.MountID]
+	if !ok {
+		// The mark on a folder does not tell where a file is moved to; that on the disk does.
+		_ = unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_RENAME|unix.FAN_ONDIR, unix.AT_FDCWD, mountOf(&v))
+		if id, ok = facts.nameMount(&v); !ok {
+			return nil
+		}
+		ids[v.MountID] = id
+	}
+	if h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, d, 0); err == nil {
+		facts.folders[handleKey(nameInfo{fsid: id, handle: h.Bytes()})] = true
+	}
+	return nil
+}
+
+// folders marks folders that came up in protected places, and what is below
+// them already.
+func (f *fan) folders(tops []string, p *places) {
+	old := f.facts.Load()
+	facts := &fanFacts{changeTime: old.changeTime, named: old.named, mounts: maps.Clone(old.mounts), folders: maps.Clone(old.folders)}
+	ids := map[int][8]byte{}
+	for _, top := range tops {
+		for _, d := range p.under(top, f.skip) {
+			if len(f.dirs) >= maxDirs {
+				break
+			}
+			if f.markDir(d, facts, ids) == nil { // else gone again, or the next sync tells
+				f.dirs[d] = true
 			}
 		}
 	}
-	f.dirs = have
-	return dirs, problems
+	f.facts.Store(facts)
 }
 
 // identity is the device and inode of a file.

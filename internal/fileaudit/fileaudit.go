@@ -180,11 +180,14 @@ type source interface {
 	// sync makes it watch what is to be watched now, and says what it watches and
 	// what it cannot.
 	sync(all []volume.Volume, p *places) (watching []string, problems []string)
+	// folders makes it watch folders that came up in protected places.
+	folders(dirs []string, p *places)
 	close()
 }
 
 // Run watches until ctx is done (nil) or the mechanism breaks. It blocks while
 // out is full; what the internal queue cannot hold meanwhile is counted as lost.
+// When ctx is done, what waits to be told is sent if out takes it within a second.
 func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 	for ctx.Err() == nil {
 		err := w.run(ctx, out)

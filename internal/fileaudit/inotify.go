@@ -85,10 +85,13 @@ func (n *inotify) event(e fsnotify.Event) {
 		r.size = fi.Size()
 		r.dev, r.ino = identity(fi)
 		n.q.push(r)
-	case e.Has(fsnotify.Remove), e.Has(fsnotify.Rename):
-		// What a rename leads to comes as a creation, which counts the file again
-		// only if the old name was told before.
+	case e.Has(fsnotify.Remove):
 		r.kind = recDeleted
+		n.q.push(r)
+	case e.Has(fsnotify.Rename):
+		// What a rename leads to comes as a creation, which counts the file again
+		// only if the old name was told before. The old name is forgotten, no more.
+		r.kind, r.dir = recDeleted, true
 		n.q.push(r)
 	}
 }
@@ -115,6 +118,9 @@ func (n *inotify) fresh(dir string) {
 		return nil
 	})
 }
+
+// folders: event has seen to it.
+func (n *inotify) folders([]string, *places) {}
 
 // sync watches every folder of media and protected places.
 func (n *inotify) sync(all []volume.Volume, p *places) (watching, problems []string) {

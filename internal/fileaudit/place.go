@@ -92,7 +92,25 @@ func (p *places) label(file, share string) string {
 // place can lie, and what it could not go through. skip says not to go into a
 // folder (one on a share).
 func (p *places) dirs(skip func(dir string) bool) (dirs []string, problems []string) {
-	w := &walker{seen: map[string]bool{}, skip: skip}
+	return p.walk(&walker{skip: skip})
+}
+
+// under returns those of dirs that are a given folder or lie below it.
+func (p *places) under(top string, skip func(dir string) bool) []string {
+	dirs, _ := p.walk(&walker{skip: func(d string) bool {
+		return skip(d) || !within(d, top) && !within(top, d)
+	}, top: top})
+	return dirs
+}
+
+// within reports whether a path is a folder or lies below it.
+func within(path, dir string) bool {
+	rest, ok := strings.CutPrefix(path, dir)
+	return ok && (rest == "" || os.IsPathSeparator(rest[0]) || strings.HasSuffix(dir, string(filepath.Separator)))
+}
+
+func (p *places) walk(w *walker) (dirs, problems []string) {
+	w.seen, w.have = map[string]bool{}, map[string]bool{}
 	for _, g := range p.globs {
 		base, rest := doublestar.SplitPattern(g.glob)
 		if base == "." || base == "/" && strings.HasPrefix(rest, "**") {
@@ -110,16 +128,14 @@ type walker struct {
 	dirs     []string
 	problems []string
 	skip     func(string) bool
+	top      string // if set, only this folder and what is below it is of interest
 	full     bool
 }
 
 func (w *walker) problem(s string) { w.problems = append(w.problems, s) }
 
 func (w *walker) add(dir string) bool {
-	if w.have == nil {
-		w.have = map[string]bool{}
-	}
-	if w.have[dir] {
+	if w.have[dir] || w.top != "" && !within(dir, w.top) {
 		return true
 	}
 	if len(w.dirs) >= maxDirs {

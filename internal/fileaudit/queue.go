@@ -17,6 +17,7 @@ const (
 	recRenamed                   // from -> path
 	recDeleted
 	recFolder // a folder came up in a protected place
+	recResync // the mechanism has something to say of what it watches
 	recMissed // the kernel's queue overflowed
 )
 

@@ -29,6 +29,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -132,7 +133,8 @@ var errUnavailable = errors.New("not available")
 // Run watches until ctx is done (nil) or the mechanism breaks. It falls back to
 // polling by itself where better mechanisms are refused, and tries them again
 // from time to time. It blocks while out is full; what the internal queue
-// cannot hold meanwhile is counted as lost.
+// cannot hold meanwhile is counted as lost. When ctx is done, what waits to be
+// told is sent if out takes it within a second.
 func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	q := newQueue(w.opts.MaxQueued)
@@ -204,49 +206,86 @@ func (w *Watcher) firstScan() bool {
 	return first && w.opts.TellRunning
 }
 
-// tell turns queued items into events and hands them on, until ctx is done.
+// tell turns queued items into events and hands them on, until ctx is done; what
+// waits then is sent if out takes it within flushWait.
 func (w *Watcher) tell(ctx context.Context, q *queue, out chan<- *event.Event) {
-	send := func(e *event.Event) bool {
-		select {
-		case out <- e:
-			w.told.Add(1)
-			return true
-		case <-ctx.Done():
-			return false
-		}
-	}
+	var told time.Time // when losses were last told
 	for {
-		items := q.take()
-		for i := range items {
-			it := &items[i]
-			e := it.health
-			if e == nil {
-				e = w.event(it)
-			}
-			if !send(e) {
-				return
-			}
-			*it = item{}
-			q.done()
-		}
-		if n := q.tookLost(); n > 0 {
-			w.lost.Add(n)
-			e := event.New(event.EventsLost, time.Now())
-			e.Sensor = w.Status().Mechanism
-			e.Lost = &event.Lost{Count: event.Some(int64(n))}
-			e.Message = fmt.Sprintf("at least %d process starts or ends were lost: a queue was full", n)
-			if !send(e) {
-				return
+		sent := w.tellAll(ctx, q, out)
+		again := time.Duration(math.MaxInt64)
+		if q.lost() {
+			if again = lostEvery - time.Since(told); again <= 0 {
+				w.tellLost(ctx, q, out)
+				told = time.Now()
+				continue
 			}
 		}
-		if len(items) > 0 {
+		if sent {
 			continue
 		}
+		t := time.NewTimer(again)
 		select {
 		case <-q.wake:
+		case <-t.C:
 		case <-ctx.Done():
+			t.Stop()
+			last, cancel := context.WithTimeout(context.Background(), flushWait)
+			defer cancel()
+			for w.tellAll(last, q, out) {
+			}
+			if q.lost() {
+				w.tellLost(last, q, out)
+			}
 			return
 		}
+		t.Stop()
+	}
+}
+
+const (
+	// lostEvery is how often losses are told; what is lost meanwhile is told as one.
+	lostEvery = time.Second
+	// flushWait bounds the end of a run.
+	flushWait = time.Second
+)
+
+// tellAll sends what waits and reports whether there was anything. What cannot be
+// sent before ctx is done goes back.
+func (w *Watcher) tellAll(ctx context.Context, q *queue, out chan<- *event.Event) bool {
+	items := q.take()
+	for i := range items {
+		it := &items[i]
+		e := it.health
+		if e == nil {
+			e = w.event(it)
+		}
+		if !w.send(ctx, out, e) {
+			q.putBack(items[i:])
+			return false
+		}
+		*it = item{}
+		q.done()
+	}
+	return len(items) > 0
+}
+
+func (w *Watcher) tellLost(ctx context.Context, q *queue, out chan<- *event.Event) {
+	n := q.tookLost()
+	w.lost.Add(n)
+	e := event.New(event.EventsLost, time.Now())
+	e.Sensor = w.Status().Mechanism
+	e.Lost = &event.Lost{Count: event.Some(int64(n))}
+	e.Message = fmt.Sprintf("at least %d process starts or ends were lost: a queue was full", n)
+	w.send(ctx, out, e)
+}
+
+func (w *Watcher) send(ctx context.Context, out chan<- *event.Event, e *event.Event) bool {
+	select {
+	case out <- e:
+		w.told.Add(1)
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -275,3 +275,105 @@ func TestAFloodOfStartsIsSeenWhole(t *testing.T) {
 		t.Errorf("%d of %d starts have a path", paths, n)
 	}
 }
+
+// The kernel's queue overflows: that is told, and what started meanwhile and
+// still runs is found.
+func TestALossOfTheKernelIsToldAndMadeGood(t *testing.T) {
+	needConnector(t)
+	nl, err := openConnector()
+	if err != nil {
+		t.Skip(err)
+	}
+	defer syscall.Close(nl)
+	w := New(Options{})
+	n := &native{w: w, q: newQueue(1 << 16), nl: nl, fan: -1, opens: opens{}, r: newProcReader("/proc"), buf: make([]byte, maxNlMessage), sensor: mechConnector}
+	if err := n.scan(false); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.SetsockoptInt(nl, syscall.SOL_SOCKET, syscall.SO_RCVBUF, 2048); err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		if err := exec.Command("/bin/true").Run(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("/bin/sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	lost := false
+	for range 100 {
+		more, err := n.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		lost = lost || more
+		if len(n.batch) == 0 {
+			break
+		}
+		// What did come is thrown away, so that all has to be found.
+	}
+	if !lost {
+		t.Fatal("the kernel's queue of 2 KB held 51 starts")
+	}
+	// exec has replaced the image once its program can be read.
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		if r, ok := w.readProcess(cmd.Process.Pid); ok && r.proc.image.name == "sleep" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("sleep does not come up")
+		}
+	}
+	if err := n.scan(true); err != nil {
+		t.Fatal(err)
+	}
+	for _, it := range n.q.take() {
+		if it.proc.image.pid == cmd.Process.Pid {
+			if it.message != MessageRescan || it.proc.image.name != "sleep" || it.proc.ppid != os.Getpid() {
+				t.Errorf("found %+v, %+v", it, it.proc.image)
+			}
+			return
+		}
+	}
+	t.Error("what started during the loss is not found")
+}
+
+// In another user and pid namespace, as in a container, the kernel neither
+// refuses nor tells: the watcher has to find that out.
+func TestWithoutRightsProcessesAreListed(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "procwatch-unprivileged")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	out, err := cmd.Output()
+	if err != nil {
+		t.Skipf("start in a user namespace: %v", err)
+	}
+	if s := string(out); !strings.Contains(s, "degraded polling") || !strings.Contains(s, "can be missed: process connector not available") {
+		t.Errorf("status %q", s)
+	}
+}
+
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == "procwatch-unprivileged" {
+		w := New(Options{})
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		go func() { _ = w.Run(ctx, make(chan *event.Event, 1<<14)) }()
+		for w.Status().State == endpoint.SensorDown && ctx.Err() == nil {
+			time.Sleep(5 * time.Millisecond)
+		}
+		s := w.Status()
+		fmt.Println(s.State, s.Mechanism, s.Reason)
+		cancel()
+		os.Exit(0)
+	}
+}

@@ -78,6 +78,24 @@ func (q *queue) take() []item {
 	return items
 }
 
+// putBack returns items that were taken and not done to the front.
+func (q *queue) putBack(items []item) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.taken -= len(items)
+	q.items = append(items, q.items...)
+	for i := range items {
+		q.bytes += len(items[i].raw)
+	}
+}
+
+// lost reports whether something was lost and not taken account of.
+func (q *queue) lost() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.dropped > 0
+}
+
 func (q *queue) done() {
 	q.mu.Lock()
 	q.taken--
