@@ -90,7 +90,7 @@ func TestARealMountComesAndGoes(t *testing.T) {
 	begin := time.Now()
 	mount(t, "none", dir, "tmpfs", 0)
 	e := r.next(dir)
-	if took := e.Created.Sub(begin); took > 2*time.Second {
+	if took := e.Created.Sub(begin); took > 5*time.Second { // milliseconds, but for a machine that is busy
 		t.Errorf("told after %v", took)
 	}
 	v := e.Volume
