@@ -40,9 +40,13 @@ func (a *Agent) control() http.Handler {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
-	// The answer waits until the canary is as far as asked, or 10 s.
+	// The answer waits until the canary is as far as asked, or as long as asked.
 	mux.HandleFunc("GET /selftest/{nonce}", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
+		wait, err := time.ParseDuration(r.FormValue("wait"))
+		if err != nil || wait > maxHopsWait {
+			wait = maxHopsWait
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), wait)
 		defer cancel()
 		hops, err := a.canaries.wait(ctx, r.PathValue("nonce"), r.FormValue("through") == "console")
 		if err != nil {
@@ -53,6 +57,9 @@ func (a *Agent) control() http.Handler {
 	})
 	return http.MaxBytesHandler(mux, maxControlBody)
 }
+
+// maxHopsWait bounds how long one question about a self-test waits.
+const maxHopsWait = 10 * time.Second
 
 type controlError struct {
 	Error string `json:"error"`
@@ -117,11 +124,15 @@ func (c *Control) Expect(ctx context.Context, nonce string) error {
 }
 
 // Hops asks how far a canary has come, waiting until it is on disk (or, through
-// the console, acknowledged) or ten seconds have passed.
+// the console, acknowledged), until shortly before ctx ends, or ten seconds.
 func (c *Control) Hops(ctx context.Context, nonce string, throughConsole bool) (Hops, error) {
-	path := "/selftest/" + nonce
+	wait := maxHopsWait
+	if end, ok := ctx.Deadline(); ok {
+		wait = min(wait, max(time.Until(end)-200*time.Millisecond, 0))
+	}
+	path := "/selftest/" + nonce + "?wait=" + wait.String()
 	if throughConsole {
-		path += "?through=console"
+		path += "&through=console"
 	}
 	var h Hops
 	return h, c.call(ctx, "GET", path, &h)
