@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -321,5 +322,57 @@ func TestAnOverflowOfTheKernelsQueueIsToldAndMadeGood(t *testing.T) {
 	}
 	if len(seen) != n || bytes != 5*n {
 		t.Errorf("%d files, %d bytes, want %d, %d", len(seen), bytes, n, 5*n)
+	}
+}
+
+// A share whose server stops answering: other places go on being watched, and we
+// can be stopped.
+func TestADeadShareStopsNothingElse(t *testing.T) {
+	needFanotify(t)
+	if _, err := exec.LookPath("bindfs"); err != nil {
+		t.Skip("no bindfs (apt-get install bindfs)")
+	}
+	behind, share, stick := t.TempDir(), t.TempDir(), mountTmpfs(t)
+	run(t, `printf %0100d 1 > "$1/plan.doc"`, behind)
+	server := exec.Command("bindfs", "-f", behind, share)
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // after the watcher has been stopped, with the server dead
+		_ = server.Process.Kill()
+		_ = server.Wait()
+		_ = unix.Unmount(share, unix.MNT_DETACH)
+	})
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(share, "plan.doc")); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Skip("bindfs does not mount here")
+		}
+	}
+	_, out := watch(t, Options{}, map[string]string{share: "nas:/vol"}, stick)
+	run(t, `cp "$1/plan.doc" "$2/plan.doc"`, share, stick)
+	e := collect(out, 700*time.Millisecond)
+	if len(e) != 1 || e[0].Copy == nil || e[0].Copy.SourceShare != "nas:/vol" {
+		t.Fatalf("got %q", lines(e, stick))
+	}
+	// It dies while files of it are opened, so that the reader of its records hangs.
+	hung := exec.Command("/bin/sh", "-c", `while :; do cat "$1/plan.doc"; done >/dev/null`, "sh", share)
+	if err := hung.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = hung.Process.Kill() }) // its cat goes with the server
+	time.Sleep(100 * time.Millisecond)
+	if err := server.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	run(t, `printf 12345 > "$1/while dead"`, stick)
+	e = slices.DeleteFunc(collect(out, 2*time.Second), func(e *event.Event) bool { return e.Action != event.FileCopied })
+	if len(e) != 1 || e[0].File.Name != "while dead" {
+		t.Errorf("got %q", lines(e, stick))
+	} else if d := e[0].Created.Sub(began); d > 10*time.Second {
+		t.Errorf("told after %v", d)
 	}
 }
