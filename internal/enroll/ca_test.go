@@ -10,6 +10,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -201,6 +202,35 @@ func TestDurationsInWords(t *testing.T) {
 	} {
 		if ja, en := duration(tt.d, "ja"), duration(tt.d, "en"); ja != tt.ja || en != tt.en {
 			t.Errorf("%s: got %s, %s, want %s, %s", tt.d, ja, en, tt.ja, tt.en)
+		}
+	}
+}
+
+// An administrator's command line must not lock out the service, which runs as
+// another user.
+func TestWhatRootWritesBelongsToTheOwnerOfTheFolder(t *testing.T) {
+	if runtime.GOOS == "windows" || os.Geteuid() != 0 {
+		t.Skip("needs root, to act for another user")
+	}
+	dir := filepath.Join(t.TempDir(), "ca")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(dir, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	openCA(t, dir)
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 4 {
+		t.Fatalf("got %v (%v), want four files", files, err)
+	}
+	for _, f := range files {
+		st, err := f.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if uid := reflect.ValueOf(st.Sys()).Elem().FieldByName("Uid").Uint(); uid != 65534 {
+			t.Errorf("%s belongs to %d", f.Name(), uid)
 		}
 	}
 }

@@ -19,6 +19,9 @@ func writeFile(file string, data []byte) (err error) {
 			os.Remove(f.Name())
 		}
 	}()
+	if err := ownAs(f, filepath.Dir(file)); err != nil {
+		return err
+	}
 	if _, err := f.Write(data); err != nil {
 		return err
 	}

@@ -5,7 +5,24 @@ package enroll
 import (
 	"fmt"
 	"os"
+	"syscall"
 )
+
+// ownAs gives a file that root has made to the owner of its folder: what an
+// administrator does on the command line must not lock out the service.
+func ownAs(f *os.File, dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	st, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok && sys.Uid != 0 {
+		return f.Chown(int(sys.Uid), int(sys.Gid))
+	}
+	return nil
+}
 
 // closeDir takes away what a folder that was there before may have allowed.
 func closeDir(dir string) error { return os.Chmod(dir, 0o700) }

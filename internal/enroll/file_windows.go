@@ -3,6 +3,7 @@ package enroll
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"unsafe"
 
@@ -26,6 +27,9 @@ func closeDir(dir string) error {
 	}
 	return nil
 }
+
+// ownAs has nothing to do: what is made in a folder inherits its access list.
+func ownAs(*os.File, string) error { return nil }
 
 // syncDir has nothing to do: Windows cannot sync a folder, NTFS logs renames.
 func syncDir(string) error { return nil }
