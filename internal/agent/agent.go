@@ -207,7 +207,10 @@ func (a *Agent) Run(ctx context.Context) error {
 
 	outbox.Go(func() { a.out.run(sourceCtx.Done()) })
 	pipeline.Go(func() { a.pipeline(drained) })
-	shipping.Go(func() { a.link.run(shipCtx) })
+	shipping.Go(func() {
+		a.awaitSensors(sourceCtx)
+		a.link.run(shipCtx)
+	})
 	helpers.Go(func() { a.out.tellLosses(sourceCtx, a.tellNow) })
 	helpers.Go(func() { a.watchSettings(sourceCtx) })
 	failed := make(chan error, 1)
@@ -252,6 +255,34 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.log.Info("agent stopped", zap.Error(err))
 	return err
+}
+
+// sensorsWithin is how long the first contact with the console waits for the
+// sensors to come up, so that they are not told as down because they are young.
+const sensorsWithin = 2 * time.Second
+
+// awaitSensors waits until every sensor works by some mechanism or said why not.
+func (a *Agent) awaitSensors(ctx context.Context) {
+	t := time.NewTicker(20 * time.Millisecond)
+	defer t.Stop()
+	end := time.After(sensorsWithin)
+	for {
+		waiting := false
+		for _, s := range a.sensors {
+			st := s.status()
+			waiting = waiting || st.State == endpoint.SensorDown && st.Mechanism == ""
+		}
+		if !waiting {
+			return
+		}
+		select {
+		case <-t.C:
+		case <-end:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // tell puts an event of the agent's own on the way.
