@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"sync"
@@ -111,6 +112,7 @@ type update struct {
 	New    int               `json:"new"`    // alerts since the last event, at most 100
 	Tests  int               `json:"tests"`  // tests among them
 	Triage int               `json:"triage"` // alerts to triage
+	Rev    string            `json:"rev"`    // differs when alerts changed hands: the tab then looks at its rows
 	Text   map[string]string `json:"text"`   // new text by element id
 	Zero   map[string]bool   `json:"zero"`   // which of them are naught
 }
@@ -166,6 +168,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) error {
 	if send("retry: 3000\n\n") != nil {
 		return nil
 	}
+	var sent update
 	for {
 		u, err := s.update(ctx, v.p, last, since)
 		if err != nil {
@@ -174,39 +177,39 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) error {
 			}
 			return nil // the browser comes back by itself
 		}
-		data, err := json.Marshal(u)
-		if err != nil {
-			return nil
-		}
-		if send("id: %d\nevent: state\ndata: %s\n\n", u.Seq, data) != nil {
-			return nil
-		}
-		last = u.Seq
-
-		for waiting := true; waiting; {
-			select {
-			case <-ctx.Done():
+		// Heartbeats of endpoints wake us too; most of them change no number.
+		if sent.Text == nil || u.Seq != last || u.Rev != sent.Rev || !maps.Equal(u.Text, sent.Text) {
+			data, err := json.Marshal(u)
+			if err != nil {
+				s.log.Error("live stream: encode update", zap.Error(err))
 				return nil
-			case _, open := <-changed:
-				if !open {
-					return nil // the store is closing
-				}
-				waiting = false
-			case <-tick.C:
-				session, _, err := s.session(ctx, v.session.Hash, time.Now())
-				if err != nil || session == nil {
-					send("event: end\ndata: {}\n\n")
-					return nil
-				}
-				if send(": still here\n\n") != nil {
-					return nil
-				}
 			}
+			if send("id: %d\nevent: state\ndata: %s\n\n", u.Seq, data) != nil {
+				return nil
+			}
+			sent, last = u, u.Seq
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(coalesce):
+		case _, open := <-changed:
+			if !open {
+				return nil // the store is closing
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(coalesce):
+			}
+		case <-tick.C: // ages grow, endpoints fall silent, sessions end
+			session, _, err := s.session(ctx, v.session.Hash, time.Now())
+			if err != nil || session == nil {
+				send("event: end\ndata: {}\n\n")
+				return nil
+			}
+			if send(": still here\n\n") != nil {
+				return nil
+			}
 		}
 		since = time.Now()
 	}
@@ -218,7 +221,7 @@ func (s *Server) update(ctx context.Context, p *printer, last int64, since time.
 	if err != nil {
 		return update{}, err
 	}
-	u := update{Seq: max(c.LastSeq, last), Triage: c.triage(), Text: map[string]string{}, Zero: map[string]bool{}}
+	u := update{Seq: max(c.LastSeq, last), Triage: c.triage(), Rev: fmt.Sprint(c.ByState, c.Open), Text: map[string]string{}, Zero: map[string]bool{}}
 	if last < 0 {
 		u.Seq = c.LastSeq
 	} else if c.LastSeq > last {

@@ -63,10 +63,12 @@ export async function send(form, button) {
   try {
     const html = await part(form.action, 'detail', { method: 'POST', body: new URLSearchParams(data) });
     show(html, id);
-    // A row that leaves the list by this goes; the next one is selected in its place, so that j/k and e go on.
-    const next = rowOf(id)?.nextElementSibling ?? rowOf(id)?.previousElementSibling;
+    // A row that leaves the list by this goes; the one after it is selected, so that the next key goes on from there.
+    const row = rowOf(id);
+    const neighbour = row?.nextElementSibling ?? row?.previousElementSibling;
+    const after = row?.classList.contains('is-selected') && neighbour ? idOf(neighbour) : null;
     await refresh({ everything: true, removed: id });
-    if (!rowOf(id) && next?.isConnected) select(next);
+    if (!rowOf(id) && after && rowOf(after)) select(rowOf(after));
   } catch (err) {
     toast(document.querySelector('#toast').dataset.failed + err.message);
   }

@@ -42,30 +42,34 @@ export async function part(url, name, options = {}) {
 const parse = (html) => new DOMParser().parseFromString(html, 'text/html').body;
 
 let waiting = []; // rows that arrived while one was selected
-let fetching = false;
-let again = false;
+let queue = Promise.resolve(); // refreshes run one after the other
+let queued = 0;
+let everythingNext = false;
 
-// refresh fetches what changed. With everything it also brings the rows that are shown up to date: those that left
-// this list are dimmed, or removed if they are the visitor's own doing (removed).
-export async function refresh({ everything = false, removed = null } = {}) {
-  if (!list?.dataset.updates || list.dataset.first !== 'true') return;
-  if (fetching) {
-    again = again || everything || removed || true;
-    return;
+const maxRows = 1000; // a tab that is open for days starts anew; its address holds filter and drawer
+
+// refresh fetches what changed: rows newer than those known or, with everything, the whole first page. Rows that are not
+// in this list any more are dimmed, or removed if that is the visitor's own doing (removed is such a row's id).
+export function refresh({ everything = false, removed = null } = {}) {
+  if (!list?.dataset.updates || list.dataset.first !== 'true') return Promise.resolve();
+  if (queued > 1 && !removed) {
+    everythingNext ||= everything; // the one that has not begun will see it
+    return queue;
   }
-  fetching = true;
-  try {
-    const url = list.dataset.updates + (everything ? '' : `&after_seq=${list.dataset.seq}`);
-    const fresh = parse(await part(url, 'list', { headers: { 'Sekisho-Live': '1' } })).querySelector('ol');
-    apply([...fresh.children], everything, removed);
-    list.dataset.seq = Math.max(Number(list.dataset.seq), Number(fresh.dataset.seq));
-  } finally {
-    fetching = false;
-  }
-  if (again) {
-    again = false;
-    await refresh({ everything: true });
-  }
+  queued++;
+  const run = queue.then(() => fetchRows(everything, removed)).finally(() => queued--);
+  queue = run.catch(() => {});
+  return run;
+}
+
+async function fetchRows(everything, removed) {
+  everything ||= everythingNext;
+  everythingNext = false;
+  const url = list.dataset.updates + (everything ? '' : `&after_seq=${list.dataset.seq}`);
+  const fresh = parse(await part(url, 'list', { headers: { 'Sekisho-Live': '1' } })).querySelector('ol');
+  apply([...fresh.children], everything, removed);
+  list.dataset.seq = Math.max(Number(list.dataset.seq), Number(fresh.dataset.seq));
+  if (rows().length > maxRows) location.reload();
 }
 
 function apply(fresh, everything, removed) {

@@ -9,7 +9,7 @@ const title = document.title;
 
 let stream = null;
 let last = Number(list?.dataset.seq ?? -1);
-let shownTriage = null;
+let rev = null;
 
 function state(name) {
   if (!badge) return;
@@ -51,8 +51,8 @@ function update(u) {
   document.title = u.triage > 0 ? `(${u.triage}) ${title}` : title;
   const arrived = u.seq > last;
   // The first state says what the page shows already, unless something arrived while it loaded.
-  const changed = shownTriage !== null;
-  shownTriage = u.triage;
+  const changed = rev !== null && rev !== u.rev;
+  rev = u.rev;
   last = u.seq;
   if (arrived || changed) refresh({ everything: !arrived }).catch(() => state('connecting'));
   if (u.tests > 0 && !/[?&]tab=tests/.test(location.search)) {
