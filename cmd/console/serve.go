@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -81,6 +82,7 @@ type server struct {
 	log   *zap.Logger
 	level zap.AtomicLevel
 	db    *store.SQLite
+	cert  atomic.Pointer[tls.Certificate] // of the pages; nil: plain HTTP
 	parts []part
 }
 
@@ -226,11 +228,10 @@ func (s *server) listen(ca *enroll.CA) (err error) {
 		secure := s.cfg.Web.TLS.CertFile != ""
 		srv := s.httpServer(mux)
 		if secure {
-			cert, err := tls.LoadX509KeyPair(s.cfg.Web.TLS.CertFile, s.cfg.Web.TLS.KeyFile)
-			if err != nil {
-				return fmt.Errorf("web.tls: %w", err)
+			if err := s.loadCertificate(); err != nil {
+				return err
 			}
-			srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+			srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.cert.Load(), nil }}
 		}
 		if err := add("web", s.cfg.Listen.Web, srv, secure); err != nil {
 			return err
@@ -251,6 +252,17 @@ func (s *server) listen(ca *enroll.CA) (err error) {
 	if len(s.parts) == 0 {
 		return exit{exitUsage, errors.New("there is nothing to serve: no role was given")}
 	}
+	return nil
+}
+
+// loadCertificate reads the certificate of the pages: at the start, and again
+// at each SIGHUP, for whoever renews it.
+func (s *server) loadCertificate() error {
+	cert, err := tls.LoadX509KeyPair(s.cfg.Web.TLS.CertFile, s.cfg.Web.TLS.KeyFile)
+	if err != nil {
+		return fmt.Errorf("web.tls: %w", err)
+	}
+	s.cert.Store(&cert)
 	return nil
 }
 
@@ -365,8 +377,9 @@ func (s *server) sweep(ctx context.Context) {
 	}
 }
 
-// reload takes over, at each SIGHUP, what of the settings can change while the
-// program runs: the log's level. Everything else is told as needing a restart.
+// reload takes over, at each SIGHUP, what can change while the program runs: the
+// log's level and the pages' certificate. Everything else that is new in the
+// settings is told as needing a restart.
 func (s *server) reload(ctx context.Context) {
 	asked, stop := hangups()
 	defer stop()
@@ -375,6 +388,11 @@ func (s *server) reload(ctx context.Context) {
 		case <-asked:
 		case <-ctx.Done():
 			return
+		}
+		if s.cert.Load() != nil {
+			if err := s.loadCertificate(); err != nil {
+				s.log.Error("the certificate stays as it was", zap.Error(err))
+			}
 		}
 		cfg, err := config.LoadConsole(s.file)
 		if err != nil {

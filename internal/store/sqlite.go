@@ -53,7 +53,8 @@ type SQLite struct {
 	conn *sql.Conn
 
 	jobs    chan *job
-	pending atomic.Int64 // callers whose change was not answered yet
+	pending atomic.Int64 // changes that callers prepare or that wait for their answer
+	urgent  atomic.Bool  // a contact is news: it is written at the next tick
 	quit    chan struct{}
 	done    chan struct{} // closed when the writer has ended
 	closing sync.Once
@@ -257,7 +258,7 @@ func (s *SQLite) writer() {
 				}
 				others = v
 			}
-			if now.Sub(flushed) >= FlushEvery {
+			if now.Sub(flushed) >= FlushEvery || s.urgent.Swap(false) {
 				flushed = now
 				// What cannot be written stays dirty and is tried again; Ready tells of the trouble.
 				s.flush(t)
@@ -352,6 +353,7 @@ func (s *SQLite) commit(t *tx, batch []*job) {
 	if fatal == nil && t.told {
 		s.tell()
 	}
+	s.pending.Add(-int64(len(batch)))
 	for i, j := range batch {
 		if fatal != nil && errs[i] == nil {
 			errs[i] = fatal
@@ -364,24 +366,27 @@ func (s *SQLite) commit(t *tx, batch []*job) {
 // first, the change may still be made.
 func (s *SQLite) write(ctx context.Context, rows int, run func(tx *tx) error) error {
 	s.pending.Add(1)
-	defer s.pending.Add(-1)
 	return s.enqueue(ctx, rows, run)
 }
 
 var errClosed = errors.New("the database is closed")
 
+// enqueue is write for a caller who is counted in pending already.
 func (s *SQLite) enqueue(ctx context.Context, rows int, run func(tx *tx) error) error {
 	j := &job{rows, run, make(chan error, 1)}
 	select {
 	case <-s.quit:
+		s.pending.Add(-1)
 		return errClosed
 	default:
 	}
 	select {
-	case s.jobs <- j:
+	case s.jobs <- j: // from here on the writer counts it off
 	case <-ctx.Done():
+		s.pending.Add(-1)
 		return ctx.Err()
 	case <-s.done:
+		s.pending.Add(-1)
 		return errClosed
 	}
 	select {

@@ -30,10 +30,7 @@ const (
 // Ingest implements Store.
 func (s *SQLite) Ingest(ctx context.Context, d Delivery) error {
 	if len(d.Alerts)+len(d.Activity) > 0 {
-		s.pending.Add(1) // before the work below: the writer knows that we come
-		err := s.ingest(ctx, d)
-		s.pending.Add(-1)
-		if err != nil {
+		if err := s.ingest(ctx, d); err != nil {
 			return fmt.Errorf("store batch of %s: %w", d.AgentID, err)
 		}
 	}
@@ -42,20 +39,23 @@ func (s *SQLite) Ingest(ctx context.Context, d Delivery) error {
 }
 
 func (s *SQLite) ingest(ctx context.Context, d Delivery) error {
-	type derived struct{ head, text []byte }
-	extra := make([]derived, len(d.Alerts))
-	for i, a := range d.Alerts {
+	for _, a := range d.Alerts {
 		if err := checkTime(a.Time); err != nil {
 			return fmt.Errorf("alert %s: %w", a.ID, err)
 		}
-		brief := *a.Alert
-		brief.Evidence = nil
-		extra[i] = derived{brief.AppendJSON(nil), []byte(indexText(searchText(a.Alert)))}
 	}
 	for _, r := range d.Activity {
 		if err := checkTime(r.Time); err != nil {
 			return fmt.Errorf("event %s: %w", r.ID, err)
 		}
+	}
+	s.pending.Add(1) // before the work below: the writer knows that we come
+	type derived struct{ head, text []byte }
+	extra := make([]derived, len(d.Alerts))
+	for i, a := range d.Alerts {
+		brief := *a.Alert
+		brief.Evidence = nil
+		extra[i] = derived{brief.AppendJSON(nil), []byte(indexText(searchText(a.Alert)))}
 	}
 	return s.enqueue(ctx, len(d.Alerts)+len(d.Activity), func(tx *tx) error {
 		var seq int64

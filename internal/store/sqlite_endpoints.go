@@ -36,6 +36,7 @@ func (s *SQLite) heard(d Delivery) {
 	s.healths[d.AgentID] = h
 	s.mu.Unlock()
 	if news {
+		s.urgent.Store(true)
 		s.tell()
 	}
 }
@@ -72,6 +73,7 @@ func (s *SQLite) flush(t *tx) error {
 		}
 		return nil
 	}, make(chan error, 1)}
+	s.pending.Add(1)
 	s.commit(t, []*job{j})
 	err := <-j.done
 	if err != nil {
