@@ -1,0 +1,83 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"sekisho/internal/store"
+	"sekisho/internal/store/storetest"
+)
+
+// A real file system of 3 MB that fills up, by us and by others.
+func TestAFullFileSystem(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=3m"); err != nil {
+		t.Skipf("needs the right to mount a tmpfs: %v", err)
+	}
+	defer func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	s, err := store.OpenSQLite(t.Context(), filepath.Join(dir, "s.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored := 0
+	deliver := func() error {
+		d := store.Delivery{AgentID: "a", Received: storetest.Base}
+		for i := range 20 {
+			d.Activity = append(d.Activity, storetest.NewRow(stored+i))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		err := s.Ingest(ctx, d)
+		if err == nil {
+			stored += 20
+		}
+		return err
+	}
+	fill := filepath.Join(dir, "others")
+	if err := os.WriteFile(fill, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2000 {
+		if err = deliver(); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, store.ErrFull) {
+		t.Errorf("after %d rows: got %v, want ErrFull", stored, err)
+	}
+	if err := s.Ready(t.Context()); err == nil {
+		t.Error("says that it is ready")
+	}
+	if n, err := store.CountActivity(s); err != nil || n != stored {
+		t.Errorf("while full: got %d rows (%v), want the %d that were acknowledged", n, err, stored)
+	}
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	if err := deliver(); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+	if err := s.Ready(t.Context()); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	s, err = store.OpenSQLite(t.Context(), filepath.Join(dir, "s.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if n, err := store.CountActivity(s); err != nil || n != stored {
+		t.Errorf("opened again: got %d rows (%v), want the %d that were acknowledged", n, err, stored)
+	}
+}
