@@ -34,10 +34,9 @@ type Options struct {
 type Program struct {
 	Rules []*Rule // detection rules in the order of the files, then correlations, each after those it refers to
 
-	byAction  map[event.Action][]*Rule
-	anyAction []*Rule // rules that may match whatever the action
-	getters   []Getter
-	pool      *sync.Pool
+	buckets map[place]*bucket // by action and system, both folded; "" stands for any other
+	getters []Getter
+	pool    *sync.Pool
 }
 
 // Rule finds a rule by Sigma id, Sigma name or table id (the first document
@@ -804,94 +803,20 @@ func (d *detection) digest(l *logsource, taxonomy string) uint64 {
 	return h.Sum64()
 }
 
-// program makes the index by event action and closes the compiler.
+// program closes the compiler.
 func (c *compiler) program() *Program {
-	p := &Program{getters: c.getters, byAction: map[event.Action][]*Rule{}}
-	slot, indexed := c.slots[Getter{id: actionID}]
 	for i, r := range c.rules {
 		r.Index = i
-		p.Rules = append(p.Rules, r)
 	}
-	type span struct {
-		r       *Rule
-		actions []string
-		any     bool
-	}
-	var spans []span
-	for _, r := range p.Rules {
-		if r.node == nil || r.Disabled {
-			continue
-		}
-		s := span{r: r, any: true}
-		if indexed {
-			s.actions, s.any = actionsOf(r.node, slot)
-		}
-		for _, a := range s.actions {
-			p.byAction[event.Action(a)] = nil
-		}
-		spans = append(spans, s)
-	}
-	for _, s := range spans {
-		if s.any {
-			p.anyAction = append(p.anyAction, s.r)
-		}
-		for a := range p.byAction {
-			if s.any || slices.Contains(s.actions, string(a)) {
-				p.byAction[a] = append(p.byAction[a], s.r)
-			}
-		}
-	}
-	p.pool = newPool(p.getters)
+	p := &Program{Rules: c.rules, getters: c.getters, pool: newPool(c.getters)}
+	p.index(c.slot(actionID), c.slot(osID))
 	return p
 }
 
-// actionsOf is the actions (folded) outside of which a node cannot match; any
-// says that it may match whatever the action.
-func actionsOf(n node, slot int) (actions []string, any bool) {
-	switch n := n.(type) {
-	case *textNode:
-		if n.field != slot {
-			return nil, true
-		}
-		for i := range n.patterns {
-			p := &n.patterns[i]
-			if p.shape != exact || n.cased && fold(string(p.lit)) != string(p.lit) {
-				return nil, true
-			}
-			if n.all && len(n.patterns) > 1 {
-				return nil, true
-			}
-			actions = append(actions, string(p.lit))
-		}
-		return actions, false
-	case allNode:
-		any = true
-		for _, x := range n {
-			a, whatever := actionsOf(x, slot)
-			switch {
-			case whatever:
-			case any:
-				actions, any = a, false
-			default:
-				actions = slices.DeleteFunc(slices.Clone(actions), func(s string) bool { return !slices.Contains(a, s) })
-			}
-		}
-		return actions, any
-	case anyNode:
-		for _, x := range n {
-			a, whatever := actionsOf(x, slot)
-			if whatever {
-				return nil, true
-			}
-			for _, s := range a {
-				if !slices.Contains(actions, s) {
-					actions = append(actions, s)
-				}
-			}
-		}
-		return actions, false
-	case constNode:
-		return nil, bool(n)
+// slot is the slot of a field of the table, -1 if no rule uses it.
+func (c *compiler) slot(id event.FieldID) int {
+	if i, ok := c.slots[Getter{id: id}]; ok {
+		return i
 	}
-	return nil, true
+	return -1
 }

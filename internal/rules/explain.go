@@ -464,7 +464,7 @@ type Verdict struct {
 // correlations need more than one event; Feeds names the correlations that
 // count a match. The error wraps ErrNoRule.
 func (p *Program) ExplainEvent(e *event.Event, id, lang string) ([]Verdict, error) {
-	list := p.candidates(e.Action)
+	list := p.about(e)
 	if id != "" {
 		list = nil
 		var add func(r *Rule)

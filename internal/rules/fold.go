@@ -51,4 +51,12 @@ func appendFold(b []byte, s string) []byte {
 	return b
 }
 
-func fold(s string) string { return string(appendFold(nil, s)) }
+// fold is s with its case folded; s itself where nothing changes.
+func fold(s string) string {
+	for i := range len(s) {
+		if c := s[i]; 'A' <= c && c <= 'Z' || c >= utf8.RuneSelf {
+			return string(appendFold(nil, s))
+		}
+	}
+	return s
+}

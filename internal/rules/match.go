@@ -2,6 +2,7 @@ package rules
 
 import (
 	"bytes"
+	"math/bits"
 	"net/netip"
 	"regexp"
 	"strconv"
@@ -15,32 +16,23 @@ import (
 // nothing where no rule matches (but for joined fields such as User, and for
 // events with texts longer than any before). Safe for concurrent use.
 func (p *Program) Match(e *event.Event, buf []Match) []Match {
+	b := p.bucket(e)
+	if len(b.entries) == 0 {
+		return buf
+	}
 	s := p.pool.Get().(*scratch)
 	s.begin(e)
-	for _, r := range p.candidates(e.Action) {
-		if r.node.match(s) {
-			buf = append(buf, Match{r})
+	for w, set := range s.candidates(b) {
+		for ; set != 0; set &= set - 1 {
+			en := &b.entries[w<<6+bits.TrailingZeros64(set)]
+			if en.node.match(s) {
+				buf = append(buf, Match{en.rule})
+			}
 		}
 	}
 	s.end()
 	p.pool.Put(s)
 	return buf
-}
-
-// candidates are the rules that an event of this action can match at all.
-func (p *Program) candidates(a event.Action) []*Rule {
-	if list, ok := p.byAction[a]; ok {
-		return list
-	}
-	for i := range len(a) {
-		if c := a[i]; 'A' <= c && c <= 'Z' || c >= 0x80 { // rules do not mind case, so neither may the index
-			if list, ok := p.byAction[event.Action(fold(string(a)))]; ok {
-				return list
-			}
-			break
-		}
-	}
-	return p.anyAction
 }
 
 // maxArena is how much text a scratch keeps room for between events.
@@ -54,6 +46,7 @@ type scratch struct {
 	epoch   uint32
 	slots   []slot
 	arena   []byte
+	set     []uint64 // candidates
 }
 
 type slot struct {
@@ -64,7 +57,30 @@ type slot struct {
 	v       event.Value
 	fold    [][]byte
 	raw     [][]byte
+	grammed bool // grams is made
+	grams   grams
 }
+
+// grams is which groups of four bytes occur in a field's folded texts, as a
+// Bloom filter of one hash: what is not in it does not occur. Most of a rule
+// set's "contains" are answered by it without looking at the text. 4,096 bits:
+// a command line of 200 bytes sets 5 % of them.
+type grams [64]uint64
+
+const gramLen = 4
+
+func gramOf(s []byte) uint16 {
+	return uint16((uint32(s[0]) | uint32(s[1])<<8 | uint32(s[2])<<16 | uint32(s[3])<<24) * 2654435761 >> 20)
+}
+
+func (g *grams) add(s []byte) {
+	for ; len(s) >= gramLen; s = s[1:] {
+		h := gramOf(s)
+		g[h>>6] |= 1 << (h & 63)
+	}
+}
+
+func (g *grams) has(h uint16) bool { return g[h>>6]&(1<<(h&63)) != 0 }
 
 func newPool(getters []Getter) *sync.Pool {
 	return &sync.Pool{New: func() any { return &scratch{getters: getters, slots: make([]slot, len(getters))} }}
@@ -95,7 +111,7 @@ func (s *scratch) end() {
 func (s *scratch) slot(i int) *slot {
 	f := &s.slots[i]
 	if f.epoch != s.epoch {
-		f.epoch, f.folded, f.copied = s.epoch, false, false
+		f.epoch, f.folded, f.copied, f.grammed = s.epoch, false, false, false
 		f.v, f.present = s.getters[i].Value(s.e)
 	}
 	return f
@@ -149,6 +165,19 @@ func (s *scratch) folded(i int) [][]byte {
 		f.fold = s.texts(f, f.fold, true)
 	}
 	return f.fold
+}
+
+// grams is the groups of bytes in the folded texts of a field.
+func (s *scratch) grams(i int) *grams {
+	f := &s.slots[i]
+	if !f.grammed {
+		f.grammed = true
+		clear(f.grams[:])
+		for _, t := range s.folded(i) {
+			f.grams.add(t)
+		}
+	}
+	return &f.grams
 }
 
 // raw is the texts of a field as they are; none if it is absent.
@@ -250,8 +279,19 @@ func (n *textNode) match(s *scratch) bool {
 	if len(texts) == 0 {
 		return false
 	}
+	var g *grams
 	for i := range n.patterns {
-		if n.patterns[i].matchAny(texts) != n.all {
+		p := &n.patterns[i]
+		hit := false
+		if p.anchored && !n.cased {
+			if g == nil {
+				g = s.grams(n.field)
+			}
+			hit = g.has(p.first) && g.has(p.last) && p.matchAny(texts)
+		} else {
+			hit = p.matchAny(texts)
+		}
+		if hit != n.all {
 			return !n.all
 		}
 	}

@@ -109,6 +109,11 @@ type pattern struct {
 	shape shape
 	lit   []byte // all shapes but anything and glob
 	toks  []token
+
+	// A text can only match if both these groups of bytes occur in it (grams);
+	// anchored says that they are known.
+	anchored    bool
+	first, last uint16
 }
 
 func newPattern(toks []token, cased bool) pattern {
@@ -142,9 +147,23 @@ func newPattern(toks []token, cased bool) pattern {
 	case is(star, literal):
 		return pattern{shape: suffix, lit: cp[1].lit}
 	case is(star, literal, star):
-		return pattern{shape: within, lit: cp[1].lit}
+		return pattern{shape: within, lit: cp[1].lit}.anchor(cp[1].lit)
 	}
-	return pattern{shape: glob, toks: cp}
+	longest := []byte{}
+	for _, t := range cp {
+		if len(t.lit) > len(longest) {
+			longest = t.lit
+		}
+	}
+	return pattern{shape: glob, toks: cp}.anchor(longest)
+}
+
+// anchor notes what must occur in a text that holds the literal.
+func (p pattern) anchor(lit []byte) pattern {
+	if len(lit) >= gramLen {
+		p.anchored, p.first, p.last = true, gramOf(lit), gramOf(lit[len(lit)-gramLen:])
+	}
+	return p
 }
 
 // match compares a text, folded unless the pattern minds case.
