@@ -3,6 +3,7 @@ package agent
 import (
 	"archive/zip"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -10,9 +11,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -125,7 +127,12 @@ func pseudonyms(cfg *config.Agent) func([]byte) []byte {
 		if len(name) < 2 || name == "root" {
 			return
 		}
-		name = strings.ToLower(name)
+		name = string(bytes.Map(func(r rune) rune {
+			if r < 0x80 {
+				return rune(lower(byte(r)))
+			}
+			return r
+		}, []byte(name)))
 		sum := sha256.Sum256([]byte(salt + name))
 		names[name] = kind + "-" + hex.EncodeToString(sum[:3])
 	}
@@ -144,22 +151,46 @@ func pseudonyms(cfg *config.Agent) func([]byte) []byte {
 	for _, name := range localAccounts() {
 		put("user", name)
 	}
-	if len(names) == 0 {
-		return func(b []byte) []byte { return b }
+	// By first byte, the longest first, so that a name within a name does not win.
+	var first [256][]string
+	for _, n := range slices.SortedFunc(maps.Keys(names), func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) }) {
+		first[n[0]] = append(first[n[0]], n)
 	}
-	all := make([]string, 0, len(names))
-	for n := range names {
-		all = append(all, n)
+	return func(text []byte) []byte {
+		out := make([]byte, 0, len(text))
+	next:
+		for i := 0; i < len(text); {
+			for _, n := range first[lower(text[i])] {
+				if len(text)-i >= len(n) && equalFold(text[i:i+len(n)], n) {
+					out = append(out, names[n]...)
+					i += len(n)
+					continue next
+				}
+			}
+			out = append(out, text[i])
+			i++
+		}
+		return out
 	}
-	// The longest first, so that a name within a name does not win.
-	sort.Slice(all, func(i, j int) bool { return len(all[i]) > len(all[j]) || len(all[i]) == len(all[j]) && all[i] < all[j] })
-	for i, n := range all {
-		all[i] = regexp.QuoteMeta(n)
+}
+
+// lower is an ASCII letter in lower case, any other byte as it is.
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c += 'a' - 'A'
 	}
-	re := regexp.MustCompile("(?i)" + strings.Join(all, "|"))
-	return func(b []byte) []byte {
-		return re.ReplaceAllFunc(b, func(m []byte) []byte { return []byte(names[strings.ToLower(string(m))]) })
+	return c
+}
+
+// equalFold compares text with a name in lower case, without regard to the case
+// of ASCII letters.
+func equalFold(text []byte, name string) bool {
+	for i := range text {
+		if lower(text[i]) != name[i] {
+			return false
+		}
 	}
+	return true
 }
 
 // localAccounts are the names of people's accounts and home folders here.

@@ -1,0 +1,201 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sekisho/internal/alert"
+	"sekisho/internal/event"
+	"sekisho/internal/wire"
+
+	"go.uber.org/zap"
+)
+
+// A source that tells up to the moment of the stop, faster than the pipeline.
+func TestAStopLosesNothingThatASourceHasTold(t *testing.T) {
+	told := make(chan int, 1)
+	src := &scripted{script: func(ctx context.Context, out chan<- *event.Event) error {
+		n := 0
+		for ctx.Err() == nil {
+			select {
+			case out <- stick(fmt.Sprintf("S%05d", n)):
+				n++
+			case <-ctx.Done():
+			}
+		}
+		told <- n
+		return nil
+	}}
+	r := start(t, shortDir(t), "", src)
+	time.Sleep(300 * time.Millisecond)
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	n := <-told
+	if n < 100 {
+		t.Fatalf("only %d events told", n)
+	}
+	got := serials(t, spooled(t, r.stateDir, "alerts"))
+	activity := map[string]int{}
+	for _, rec := range spooled(t, r.stateDir, "activity") {
+		e, err := event.Decode(rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Device != nil {
+			activity[e.Device.SerialNumber]++
+		} else {
+			activity[string(e.Action)]++
+		}
+	}
+	for i := range n {
+		s := fmt.Sprintf("S%05d", i)
+		if got[s] != 1 || activity[s] != 1 {
+			t.Fatalf("of %d events, number %d has %d alerts and %d records of activity in the spools", n, i, got[s], activity[s])
+		}
+	}
+	if activity["agent-started"] != 1 || activity["agent-stopped"] != 1 {
+		t.Errorf("start and stop were told %d and %d times", activity["agent-started"], activity["agent-stopped"])
+	}
+	t.Logf("%d events, %d alerts", n, len(got))
+}
+
+func TestASecondAgentOnTheSameStateIsRefused(t *testing.T) {
+	r := start(t, shortDir(t), "", newScripted())
+	_, err := New(Options{ConfigFile: r.o.ConfigFile, Version: "test", Log: zap.NewNop(), Sources: []Source{newScripted()}})
+	if !errors.Is(err, ErrRunning) || !strings.Contains(err.Error(), r.stateDir) || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
+		t.Errorf("got %v, want ErrRunning with directory and process", err)
+	}
+	if _, err := r.ctl.Status(t.Context()); err != nil {
+		t.Errorf("the first agent no longer answers: %v", err)
+	}
+}
+
+func TestEventsTooLargeForARowAreCut(t *testing.T) {
+	mb := strings.Repeat("あ", 1<<20/3)
+	e := stick(mb)
+	e.Device.VendorName, e.Device.ProductName = mb, mb
+	e.Message = mb
+	e.Process = &event.Process{Executable: "/opt/" + mb, CommandLine: mb, Args: strings.Split(strings.Repeat("x ", 50_000), " ")}
+	e.Copy = &event.Copy{SourceIDs: strings.Split(strings.Repeat("0123456789abcdef ", 20_000), " ")}
+	e.Extra = map[string]event.Value{}
+	for i := range 400 { // a decoder takes 512
+		e.Extra[fmt.Sprintf("custom.%d", i)] = event.Text(strings.Repeat("y", 2000))
+	}
+	src := newScripted()
+	r := start(t, shortDir(t), "limits: {memory: 1GiB}\n", src)
+	src.out <- e
+	r.until("the alert is on disk", func() bool { return r.status().AlertsRaised > 0 })
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	check := func(name string, rec []byte) {
+		if len(rec) > wire.MaxRowBytes {
+			t.Errorf("%s: %d bytes, a row has %d at most", name, len(rec), wire.MaxRowBytes)
+		}
+		if !strings.Contains(string(rec), "the record was too large") {
+			t.Errorf("%s does not say that it was cut", name)
+		}
+	}
+	found := false
+	for _, rec := range spooled(t, r.stateDir, "activity") {
+		got, err := event.Decode(rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Action != event.USBAttached {
+			continue
+		}
+		found = true
+		check("activity", rec)
+		if got.ID != e.ID || got.Device.VendorID != "0781" || len(got.Device.SerialNumber) < 64 || !strings.HasPrefix(mb, got.Device.SerialNumber) {
+			t.Errorf("cut wrongly: id %s, device %.200v", got.ID, got.Device)
+		}
+	}
+	alerts := spooled(t, r.stateDir, "alerts")
+	if !found || len(alerts) == 0 {
+		t.Fatalf("activity told: %v, alerts: %d", found, len(alerts))
+	}
+	check("alert", alerts[0])
+	a, err := alert.Decode(alerts[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Rule.Table != "USB-1" || len(a.Evidence) != 1 || a.Evidence[0].ID != e.ID {
+		t.Errorf("alert %s with evidence %d", a.Rule.Table, len(a.Evidence))
+	}
+}
+
+func TestEvidenceGoesBeforeTextsAreCutAndTheDecidingEventStays(t *testing.T) {
+	big := strings.Repeat("x", 200<<10)
+	a := &alert.Alert{ID: "a", Rule: alert.Rule{ID: "r"}, EvidenceTotal: 20}
+	for range 20 {
+		e := stick("S")
+		e.Message = big
+		a.Evidence = append(a.Evidence, e)
+	}
+	a.Event = a.Evidence[19]
+	rec := encodeAlert(a)
+	got, err := alert.Decode(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rec) > wire.MaxRowBytes || len(got.Evidence) == 0 || len(got.Evidence) >= 20 || got.EvidenceTotal != 20 {
+		t.Fatalf("%d bytes, evidence %d of %d", len(rec), len(got.Evidence), got.EvidenceTotal)
+	}
+	if last := got.Evidence[len(got.Evidence)-1]; last.ID != a.Event.ID || last.Message != big {
+		t.Error("the deciding event went or was cut")
+	}
+	if len(a.Evidence) != 20 {
+		t.Error("the alert itself was changed: the judge goes on counting in it")
+	}
+}
+
+// FuzzShortened: whatever the record, the result is no larger than asked, or what
+// came in, and stays an object.
+func FuzzShortened(f *testing.F) {
+	f.Add([]byte(`{"event":{"id":"1"},"a":["b",{"c":"` + strings.Repeat("d", 300) + `"}],"n":12345678901234567890}`))
+	f.Add([]byte(`{"a":"` + strings.Repeat("あ", 100) + `"}`))
+	f.Fuzz(func(t *testing.T, rec []byte) {
+		got := shortened(rec, 200)
+		if string(got) == string(rec) {
+			return
+		}
+		var v map[string]any
+		if err := json.Unmarshal(got, &v); err != nil {
+			t.Fatalf("not JSON any more: %v\n%s", err, got)
+		}
+		if len(got) > 200 {
+			t.Fatalf("%d bytes", len(got))
+		}
+	})
+}
+
+func TestASensorThatPanicsDoesNotBlindTheOthers(t *testing.T) {
+	bad := &scripted{script: func(context.Context, chan<- *event.Event) error { panic("index out of range") }}
+	good := newScripted()
+	r := start(t, shortDir(t), "", bad, good)
+	r.until("it is told", func() bool { return r.saw(`"sensor-degraded"`, "panic: index out of range") })
+	good.out <- stick("S1")
+	r.until("the other's event alerts", func() bool { return r.saw(`"USB-1"`, "S1") })
+	if st := r.status(); st.Sensors[0].State != "down" || st.Sensors[1].State != "ok" {
+		t.Errorf("states %s and %s", st.Sensors[0].State, st.Sensors[1].State)
+	}
+}
+
+func TestWithoutSettingsTheDefaultsCount(t *testing.T) {
+	cfg, err := loadSettings("")
+	if err != nil || cfg.StateDir == "" || !cfg.Rules.Builtin {
+		t.Fatalf("%+v, %v", cfg, err)
+	}
+	if _, err := loadSettings(filepath.Join(t.TempDir(), "agent.yaml")); err == nil {
+		t.Error("a file that is named and not there gave settings")
+	}
+}

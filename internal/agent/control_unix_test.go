@@ -1,0 +1,74 @@
+//go:build unix
+
+package agent
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestTheControlSocketIsItsOwnersAlone(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to become another user")
+	}
+	dir := shortDir(t)
+	r := start(t, dir, "", newScripted())
+	// Even where the folders let everybody in, the socket does not.
+	for _, d := range []string{dir, r.stateDir} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st, err := os.Stat(controlPath(r.stateDir))
+	if err != nil || st.Mode().Perm() != 0o600 {
+		t.Fatalf("socket %v, %v; want mode 0600", st.Mode(), err)
+	}
+	self, err := os.ReadFile(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	prog := filepath.Join(dir, "other")
+	if err := os.WriteFile(prog, self, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(prog)
+	c.Dir = dir
+	c.Env = append(os.Environ(), "SEKISHO_TEST_ROLE=status", "SEKISHO_TEST_DIR="+r.stateDir)
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := c.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if got := string(out); !strings.Contains(got, ErrNotRunning.Error()) || !strings.Contains(got, "permission denied") {
+		t.Errorf("another user is told %q", got)
+	}
+}
+
+func TestASocketLeftByAKilledAgentIsNoObstacle(t *testing.T) {
+	dir := shortDir(t)
+	c, _ := child(t, "run", dir)
+	c.Process.Kill()
+	c.Wait()
+	if _, err := os.Stat(controlPath(filepath.Join(dir, "state"))); err != nil {
+		t.Fatalf("the killed agent left no socket: %v", err)
+	}
+	start(t, dir, "", newScripted()) // waits until it answers
+}
+
+func TestATooLongStateDirIsNamed(t *testing.T) {
+	_, _, err := listenControl("/" + strings.Repeat("x", 120))
+	if err == nil || !strings.Contains(err.Error(), "shorter state_dir") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhoAsksAnAgentThatIsNotThereIsToldSo(t *testing.T) {
+	_, err := Dial(t.TempDir()).Status(t.Context())
+	if err == nil || !strings.Contains(err.Error(), ErrNotRunning.Error()) {
+		t.Errorf("got %v", err)
+	}
+}
