@@ -321,7 +321,10 @@ func (c *core) of(pid int, now time.Time) *facts {
 			f.ignored = true
 		}
 	}
-	c.facts[pid] = f
+	// Forked, and what it executes not known yet: asked for again when it is told.
+	if c.w.opts.Process == nil || f.proc.EntityID != "" {
+		c.facts[pid] = f
+	}
 	return f
 }
 
@@ -456,7 +459,7 @@ func (c *core) finish(ctx context.Context, p *pending) {
 	}
 	label, now := c.place.label(r.path, v.Share), time.Now()
 	src := c.sourceOf(r, now)
-	if src == nil && !isMedia(v) && !isShare(v) && label == "" {
+	if src == nil && !isMedia(v) && !isShare(v) && label == "" || r.pid != 0 && c.of(r.pid, now).ignored {
 		return
 	}
 	var errs []string

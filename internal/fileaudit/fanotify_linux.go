@@ -145,9 +145,6 @@ func (f *fan) loop(g *group, read func(*group, []byte)) error {
 		case err == nil && n > 0:
 			bad = 0
 			read(g, buf[:n])
-			if f.w.stall != nil {
-				<-f.w.stall
-			}
 		case errors.Is(err, fs.ErrClosed):
 			return nil
 		default:
@@ -618,4 +615,26 @@ func changeTime(fi os.FileInfo) time.Time {
 		}
 	}
 	return t
+}
+
+// takesCopies reports whether a volume is one to which files of a share are
+// copied: a disk, or memory for temporary files.
+func takesCopies(v *volume.Volume) bool {
+	switch v.FileSystemType {
+	case "squashfs", "iso9660", "udf", "erofs", "ramfs":
+		return false
+	case "tmpfs":
+		return v.MountName == "/tmp" || v.MountName == "/var/tmp" || v.MountName == "/dev/shm"
+	}
+	return v.Kind == event.VolumeLocal || v.FileSystemType == "overlay"
+}
+
+func (p *places) empty() bool { return len(p.globs) == 0 && len(p.shares) == 0 }
+
+// under returns those of dirs that are a given folder or lie below it.
+func (p *places) under(top string, skip func(dir string) bool) []string {
+	dirs, _ := p.walk(&walker{skip: func(d string) bool {
+		return skip(d) || !within(d, top) && !within(top, d)
+	}, top: top})
+	return dirs
 }

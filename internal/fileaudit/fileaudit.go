@@ -109,7 +109,6 @@ type Watcher struct {
 	lost  atomic.Uint64
 	kick  chan struct{} // holds a token when the protected places changed
 	space atomic.Pointer[places]
-	stall <-chan struct{} // a test holds up the reader of the kernel's queue until it is closed; nil otherwise
 
 	mu     sync.Mutex // guards all below
 	status endpoint.Sensor
@@ -279,18 +278,6 @@ func isMedia(v *volume.Volume) bool {
 // isShare reports whether what is read there comes from elsewhere.
 func isShare(v *volume.Volume) bool {
 	return v.Kind == event.VolumeNetwork || v.Kind == event.VolumeCloudSync
-}
-
-// takesCopies reports whether a volume is one to which files of a share are
-// copied: a disk, or memory for temporary files.
-func takesCopies(v *volume.Volume) bool {
-	switch v.FileSystemType {
-	case "squashfs", "iso9660", "udf", "erofs", "ramfs":
-		return false
-	case "tmpfs":
-		return v.MountName == "/tmp" || v.MountName == "/var/tmp" || v.MountName == "/dev/shm"
-	}
-	return v.Kind == event.VolumeLocal || v.FileSystemType == "overlay"
 }
 
 // mountOf is where a volume is, as a path.

@@ -340,7 +340,7 @@ func TestAFloodOfFilesIsSeenWhole(t *testing.T) {
 			run(t, fmt.Sprintf(`cd "$1"; mkdir a b; head -c %d /dev/zero | split -b 50 -a 4 - a/f; head -c %d /dev/zero | split -b 70 -a 4 - b/f`, 50*n/2, 70*n/2), from)
 			// Without a process watcher beside it: what is measured is this sensor.
 			w, out := watch(t, Options{Process: func(pid int) (*event.Process, *event.User) {
-				return &event.Process{PID: event.Some(int64(pid))}, nil
+				return &event.Process{PID: event.Some(int64(pid)), EntityID: "e"}, nil
 			}}, nil, stick)
 			var files, bytes, lost int64
 			seen := make(map[string]bool, n)

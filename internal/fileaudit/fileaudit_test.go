@@ -1,6 +1,7 @@
 package fileaudit
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -9,6 +10,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sekisho/internal/endpoint"
+	"sekisho/internal/event"
+	"sekisho/internal/volume"
 )
 
 // rec makes the bytes of a fanotify record.
@@ -279,6 +284,68 @@ func TestPlaces(t *testing.T) {
 	} {
 		if got := p.label(filepath.FromSlash(tt.path), tt.share); got != tt.want {
 			t.Errorf("%s %s: %q, want %q", tt.path, tt.share, got, tt.want)
+		}
+	}
+}
+
+// oneStick is a table with one removable volume.
+type oneStick struct{ volume.Volume }
+
+func (s oneStick) All() []volume.Volume { return []volume.Volume{s.Volume} }
+func (s oneStick) Lookup(p string) (volume.Volume, bool) {
+	return s.Volume, within(p, s.Mount)
+}
+func (oneStick) Watch() <-chan struct{}  { return nil }
+func (oneStick) Unwatch(<-chan struct{}) {}
+
+// The mechanism that every system has.
+func TestNotificationsTellCopiesWithoutTheProcess(t *testing.T) {
+	dir := t.TempDir()
+	v := volume.Volume{Mount: dir, Volume: event.Volume{MountName: dir, Kind: event.VolumeRemovable, FileSystemType: "exfat"}}
+	if fi, err := os.Stat(dir); err == nil {
+		v.Dev, _ = identity(fi)
+	}
+	w := New(Options{Table: oneStick{v}, InotifyOnly: true})
+	out := make(chan *event.Event, 1024)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx, out) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	for deadline := time.Now().Add(10 * time.Second); w.Status().State != endpoint.SensorDegraded; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("status %+v", w.Status())
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "a", "b"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond)
+	want := map[string]int64{}
+	for i := range 20 {
+		p := filepath.Join(dir, "a", "b", fmt.Sprintf("文書 %02d.DOCX", i))
+		want[p] = int64(i)
+		if err := os.WriteFile(p, make([]byte, i), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	timeout := time.After(20 * time.Second)
+	for len(want) > 0 {
+		select {
+		case e := <-out:
+			if e.File == nil || e.Action != event.FileCopied {
+				continue
+			}
+			if size, ok := want[e.File.Path]; !ok || e.Copy.Bytes.V != size || e.File.Extension != "docx" || len(e.Errors) == 0 {
+				t.Errorf("told %+v %+v", e.File, e.Copy)
+			}
+			delete(want, e.File.Path)
+		case <-timeout:
+			t.Fatalf("not told: %v", want)
 		}
 	}
 }

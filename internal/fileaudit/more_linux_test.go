@@ -1,6 +1,7 @@
 package fileaudit
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"os"
@@ -278,8 +279,8 @@ func TestInotifyWhereFanotifyIsRefused(t *testing.T) {
 	}
 }
 
-// The reader of the kernel's queue stands still while more files are written than
-// the queue holds.
+// The agent gets no CPU while more files are written than the kernel's queue
+// holds: a program of ours is stopped meanwhile.
 func TestAnOverflowOfTheKernelsQueueIsToldAndMadeGood(t *testing.T) {
 	needFanotify(t)
 	if testing.Short() {
@@ -287,42 +288,82 @@ func TestAnOverflowOfTheKernelsQueueIsToldAndMadeGood(t *testing.T) {
 	}
 	const n = 20_000
 	stick := mountTmpfs(t)
-	vw := volume.New(volume.Options{RemovablePaths: []string{stick}})
-	ctx, cancel := context.WithCancel(context.Background())
-	discard, out := make(chan *event.Event, 1024), make(chan *event.Event, 1024)
-	w := New(Options{Table: vw.Table()})
-	stall := make(chan struct{})
-	w.stall = stall
-	done := make(chan error, 2)
-	go func() { done <- vw.Run(ctx, discard) }()
-	go func() { done <- w.Run(ctx, out) }()
-	defer func() { cancel(); <-done; <-done }()
-	for deadline := time.Now().Add(5 * time.Second); !slices.Contains(w.Status().Watching, stick); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("status %+v", w.Status())
-		}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "fileaudit-helper", stick)
+	said, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	lines := bufio.NewScanner(said)
+	if !lines.Scan() || lines.Text() != "ready" {
+		t.Fatalf("helper says %q", lines.Text())
+	}
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
 	}
 	run(t, `cd "$1"; head -c 100000 /dev/zero | split -b 5 -a 4 - f`, stick)
-	close(stall)
-	seen := map[string]bool{}
-	var bytes, lost int64
-	for _, e := range collect(out, 2*time.Second) {
-		if e.Action == event.EventsLost {
-			lost += e.Lost.Count.V
-			continue
-		}
-		if !seen[e.File.Path] {
-			bytes += e.Copy.Bytes.V
-		}
-		seen[e.File.Path] = true
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
 	}
-	t.Logf("%d files seen, %d losses told", len(seen), lost)
+	var files, bytes, lost int64
+	if !lines.Scan() {
+		t.Fatal("helper says nothing")
+	}
+	if _, err := fmt.Sscan(lines.Text(), &files, &bytes, &lost); err != nil {
+		t.Fatalf("helper says %q: %v", lines.Text(), err)
+	}
+	t.Logf("%d files seen, %d losses told", files, lost)
 	if lost == 0 {
 		t.Error("no loss is told")
 	}
-	if len(seen) != n || bytes != 5*n {
-		t.Errorf("%d files, %d bytes, want %d, %d", len(seen), bytes, n, 5*n)
+	if files != n || bytes != 5*n {
+		t.Errorf("%d files, %d bytes, want %d, %d", files, bytes, n, 5*n)
 	}
+}
+
+// TestMain is also the helper: it watches a stick and tells what it saw, once
+// something was and then nothing more for two seconds.
+func TestMain(m *testing.M) {
+	if len(os.Args) < 3 || os.Args[1] != "fileaudit-helper" {
+		os.Exit(m.Run())
+	}
+	stick := os.Args[2]
+	vw := volume.New(volume.Options{RemovablePaths: []string{stick}})
+	out := make(chan *event.Event, 1024)
+	w := New(Options{Table: vw.Table()})
+	go func() { _ = vw.Run(context.Background(), make(chan *event.Event, 1024)) }()
+	go func() { _ = w.Run(context.Background(), out) }()
+	for !slices.Contains(w.Status().Watching, stick) {
+		time.Sleep(time.Millisecond)
+	}
+	fmt.Println("ready")
+	seen := map[string]bool{}
+	var bytes, lost int64
+	quiet := time.NewTimer(time.Minute)
+	for done := false; !done; {
+		select {
+		case e := <-out:
+			switch {
+			case e.Lost != nil:
+				lost += e.Lost.Count.V
+			case e.Copy != nil && !seen[e.File.Path]:
+				seen[e.File.Path] = true
+				bytes += e.Copy.Bytes.V
+			}
+			quiet.Reset(2 * time.Second)
+		case <-quiet.C:
+			done = true
+		}
+	}
+	fmt.Println(len(seen), bytes, lost)
+	os.Exit(0)
 }
 
 // A share whose server stops answering: other places go on being watched, and we

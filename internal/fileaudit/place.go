@@ -57,8 +57,6 @@ func slashed(s string) string {
 	return s
 }
 
-func (p *places) empty() bool { return len(p.globs) == 0 && len(p.shares) == 0 }
-
 // label is the label of the protected place that a path on a share ("" if it is
 // not on one) belongs to, "" if none.
 func (p *places) label(file, share string) string {
@@ -93,14 +91,6 @@ func (p *places) label(file, share string) string {
 // folder (one on a share).
 func (p *places) dirs(skip func(dir string) bool) (dirs []string, problems []string) {
 	return p.walk(&walker{skip: skip})
-}
-
-// under returns those of dirs that are a given folder or lie below it.
-func (p *places) under(top string, skip func(dir string) bool) []string {
-	dirs, _ := p.walk(&walker{skip: func(d string) bool {
-		return skip(d) || !within(d, top) && !within(top, d)
-	}, top: top})
-	return dirs
 }
 
 // within reports whether a path is a folder or lies below it.

@@ -117,16 +117,3 @@ func parseOpens(b []byte, yield func(mask uint64, fd, pid int)) error {
 	}
 	return nil
 }
-
-// noPrograms are file systems from which nothing is executed or whose marks the
-// kernel refuses.
-var noPrograms = map[string]bool{
-	"proc": true, "sysfs": true, "cgroup": true, "cgroup2": true, "devpts": true, "debugfs": true, "tracefs": true,
-	"securityfs": true, "pstore": true, "bpf": true, "configfs": true, "mqueue": true, "autofs": true, "binfmt_misc": true,
-	"fusectl": true, "efivarfs": true, "nsfs": true, "rpc_pipefs": true, "selinuxfs": true,
-}
-
-// remote are file systems whose server may hang: they are marked apart.
-var remote = map[string]bool{"nfs": true, "nfs4": true, "cifs": true, "smb3": true, "smbfs": true, "9p": true, "ceph": true, "afs": true}
-
-func isRemote(fsType string) bool { return remote[fsType] || strings.HasPrefix(fsType, "fuse") }

@@ -6,9 +6,6 @@ import (
 	"strings"
 )
 
-// pfKthread marks kernel threads in the flags of /proc/PID/stat (linux/sched.h, PF_KTHREAD).
-const pfKthread = 0x00200000
-
 // stat is what is used of /proc/PID/stat (proc_pid_stat(5)).
 type stat struct {
 	comm  string // at most 15 bytes, any bytes
@@ -81,9 +78,6 @@ func parseSession(b []byte) string {
 	}
 	return strconv.FormatUint(n, 10)
 }
-
-// trimDeleted takes the kernel's mark from the path of a file that is gone.
-func trimDeleted(path string) (string, bool) { return strings.CutSuffix(path, " (deleted)") }
 
 // mount is what is used of a line of /proc/PID/mountinfo.
 type mount struct{ dev, point, fsType string }

@@ -21,6 +21,9 @@ import (
 // architecture we build for.
 const ticksPerSecond = 100
 
+// pfKthread marks kernel threads in the flags of /proc/PID/stat (linux/sched.h, PF_KTHREAD).
+const pfKthread = 0x00200000
+
 // procReader reads files of /proc without allocating for the path. Not safe for
 // concurrent use.
 type procReader struct {
@@ -243,3 +246,6 @@ func startTime(ticks uint64) time.Time {
 	const tick = time.Second / ticksPerSecond
 	return time.Now().Add(time.Duration(ticks)*tick - clock(unix.CLOCK_BOOTTIME)).UTC().Truncate(tick)
 }
+
+// trimDeleted takes the kernel's mark from the path of a file that is gone.
+func trimDeleted(path string) (string, bool) { return strings.CutSuffix(path, " (deleted)") }

@@ -173,10 +173,10 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) (err error) 
 func (w *Watcher) setState(q *queue, s endpoint.SensorState, mechanism, reason string) {
 	w.mu.Lock()
 	old := w.status
-	if old.State != s || old.Mechanism != mechanism || old.Reason != reason {
+	changed := old.State != s || old.Mechanism != mechanism || old.Reason != reason
+	if changed {
 		w.status.State, w.status.Mechanism, w.status.Reason, w.status.Since = s, mechanism, reason, time.Now().UTC()
 	}
-	changed := w.status.Since != old.Since
 	w.mu.Unlock()
 	if q == nil || !changed {
 		return

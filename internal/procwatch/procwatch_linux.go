@@ -210,9 +210,7 @@ func (n *native) handle() {
 		m := &n.batch[i]
 		switch m.what {
 		case cnFork:
-			if p := n.w.procs.get(m.pid); p == nil || p.since < m.at { // else a scan knows more of it
-				n.w.procs.fork(m.parent, m.pid, wallTime(m.at).UTC())
-			}
+			n.w.procs.fork(m.parent, m.pid, m.at, wallTime(m.at).UTC())
 		case cnUID:
 			n.w.procs.setUser(m.pid, m.uid)
 		case cnExec:
@@ -535,3 +533,18 @@ func connectorFilter() []unix.SockFilter {
 
 // mountPath is where a process's view of the mounts is.
 func mountPath(root string) string { return path.Join(root, "self/mountinfo") }
+
+// lose counts n things that were lost before they could be pushed.
+func (q *queue) lose(n uint64) {
+	q.mu.Lock()
+	q.dropped += n
+	q.mu.Unlock()
+	q.signal()
+}
+
+// empty reports whether no process is known.
+func (t *tracker) empty() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.live) == 0
+}

@@ -105,7 +105,7 @@ func TestAStartIsToldWithItsParentUserAndEnd(t *testing.T) {
 	if len(p.EntityID) != 32 || p.StartedBy == "" {
 		t.Errorf("entity %q, started by %q", p.EntityID, p.StartedBy)
 	}
-	if d := e.Time.Sub(time.Now()); d < -10*time.Second || d > time.Second {
+	if d := time.Since(e.Time); d > 10*time.Second || d < -time.Second {
 		t.Errorf("time %v is off by %v", e.Time, d)
 	}
 	if d := e.Time.Sub(p.Start); d < -time.Second || d > time.Second {

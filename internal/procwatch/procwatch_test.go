@@ -243,7 +243,7 @@ func TestTrackerRemembersTheDeadAndItsBounds(t *testing.T) {
 	tr := newTracker()
 	now := time.Now()
 	tr.put(&proc{image: &image{pid: 10, exe: "/bin/sh", entity: "e10", uid: 5, uidOK: true}, session: "3", startedBy: byShell})
-	tr.fork(10, 11, now)
+	tr.fork(10, 11, 5, now)
 	tr.exit(10, now)
 	p := tr.get(11)
 	if p == nil || p.parent.exe != "/bin/sh" || p.ppid != 10 || p.session != "3" || p.image.uid != 5 || p.image.entity != "" {
@@ -260,7 +260,7 @@ func TestTrackerRemembersTheDeadAndItsBounds(t *testing.T) {
 		t.Error("a change of user is not noted, or in what was handed out")
 	}
 	// The id comes round.
-	tr.fork(1, 10, now)
+	tr.fork(1, 10, 6, now)
 	if p := tr.lookup(10, now); p == nil || p.image.exe != "" {
 		t.Errorf("pid reuse: %+v", p)
 	}

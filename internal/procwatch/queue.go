@@ -53,14 +53,6 @@ func (q *queue) push(it item) {
 	q.signal()
 }
 
-// lose counts n things that were lost before they could be pushed.
-func (q *queue) lose(n uint64) {
-	q.mu.Lock()
-	q.dropped += n
-	q.mu.Unlock()
-	q.signal()
-}
-
 func (q *queue) signal() {
 	select {
 	case q.wake <- struct{}{}:

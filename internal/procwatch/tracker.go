@@ -99,8 +99,12 @@ func (t *tracker) put(p *proc) {
 	t.live[pid] = p
 }
 
-// fork notes a new process: until it executes something it is what its parent is.
-func (t *tracker) fork(parent, child int, at time.Time) {
+// fork notes a new process: until it executes something it is what its parent
+// is. mono is when it was forked, in ns of the monotonic clock.
+func (t *tracker) fork(parent, child int, mono uint64, at time.Time) {
+	if p := t.get(child); p != nil && p.since > mono {
+		return // read since: more is known of it
+	}
 	p := &proc{image: &image{pid: child, started: at}, ppid: parent}
 	if pa := t.get(parent); pa != nil {
 		im := *pa.image
@@ -144,13 +148,6 @@ func (t *tracker) exit(pid int, at time.Time) *proc {
 	}
 	t.dead[pid] = &q
 	return p
-}
-
-// empty reports whether no process is known.
-func (t *tracker) empty() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.live) == 0
 }
 
 // keep forgets the living processes that are not in alive and returns them.
