@@ -81,3 +81,35 @@ func TestAFullFileSystem(t *testing.T) {
 		t.Errorf("opened again: got %d rows (%v), want the %d that were acknowledged", n, err, stored)
 	}
 }
+
+// What root does on the command line beside the service, which runs as another
+// user, must leave files that the service can go on with.
+func TestFilesBelongToTheOwnerOfTheDatabase(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to act for another user")
+	}
+	file := filepath.Join(t.TempDir(), "s.db")
+	s, err := store.OpenSQLite(t.Context(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(file, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, file)
+	if err := s.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []string{file, file + "-wal", file + "-shm"} {
+		st, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if uid := st.Sys().(*syscall.Stat_t).Uid; uid != 65534 {
+			t.Errorf("%s belongs to %d, want 65534", filepath.Base(f), uid)
+		}
+	}
+}
