@@ -35,8 +35,8 @@ type Finding struct {
 
 // maxOpen is how many alerts a book holds open for repeats. Judgement: above
 // that something floods; the oldest are closed, and a repeat is then a new
-// alert, never a lost one.
-const maxOpen = 4096
+// alert, never a lost one. With 20 events of 2 KB each it is 40 MB at worst.
+const maxOpen = 1024
 
 // closing is how long after its quiet time an alert is still kept open, for
 // repeats that come late. At least the tolerance of the windows.

@@ -145,6 +145,9 @@ func (j *Judge) finding(r *rules.Rule, e *event.Event, keys map[string]string) *
 			by[k] = v
 		}
 	}
+	if e.Test.V { // or a real finding could join a test's alert, and be taken for a test
+		by["sekisho.test"] = "true"
+	}
 	f.Group = alert.Group(id, by)
 	return f
 }

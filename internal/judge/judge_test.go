@@ -182,6 +182,24 @@ correlation: {type: event_count, rules: [33333333-3333-4333-8333-333333333333], 
 	}
 }
 
+func TestARealFindingNeverJoinsATestsAlert(t *testing.T) {
+	j := New(Options{Program: pack(t, rules.Options{})})
+	tool := func(n int, test bool) *event.Event {
+		e := &event.Event{Time: start.Add(time.Duration(n) * time.Second), ID: fmt.Sprint(n), Action: event.ProcessStarted, Host: &event.Host{Name: "pc1"},
+			Process: &event.Process{RemoteTool: &event.RemoteTool{ID: "anydesk", Category: "remote-desktop"}}}
+		if test {
+			e.Test = event.Some(true)
+		}
+		return e
+	}
+	if a := j.Event(tool(0, true)); len(a) != 1 || !a[0].Test() {
+		t.Errorf("the test: got %+v", a)
+	}
+	if a := j.Event(tool(1, false)); len(a) != 1 || a[0].Test() {
+		t.Errorf("the real one: got %+v", a)
+	}
+}
+
 func FuzzRestore(f *testing.F) {
 	p := pack(f, rules.Options{})
 	j := New(Options{Program: p})

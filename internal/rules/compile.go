@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"unicode/utf16"
+	"unicode/utf8"
 
 	"sekisho/internal/event"
 )
@@ -629,7 +630,7 @@ const (
 	maxProgram = 20_000
 )
 
-func (c *compiler) compileRegexp(d *document, it *item, v *scalar, flags string) *regexp.Regexp {
+func (c *compiler) compileRegexp(d *document, it *item, v *scalar, flags string) *expression {
 	if v.kind == nullScalar {
 		c.bad(d, it, v, "正規表現がありません", "there is no regular expression")
 		return nil
@@ -666,14 +667,49 @@ func (c *compiler) compileRegexp(d *document, it *item, v *scalar, flags string)
 		c.bad(d, it, v, ja, en)
 		return nil
 	}
-	return re
+	return &expression{re, leastLength(parsed)}
+}
+
+// leastLength is how many bytes a match of an expression has at least.
+func leastLength(re *syntax.Regexp) int {
+	switch re.Op {
+	case syntax.OpLiteral:
+		n := 0
+		for _, r := range re.Rune {
+			if re.Flags&syntax.FoldCase != 0 || r == utf8.RuneError {
+				n++ // another case may be shorter in UTF-8; a broken byte counts as U+FFFD
+			} else {
+				n += len(string(r))
+			}
+		}
+		return n
+	case syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		return 1
+	case syntax.OpCapture, syntax.OpPlus:
+		return leastLength(re.Sub[0])
+	case syntax.OpRepeat:
+		return re.Min * leastLength(re.Sub[0])
+	case syntax.OpConcat:
+		n := 0
+		for _, s := range re.Sub {
+			n += leastLength(s)
+		}
+		return n
+	case syntax.OpAlternate:
+		n := leastLength(re.Sub[0])
+		for _, s := range re.Sub[1:] {
+			n = min(n, leastLength(s))
+		}
+		return n
+	}
+	return 0
 }
 
 func (c *compiler) regex(d *document, it *item, h how, g Getter) node {
 	n := &regexNode{field: c.use(g), all: h.all}
 	for i := range it.values {
 		if re := c.compileRegexp(d, it, &it.values[i], h.flags); re != nil {
-			n.res = append(n.res, re)
+			n.res = append(n.res, *re)
 		}
 	}
 	return n
@@ -761,7 +797,7 @@ func (c *compiler) keywords(d *document, it *item, h how) node {
 		switch {
 		case h.op == "re":
 			if re := c.compileRegexp(d, it, v, h.flags); re != nil {
-				n.res = append(n.res, re)
+				n.res = append(n.res, *re)
 			}
 		case v.kind == nullScalar || v.text == "":
 			c.bad(d, it, v, "空の語は検索できません", "an empty word cannot be searched for")

@@ -214,7 +214,7 @@ type (
 	}
 	regexNode struct {
 		field int
-		res   []*regexp.Regexp
+		res   []expression
 		all   bool
 	}
 	// existsNode asks whether the field is there.
@@ -242,7 +242,7 @@ type (
 	// keywordNode looks for words in every field of the event.
 	keywordNode struct {
 		patterns []pattern
-		res      []*regexp.Regexp
+		res      []expression
 		all      bool
 	}
 )
@@ -312,17 +312,24 @@ func (n *regexNode) match(s *scratch) bool {
 	if len(texts) == 0 {
 		return false
 	}
-	for _, re := range n.res {
-		if matchAnyRegexp(re, texts) != n.all {
+	for i := range n.res {
+		if n.res[i].matchAny(texts) != n.all {
 			return !n.all
 		}
 	}
 	return n.all
 }
 
-func matchAnyRegexp(re *regexp.Regexp, texts [][]byte) bool {
+// expression is a regular expression and the least number of bytes that it
+// matches: rules that look for very long command lines are slow otherwise.
+type expression struct {
+	re  *regexp.Regexp
+	min int
+}
+
+func (x *expression) matchAny(texts [][]byte) bool {
 	for _, t := range texts {
-		if re.Match(t) {
+		if len(t) >= x.min && x.re.Match(t) {
 			return true
 		}
 	}
@@ -419,8 +426,8 @@ func (n *keywordNode) match(s *scratch) bool {
 			return !n.all
 		}
 	}
-	for _, re := range n.res {
-		if n.anywhere(s, re.MatchString) != n.all {
+	for i := range n.res {
+		if n.anywhere(s, n.res[i].re.MatchString) != n.all {
 			return !n.all
 		}
 	}

@@ -196,3 +196,22 @@ func BenchmarkMatchPack(b *testing.B) {
 		})
 	}
 }
+
+func TestAProfileCountsWhatMatchFinds(t *testing.T) {
+	p, err := Load(LoadOptions{Builtin: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := p.NewProfile()
+	for _, text := range []string{`{"event.action":"selftest-failed"}`, `{"event.action":"selftest-failed"}`, `{"event.action":"x"}`} {
+		e, err := event.Decode([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Event(e)
+	}
+	c := f.Costs()
+	if f.Events() != 3 || len(c) != 1 || c[0].Rule.Table() != "HLT-4" || c[0].Asked != 2 || c[0].Matched != 2 || c[0].Time <= 0 {
+		t.Errorf("%d events, %+v", f.Events(), c)
+	}
+}
