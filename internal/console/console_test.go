@@ -15,6 +15,7 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -865,6 +866,39 @@ func TestStreamsAreBounded(t *testing.T) {
 	next(t, b.listen("/live", ""))
 	if r, _ := b.do("GET", "/live", nil); r.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("a third stream of two: status %d, want 503", r.StatusCode)
+	}
+}
+
+func TestEveryIncidentOfTheRulesIsTold(t *testing.T) {
+	files, err := filepath.Glob("../rules/pack/*.yml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no rules: %v", err)
+	}
+	var table map[string]struct{ Org, Fact alert.Text }
+	b, err := os.ReadFile("incidents.json")
+	if err == nil {
+		err = json.Unmarshal(b, &table)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, f := range files {
+		rule, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range regexp.MustCompile(`(?m)^\s*incidents:.*$`).FindAllString(string(rule), -1) {
+			for _, m := range regexp.MustCompile(`"#([^"]+)"`).FindAllStringSubmatch(line, -1) {
+				found++
+				if inc := table[m[1]]; inc.Org.JA == "" || inc.Org.EN == "" || inc.Fact.JA == "" || inc.Fact.EN == "" {
+					t.Errorf("%s: incident #%s is not in incidents.json in both languages", f, m[1])
+				}
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no incident in any rule: the search is broken")
 	}
 }
 

@@ -1,11 +1,13 @@
-// What arrives by itself. One stream of server-sent events while the tab is visible: a hidden tab closes its stream, since
-// browsers allow six connections to a host without TLS, and catches up when it is looked at again.
+// What arrives by itself: one stream of server-sent events a tab. Without TLS browsers allow six connections to a host, so
+// there a hidden tab closes its stream and catches up when it is looked at again.
 import { refresh } from './list.js';
 import { toast } from './toast.js';
 
 const list = document.querySelector('#alert-list');
 const badge = document.querySelector('#live');
 const title = document.title;
+const scarce = location.protocol === 'http:';
+const retryAfter = 30_000; // ms, when the server had no stream for us; after a broken one the browser comes back itself
 
 let stream = null;
 let last = Number(list?.dataset.seq ?? -1);
@@ -18,7 +20,7 @@ function state(name) {
 }
 
 function connect() {
-  if (stream || document.hidden || !document.querySelector('#live-open-count')) return;
+  if (stream || (scarce && document.hidden) || !document.querySelector('#live-open-count')) return;
   stream = new EventSource(last >= 0 ? `/live?seq=${last}` : '/live');
   stream.addEventListener('open', () => state('on'));
   stream.addEventListener('state', (e) => update(JSON.parse(e.data)));
@@ -31,7 +33,10 @@ function connect() {
     // The browser tries again by itself unless the answer was no stream at all.
     const over = stream?.readyState === EventSource.CLOSED;
     state(over ? 'off' : 'connecting');
-    if (over) disconnect();
+    if (over) {
+      disconnect();
+      setTimeout(connect, retryAfter);
+    }
   });
 }
 
@@ -64,8 +69,8 @@ function update(u) {
 export function startLive() {
   connect();
   document.addEventListener('visibilitychange', () => {
-    if (document.hidden) disconnect();
-    else connect();
+    if (!document.hidden) connect();
+    else if (scarce) disconnect();
   });
   addEventListener('pagehide', disconnect);
   addEventListener('pageshow', connect);
