@@ -22,7 +22,8 @@ func (w *Watcher) poll(ctx context.Context, q *queue, reason string) error {
 	w.setState(q, endpoint.SensorDegraded, mechPolling, reason)
 	tick := time.NewTicker(w.opts.PollEvery)
 	defer tick.Stop()
-	first, tellFirst := true, w.firstScan()
+	// What started between two runs is told, as what starts between two looks.
+	first, tellFirst := w.procs.empty(), w.firstScan()
 	for n := 1; ; n++ {
 		if err := w.pollOnce(ctx, q, first, tellFirst, n%recheckEvery == 0); err != nil {
 			if ctx.Err() != nil {

@@ -18,9 +18,12 @@
 //
 // What can be missed: programs started while the kernel's or our own queue was
 // full (counted, told as events-lost; a rescan of /proc finds those that still
-// run); a library call that loads foreign code into a running process; programs
-// executed from memory (memfd) have no path but "/memfd:NAME". A process whose
-// main thread has ended while others go on is told as ended.
+// run) or while the agent did not run; a library call that loads foreign code into a running process; programs
+// executed from memory (memfd) have no path but "/memfd:NAME". Of a chain of
+// programs in one process (exec without fork) only the last one's arguments can
+// be read, and if the same file comes twice within a millisecond, the paths of the
+// chain may be told one off. A process whose main thread has ended while others go
+// on is told as ended.
 // A thread of ours reads /proc; a process that holds its own memory lock for
 // long (a page fault on a hung FUSE mount) delays it.
 package procwatch

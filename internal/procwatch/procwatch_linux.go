@@ -110,7 +110,8 @@ func (w *Watcher) watchNative(ctx context.Context, q *queue) error {
 }
 
 func (n *native) run(ctx context.Context, marks *execMarks, wake int) error {
-	if err := n.scan(n.w.firstScan()); err != nil {
+	// What started between two runs is told, as after a loss.
+	if err := n.scan(n.w.firstScan() || !n.w.procs.empty()); err != nil {
 		return err
 	}
 	fds := []unix.PollFd{{Fd: int32(n.nl), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
@@ -540,11 +541,4 @@ func (q *queue) lose(n uint64) {
 	q.dropped += n
 	q.mu.Unlock()
 	q.signal()
-}
-
-// empty reports whether no process is known.
-func (t *tracker) empty() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.live) == 0
 }

@@ -197,6 +197,7 @@ func TestAFloodOfStartsIsSeenWhole(t *testing.T) {
 	out := start(t, w, 1024)
 	// Everything that passes by is counted, as the agent does.
 	var starts, paths, args, parents, ends, lost int
+	var waits []time.Duration // from the kernel's time to the event
 	pids := make(chan int, 1)
 	finished := make(chan struct{})
 	counted := make(chan struct{})
@@ -213,6 +214,7 @@ func TestAFloodOfStartsIsSeenWhole(t *testing.T) {
 					lost += int(e.Lost.Count.V)
 				case e.Action == event.ProcessStarted && e.Process.Parent != nil && e.Process.Parent.PID.V == parent:
 					starts++
+					waits = append(waits, e.Created.Sub(e.Time))
 					mine[e.Process.EntityID] = true
 					if strings.HasSuffix(e.Process.Executable, "/bin/true") {
 						paths++
@@ -266,6 +268,10 @@ func TestAFloodOfStartsIsSeenWhole(t *testing.T) {
 	<-counted
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &after)
 	cpu := time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
+	slices.Sort(waits)
+	if len(waits) > 0 {
+		t.Logf("from exec to event: median %v, 99 %% within %v, the slowest %v", waits[len(waits)/2], waits[len(waits)*99/100], waits[len(waits)-1])
+	}
 	t.Logf("%s: %d starts in %v, %d with path, %d with arguments, %d with parent, %d ends, %d lost; our CPU %v, %v per start (all processes of the machine, the test itself included)",
 		w.Status().Mechanism, starts, took.Round(time.Millisecond), paths, args, parents, ends, lost, cpu.Round(time.Millisecond), (cpu / time.Duration(n)).Round(time.Microsecond))
 	if starts != n || ends != n || parents != n || lost != 0 {
@@ -375,5 +381,44 @@ func init() {
 		fmt.Println(s.State, s.Mechanism, s.Reason)
 		cancel()
 		os.Exit(0)
+	}
+}
+
+// A sensor that broke is started again: what started meanwhile is told once, what
+// was known is not.
+func TestWhatStartedBetweenTwoRunsIsTold(t *testing.T) {
+	for _, poll := range []bool{true, false} {
+		t.Run(fmt.Sprintf("polling %v", poll), func(t *testing.T) {
+			if !poll {
+				needConnector(t)
+			}
+			w := New(Options{PollOnly: poll, PollEvery: 20 * time.Millisecond})
+			ctx, cancel := context.WithCancel(context.Background())
+			out := make(chan *event.Event, 1<<14)
+			done := make(chan error, 1)
+			go func() { done <- w.Run(ctx, out) }()
+			for deadline := time.Now().Add(10 * time.Second); w.procs.get(os.Getpid()) == nil; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("we are not seen")
+				}
+			}
+			cancel()
+			<-done
+			cmd := exec.Command("/bin/sleep", "60")
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+			again := start(t, w, 1<<14)
+			e := await(t, again, "sleep", func(e *event.Event) bool {
+				if e.Process != nil && e.Process.PID.V == int64(os.Getpid()) {
+					t.Error("we ourselves are told as started")
+				}
+				return e.Process != nil && e.Process.PID.V == int64(cmd.Process.Pid)
+			})
+			if e.Action != event.ProcessStarted || e.Process.Name != "sleep" {
+				t.Errorf("got %s %+v", e.Action, e.Process)
+			}
+		})
 	}
 }

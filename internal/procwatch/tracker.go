@@ -150,6 +150,13 @@ func (t *tracker) exit(pid int, at time.Time) *proc {
 	return p
 }
 
+// empty reports whether no process is known.
+func (t *tracker) empty() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.live) == 0
+}
+
 // keep forgets the living processes that are not in alive and returns them.
 func (t *tracker) keep(alive map[int]bool) []*proc {
 	t.mu.Lock()
