@@ -196,6 +196,41 @@ tests/b.yml:3:14: there is no event
 	}
 }
 
+// A site's filter of a shipped rule is tested with that rule; a copy of the
+// shipped rules is tested for itself.
+func TestRuleTestsKnowTheShippedRules(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"f.yml": "title: library\nlogsource: {product: sekisho}\nfilter: {rules: [usb3-copy], s: {host.name: library-1}, condition: not s}\n",
+		"tests/f.yml": `rules: [USB-3]
+defaults: {event.action: file-copied, sekisho.file.volume_kind: removable, sekisho.copy.files: 60, sekisho.copy.bytes: 1}
+tests:
+  - name: the library's backup
+    events: [{event: {host.name: library-1}}, {event: {host.name: pc1}}]
+    alerts: [{fields: {host.name: pc1}}]
+`,
+		"tests/g.yml": `tests:
+  - name: shipped rules that were not named
+    events: [{event: {event.action: selftest-failed}}]
+    alerts: []
+`} {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{dir, "../rules/pack", "../rules/pack/usb-1.yml"} {
+		var out strings.Builder
+		sum, err := TestFiles([]string{path}, TestOptions{Out: &out})
+		if err != nil || sum.Failed > 0 || sum.Tests == 0 || len(sum.Problems) > 0 {
+			t.Errorf("%s: %+v, %v\n%s", path, sum, err, out.String())
+		}
+	}
+}
+
 func FuzzRun(f *testing.F) {
 	p, err := rules.Load(rules.LoadOptions{Builtin: true})
 	if err != nil {

@@ -66,10 +66,12 @@ type TestSummary struct {
 // TestFiles runs the rule tests of files and folders. A path is a test file, a
 // rule file (its tests are tests/NAME beside it) or a folder (all tests below
 // it). Each test runs with the rules of the folder that its folder "tests" lies
-// in, those below it included. Errors are of reading the paths.
+// in, those below it included, and with the shipped ones, so that filters of
+// those can be tested; alerts of shipped rules count only where the test names
+// them in "rules". Errors are of reading the paths.
 func TestFiles(paths []string, o TestOptions) (TestSummary, error) {
 	var sum TestSummary
-	programs := map[string][]*rules.File{}
+	suites := map[string]suite{}
 	seen := map[string]bool{}
 	for _, p := range paths {
 		files, err := testFiles(p)
@@ -88,13 +90,10 @@ func TestFiles(paths []string, o TestOptions) (TestSummary, error) {
 			if filepath.Base(dir) == "tests" {
 				dir = filepath.Dir(dir)
 			}
-			parsed, ok := programs[dir]
+			su, ok := suites[dir]
 			if !ok {
-				parsed, err = rules.ParsePaths([]string{dir})
-				if err != nil {
-					sum.problems(err)
-				}
-				programs[dir] = parsed
+				su = sum.suite(dir)
+				suites[dir] = su
 			}
 			f, err := os.Open(name)
 			if err != nil {
@@ -105,7 +104,7 @@ func TestFiles(paths []string, o TestOptions) (TestSummary, error) {
 			if err != nil {
 				return sum, err
 			}
-			sum.file(name, data, parsed, o)
+			sum.file(name, data, su, o)
 		}
 	}
 	return sum, nil
@@ -115,9 +114,9 @@ func TestFiles(paths []string, o TestOptions) (TestSummary, error) {
 func TestBuiltin(fsys fs.FS, o TestOptions) (TestSummary, error) {
 	var sum TestSummary
 	parsed, err := rules.ParseBuiltin()
-	if err != nil {
-		sum.problems(err)
-	}
+	sum.problems(err)
+	_, err = rules.Compile(parsed, rules.Options{})
+	sum.problems(err)
 	names, err := fs.Glob(fsys, "tests/*.yml")
 	if err != nil {
 		return sum, err
@@ -127,13 +126,40 @@ func TestBuiltin(fsys fs.FS, o TestOptions) (TestSummary, error) {
 		if err != nil {
 			return sum, err
 		}
-		sum.file(name, data, parsed, o)
+		sum.file(name, data, suite{files: parsed, shipped: true}, o)
 	}
 	return sum, nil
 }
 
+// suite is the rules that tests run with.
+type suite struct {
+	files   []*rules.File
+	shipped bool // alerts of shipped rules count even where a test names none
+}
+
+// suite reads the rules of a folder and joins the shipped ones, unless the
+// folder is a copy of theirs.
+func (s *TestSummary) suite(dir string) suite {
+	own, err := rules.ParsePaths([]string{dir})
+	s.problems(err)
+	shipped, err := rules.ParseBuiltin()
+	s.problems(err)
+	su := suite{files: append(shipped, own...)}
+	_, err = rules.Compile(su.files, rules.Options{})
+	var ps rules.Problems
+	if errors.As(err, &ps) && slices.ContainsFunc(ps, func(p rules.Problem) bool { return p.Code == rules.CodeDouble }) {
+		su.files = own
+		_, err = rules.Compile(own, rules.Options{})
+	}
+	s.problems(err)
+	return su
+}
+
 func (s *TestSummary) problems(err error) {
 	var ps rules.Problems
+	if err == nil {
+		return
+	}
 	if errors.As(err, &ps) {
 		s.Problems = append(s.Problems, ps...)
 	} else {
@@ -173,7 +199,7 @@ func testFiles(path string) ([]string, error) {
 }
 
 // file runs the tests of one file.
-func (s *TestSummary) file(name string, data []byte, parsed []*rules.File, o TestOptions) {
+func (s *TestSummary) file(name string, data []byte, su suite, o TestOptions) {
 	s.Files++
 	t := &testFile{name: name}
 	t.read(data)
@@ -188,7 +214,7 @@ func (s *TestSummary) file(name string, data []byte, parsed []*rules.File, o Tes
 		for _, c := range t.cases {
 			ran++
 			s.Tests++
-			if diff := c.run(parsed, t.rules); diff != "" {
+			if diff := c.run(su, t.rules); diff != "" {
 				failed = true
 				s.Failed++
 				fmt.Fprintf(&b, "%s:%d: %s\n%s", name, c.line, visible(c.name), diff)
@@ -425,8 +451,8 @@ func count(v any, n int) any {
 
 // run judges the events and answers what differs from the alerts that were
 // wanted, "" for nothing.
-func (c *testCase) run(parsed []*rules.File, only []string) string {
-	p, err := rules.Compile(parsed, rules.Options{Thresholds: c.thresholds})
+func (c *testCase) run(su suite, only []string) string {
+	p, err := rules.Compile(su.files, rules.Options{Thresholds: c.thresholds})
 	if err != nil && c.thresholds != nil {
 		return indent(err.Error())
 	}
@@ -443,7 +469,12 @@ func (c *testCase) run(parsed []*rules.File, only []string) string {
 		if err != nil {
 			return indent(err.Error())
 		}
-		if len(only) == 0 || slices.Contains(only, a.Rule.Table) || slices.Contains(only, a.Rule.ID) {
+		counts := slices.Contains(only, a.Rule.Table) || slices.Contains(only, a.Rule.ID)
+		if len(only) == 0 {
+			r := p.Rule(a.Rule.ID)
+			counts = su.shipped || r == nil || !r.Builtin
+		}
+		if counts {
 			got = append(got, a)
 		}
 	}

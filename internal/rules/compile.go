@@ -68,15 +68,13 @@ func (p *Program) Find(id string) []*Rule {
 // and filters. The error is [Problems]; the program is returned even then and
 // holds the rules that are right, so that a caller may choose to run those.
 func Compile(files []*File, o Options) (*Program, error) {
-	c := &compiler{o: o, slots: map[Getter]int{}, byDoc: map[*document]*Rule{}}
+	c := &compiler{o: o, slots: map[Getter]int{}, byDoc: map[*document]*Rule{}, refused: map[*document]bool{}}
 	for _, f := range files {
-		for _, d := range f.docs {
-			c.docs = append(c.docs, d)
-		}
+		c.docs = append(c.docs, f.docs...)
 	}
 	c.duplicates()
 	for _, d := range c.docs {
-		if d.detection != nil && !d.bad {
+		if d.detection != nil && !c.isRefused(d) {
 			c.detectionRule(d)
 		}
 	}
@@ -102,6 +100,7 @@ type compiler struct {
 	docs     []*document
 	rules    []*Rule
 	byDoc    map[*document]*Rule
+	refused  map[*document]bool // by this compilation; documents are shared and not written to
 	getters  []Getter
 	slots    map[Getter]int
 	problems Problems
@@ -113,6 +112,9 @@ func (c *compiler) fail(d *document, line, col int, path, code, ja, en string) *
 	c.problems = append(c.problems, Problem{File: d.file.Name, Line: line, Col: col, Path: path, Code: code, JA: ja, EN: en, text: d.file.line(line), doc: d})
 	return &c.problems[len(c.problems)-1]
 }
+
+// isRefused reports whether a document has problems, found by Parse or here.
+func (c *compiler) isRefused(d *document) bool { return d.bad || c.refused[d] }
 
 // use is the slot of a field in the program.
 func (c *compiler) use(g Getter) int {
@@ -146,7 +148,7 @@ func (c *compiler) duplicates() {
 				place := fmt.Sprintf("%s:%d", printable(first.file.Name), first.line)
 				c.fail(d, d.line, d.col, k.what, CodeDouble, k.what+" "+quote(k.key)+" は "+place+" のルールにもあります",
 					k.what+" "+quote(k.key)+" is also that of the rule at "+place)
-				d.bad = true
+				c.refused[d] = true
 				continue
 			}
 			k.seen[k.key] = d
@@ -180,7 +182,7 @@ func (c *compiler) detectionRule(d *document) {
 		n = c.detection(d, d.detection, d.names())
 	}
 	if c.failed {
-		d.bad = true
+		c.refused[d] = true
 		delete(c.byDoc, d)
 		return
 	}

@@ -2,7 +2,6 @@ package rules
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -254,25 +253,4 @@ func nameFits(pattern, name string) bool {
 		name = name[i+len(part):]
 	}
 	return strings.HasSuffix(name, last)
-}
-
-// uses lists the selections of a condition, each once.
-func uses(e expr, into []*selection) []*selection {
-	switch e := e.(type) {
-	case andExpr:
-		for _, x := range e {
-			into = uses(x, into)
-		}
-	case orExpr:
-		for _, x := range e {
-			into = uses(x, into)
-		}
-	case notExpr:
-		into = uses(e.x, into)
-	case selExpr:
-		if !slices.Contains(into, e.sel) {
-			into = append(into, e.sel)
-		}
-	}
-	return into
 }

@@ -40,7 +40,7 @@ func (c *compiler) dangling(d *document, r ref) {
 // filters adds the filters' conditions to the rules that they name.
 func (c *compiler) filters() {
 	for _, d := range c.docs {
-		if d.filter == nil || d.bad {
+		if d.filter == nil || c.isRefused(d) {
 			continue
 		}
 		c.failed = false
@@ -107,7 +107,7 @@ func (c *compiler) correlations() {
 		ok := true
 		for _, r := range d.corr.rules {
 			t := c.find(r.name)
-			if t == nil || t.corr == nil || t.bad {
+			if t == nil || t.corr == nil || c.isRefused(t) {
 				continue
 			}
 			if !visit(t, r) {
@@ -118,14 +118,14 @@ func (c *compiler) correlations() {
 		}
 		state[d] = 2
 		if !ok {
-			d.bad = true
+			c.refused[d] = true
 			return true
 		}
 		c.correlation(d)
 		return true
 	}
 	for _, d := range c.docs {
-		if d.corr != nil && !d.bad {
+		if d.corr != nil && !c.isRefused(d) {
 			visit(d, ref{})
 		}
 	}
@@ -203,7 +203,7 @@ func (c *compiler) correlation(d *document) {
 		corr.Fields = append(corr.Fields, g)
 	}
 	if c.failed {
-		d.bad = true
+		c.refused[d] = true
 		return
 	}
 	corr.Total = totalName(corr)
