@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	"sekisho/internal/alert"
 	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 	"sekisho/internal/store"
@@ -95,7 +94,7 @@ func delivery(b *batch, agentID string) (store.Delivery, error) {
 		if len(raw) > wire.MaxRowBytes {
 			return bad(i, fmt.Errorf("%d bytes, the limit is %d", len(raw), wire.MaxRowBytes))
 		}
-		a, err := alert.Decode(raw)
+		a, err := store.NewAlert(raw)
 		if err == nil {
 			err = checkKey(a.ID, a.Time)
 		}
@@ -105,7 +104,7 @@ func delivery(b *batch, agentID string) (store.Delivery, error) {
 		if err != nil {
 			return bad(i, err)
 		}
-		d.Alerts = append(d.Alerts, store.Alert{Alert: a, Raw: raw})
+		d.Alerts = append(d.Alerts, a)
 	}
 	for i, raw := range b.Activity {
 		if len(raw) > wire.MaxRowBytes {

@@ -94,12 +94,11 @@ func (s *site) ingest(alerts ...*alert.Alert) (ids []string) {
 	s.Helper()
 	d := store.Delivery{AgentID: "0192f0aa-0000-7000-8000-000000000001", Received: time.Now().UTC()}
 	for _, a := range alerts {
-		raw := a.AppendJSON(nil)
-		read, err := alert.Decode(raw) // as the collector has it
+		read, err := store.NewAlert(a.AppendJSON(nil)) // as the collector does
 		if err != nil {
 			s.Fatal(err)
 		}
-		d.Alerts = append(d.Alerts, store.Alert{Alert: read, Raw: raw})
+		d.Alerts = append(d.Alerts, read)
 		ids = append(ids, a.ID)
 	}
 	if err := s.store.Ingest(context.Background(), d); err != nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,7 +54,7 @@ type SQLite struct {
 	conn *sql.Conn
 
 	jobs    chan *job
-	pending atomic.Int64 // changes that callers prepare or that wait for their answer
+	pending atomic.Int64 // changes that were not answered yet
 	urgent  atomic.Bool  // a contact is news: it is written at the next tick
 	quit    chan struct{}
 	done    chan struct{} // closed when the writer has ended
@@ -84,6 +85,16 @@ type job struct {
 	rows int
 	run  func(tx *tx) error
 	done chan error // capacity one
+}
+
+// safely runs the change. A panic is its error: the writer serves everybody.
+func (j *job) safely(tx *tx) (err error) {
+	defer func() {
+		if x := recover(); x != nil {
+			err = fmt.Errorf("panic: %v\n%s", x, debug.Stack())
+		}
+	}()
+	return j.run(tx)
 }
 
 // tx is the writer's transaction as a change sees it.
@@ -327,7 +338,7 @@ func (s *SQLite) commit(t *tx, batch []*job) {
 					return err
 				}
 			}
-			errs[i] = j.run(t)
+			errs[i] = j.safely(t)
 			if len(batch) == 1 {
 				if errs[i] != nil {
 					return errs[i]
@@ -362,17 +373,12 @@ func (s *SQLite) commit(t *tx, batch []*job) {
 	}
 }
 
+var errClosed = errors.New("the database is closed")
+
 // write hands a change to the writer and waits for its commit. If ctx ends
 // first, the change may still be made.
 func (s *SQLite) write(ctx context.Context, rows int, run func(tx *tx) error) error {
 	s.pending.Add(1)
-	return s.enqueue(ctx, rows, run)
-}
-
-var errClosed = errors.New("the database is closed")
-
-// enqueue is write for a caller who is counted in pending already.
-func (s *SQLite) enqueue(ctx context.Context, rows int, run func(tx *tx) error) error {
 	j := &job{rows, run, make(chan error, 1)}
 	select {
 	case <-s.quit:

@@ -40,8 +40,8 @@ func (s *SQLite) Ingest(ctx context.Context, d Delivery) error {
 
 func (s *SQLite) ingest(ctx context.Context, d Delivery) error {
 	for _, a := range d.Alerts {
-		if err := checkTime(a.Time); err != nil {
-			return fmt.Errorf("alert %s: %w", a.ID, err)
+		if a.head == nil {
+			return fmt.Errorf("alert %s was not made by NewAlert", a.ID)
 		}
 	}
 	for _, r := range d.Activity {
@@ -49,15 +49,7 @@ func (s *SQLite) ingest(ctx context.Context, d Delivery) error {
 			return fmt.Errorf("event %s: %w", r.ID, err)
 		}
 	}
-	s.pending.Add(1) // before the work below: the writer knows that we come
-	type derived struct{ head, text []byte }
-	extra := make([]derived, len(d.Alerts))
-	for i, a := range d.Alerts {
-		brief := *a.Alert
-		brief.Evidence = nil
-		extra[i] = derived{brief.AppendJSON(nil), []byte(indexText(searchText(a.Alert)))}
-	}
-	return s.enqueue(ctx, len(d.Alerts)+len(d.Activity), func(tx *tx) error {
+	return s.write(ctx, len(d.Alerts)+len(d.Activity), func(tx *tx) error {
 		var seq int64
 		if len(d.Alerts) > 0 {
 			if err := tx.row(`SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'alert-seq'`, nil, &seq); err != nil {
@@ -65,8 +57,8 @@ func (s *SQLite) ingest(ctx context.Context, d Delivery) error {
 			}
 		}
 		before := seq
-		for i, a := range d.Alerts {
-			changed, err := putAlert(tx, d, a, extra[i].head, extra[i].text, seq+1)
+		for _, a := range d.Alerts {
+			changed, err := putAlert(tx, d, a, seq+1)
 			if err != nil {
 				return err
 			}
@@ -99,7 +91,7 @@ func checkTime(t time.Time) error {
 
 // putAlert inserts an alert, or brings one up to date that has gathered repeats
 // since; what people did with it stays. It reports whether anything changed.
-func putAlert(tx *tx, d Delivery, a Alert, head, text []byte, seq int64) (bool, error) {
+func putAlert(tx *tx, d Delivery, a Alert, seq int64) (bool, error) {
 	var host, user string
 	if a.Event != nil && a.Event.Host != nil {
 		host = a.Event.Host.Name
@@ -118,7 +110,7 @@ func putAlert(tx *tx, d Delivery, a Alert, head, text []byte, seq int64) (bool, 
 			return false, nil
 		}
 		_, err := tx.exec(`UPDATE alerts SET seq = ?, last_ns = ?, level = ?, count = ?, head = ?, raw = ? WHERE n = ?`,
-			seq, max(ns(last), lastNS), int(a.Level), max(a.Count, count), head, a.Raw, n)
+			seq, max(ns(last), lastNS), int(a.Level), max(a.Count, count), a.head, a.Raw, n)
 		return true, err
 	}
 	if !errors.Is(err, sql.ErrNoRows) {
@@ -139,10 +131,10 @@ func putAlert(tx *tx, d Delivery, a Alert, head, text []byte, seq int64) (bool, 
 	if _, err := tx.exec(`INSERT INTO alerts (key, agent, id, seq, ts_ns, last_ns, received_ms, rule, rule_id, level, grp, host, user, test, count, state, head, raw)
 		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
 		key, d.AgentID, a.ID, seq, ns(a.Time), ns(last), ms(d.Received), a.Rule.Table, a.Rule.ID, int(a.Level), a.Group,
-		host, user, test, max(a.Count, 1), string(alert.Open), head, a.Raw); err != nil {
+		host, user, test, max(a.Count, 1), string(alert.Open), a.head, a.Raw); err != nil {
 		return false, err
 	}
-	_, err = tx.exec(`INSERT INTO alerts_text (rowid, words) VALUES (last_insert_rowid(), ?)`, string(text))
+	_, err = tx.exec(`INSERT INTO alerts_text (rowid, words) VALUES (last_insert_rowid(), ?)`, a.words)
 	return true, err
 }
 

@@ -18,6 +18,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"sekisho/internal/account"
@@ -131,10 +132,33 @@ type Delivery struct {
 	Status   *endpoint.Status // nil: none was sent
 }
 
-// Alert is an alert and the JSON it was read from.
+// Alert is an alert and the JSON it was read from. NewAlert makes one.
 type Alert struct {
 	*alert.Alert
 	Raw []byte // kept as it is: evidence
+
+	head  []byte // the alert's JSON without evidence, for lists
+	words string // for the search index
+}
+
+// NewAlert reads an alert and prepares what is kept of it. An alert that could
+// not be read back from the database is refused here, where its sender can be
+// told, rather than when a list is shown.
+func NewAlert(raw []byte) (Alert, error) {
+	a, err := alert.Decode(raw)
+	if err != nil {
+		return Alert{}, err
+	}
+	if err := checkTime(a.Time); err != nil {
+		return Alert{}, err
+	}
+	brief := *a
+	brief.Evidence = nil
+	head := brief.AppendJSON(nil)
+	if _, err := alert.Decode(head); err != nil {
+		return Alert{}, fmt.Errorf("without its evidence: %w", err)
+	}
+	return Alert{a, raw, head, indexText(searchText(a))}, nil
 }
 
 // Row is an event as it is kept: the columns that lists are made of and the

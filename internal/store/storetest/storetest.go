@@ -40,12 +40,11 @@ func NewAlert(n int, edit func(*alert.Alert)) store.Alert {
 	if edit != nil {
 		edit(a)
 	}
-	raw := a.AppendJSON(nil)
-	back, err := alert.Decode(raw) // as a collector gets it
+	out, err := store.NewAlert(a.AppendJSON(nil)) // as a collector gets it
 	if err != nil {
 		panic(err)
 	}
-	return store.Alert{Alert: back, Raw: raw}
+	return out
 }
 
 // NewRow makes an event of activity n seconds after Base.
@@ -181,10 +180,9 @@ func repeats(t *testing.T, s store.Store) {
 	grown := func(count int64, after time.Duration) store.Alert {
 		a := *first.Alert
 		a.Count, a.LastSeen, a.Totals = count, a.Time.Add(after), map[string]int64{"files": count * 10}
-		raw := a.AppendJSON(nil)
-		back, err := alert.Decode(raw)
+		back, err := store.NewAlert(a.AppendJSON(nil))
 		must(t, err)
-		return store.Alert{Alert: back, Raw: raw}
+		return back
 	}
 	ingest(t, s, "agent-1", []store.Alert{first, NewAlert(2, nil)})
 	who := "sato"
