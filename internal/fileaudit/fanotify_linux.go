@@ -129,7 +129,7 @@ func (f *fan) open(flags uint, read func(*group, []byte)) (*group, error) {
 	g := &group{f: os.NewFile(uintptr(fd), "fanotify"), fd: fd, done: make(chan struct{}), written: map[fileID]bool{}, closed: map[fileID]unix.Timespec{}}
 	go func() {
 		defer close(g.done)
-		if err := f.loop(g, read); err != nil {
+		if err := guard(func() error { return f.loop(g, read) }); err != nil {
 			f.fail(fmt.Errorf("read fanotify: %w", err))
 		}
 	}()

@@ -56,6 +56,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -231,6 +232,16 @@ func (w *Watcher) run(ctx context.Context, out chan<- *event.Event) error {
 	}
 	defer src.close()
 	return c.run(ctx, src, mech, reason, quiet)
+}
+
+// guard makes a panic in one of our goroutines the sensor's error.
+func guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return f()
 }
 
 // maxWatching bounds Status().Watching.

@@ -34,7 +34,9 @@ func newInotify(w *Watcher, q *queue, fail context.CancelCauseFunc) (source, err
 	n := &inotify{w: w, q: q, fs: fsw, done: make(chan struct{}), seen: map[string]bool{}}
 	go func() {
 		defer close(n.done)
-		n.read()
+		if err := guard(func() error { n.read(); return nil }); err != nil {
+			fail(err)
+		}
 	}()
 	return n, nil
 }

@@ -33,6 +33,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -142,10 +143,18 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) (err error) 
 	ctx, cancel := context.WithCancel(ctx)
 	q := newQueue(w.opts.MaxQueued)
 	var wg sync.WaitGroup
-	wg.Go(func() { w.tell(ctx, q, out) })
+	var telling error
+	wg.Go(func() {
+		if telling = guard(func() error { w.tell(ctx, q, out); return nil }); telling != nil {
+			cancel()
+		}
+	})
 	defer func() {
 		cancel()
 		wg.Wait()
+		if telling != nil {
+			err = telling
+		}
 		if err != nil {
 			w.setState(nil, endpoint.SensorDown, "", err.Error())
 		}
@@ -169,6 +178,16 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) (err error) 
 		}
 	}
 	return nil
+}
+
+// guard makes a panic in one of our goroutines the sensor's error.
+func guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return f()
 }
 
 // setState changes the status and, through q if it is not nil, tells when the

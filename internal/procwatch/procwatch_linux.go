@@ -104,7 +104,7 @@ func (w *Watcher) watchNative(ctx context.Context, q *queue) error {
 		// The thread has a priority of its own; without unlocking it ends with us.
 		runtime.LockOSThread()
 		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), readerNice) // slower without
-		done <- n.run(ctx, marks, wake)
+		done <- guard(func() error { return n.run(ctx, marks, wake) })
 	}()
 	return <-done
 }

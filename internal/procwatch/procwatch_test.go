@@ -499,3 +499,17 @@ func BenchmarkReadProcess(b *testing.B) {
 		}
 	}
 }
+
+func TestAPanicIsTheSensorsError(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the panic provoked here is in the names of user ids, which Windows has not")
+	}
+	w := New(Options{PollOnly: true, TellRunning: true})
+	w.users = nil
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	err := w.Run(ctx, make(chan *event.Event, 1<<14))
+	if err == nil || !strings.Contains(err.Error(), "panic: ") || w.Status().State != endpoint.SensorDown {
+		t.Errorf("err %v, status %+v", err, w.Status())
+	}
+}
