@@ -245,8 +245,11 @@ func tokenCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if name == "" || len(name) > 200 {
-				return exit{exitUsage, errors.New("--name is needed: what the token is for, up to 200 bytes")}
+			if name == "" {
+				name = operator()
+			}
+			if len(name) > 200 {
+				return exit{exitUsage, errors.New("--name is longer than 200 bytes")}
 			}
 			return s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (none account.AuditEntry, err error) {
 				t, text := api.NewToken(name, r, until)
@@ -259,7 +262,7 @@ func tokenCreate() *cobra.Command {
 		},
 	}
 	s.flag(c)
-	c.Flags().StringVar(&name, "name", "", lang.T("何のためのトークンか", "what the token is for"))
+	c.Flags().StringVar(&name, "name", "", lang.T("何のためのトークンか（既定: 作った人）", "what the token is for (default: who made it)"))
 	c.Flags().StringVar(&role, "role", string(account.Viewer), lang.T("役割: viewer, analyst", "viewer or analyst"))
 	c.Flags().StringVar(&expires, "expires", "365d", lang.T("有効期間（例: 30d）。never で無期限", "how long it is valid (such as 30d), or never"))
 	return c

@@ -314,7 +314,9 @@ func (s *server) firstStart(ctx context.Context) error {
 	}
 	now := time.Now().UTC()
 	u := &account.User{Name: "admin", Role: account.Admin, PasswordHash: hash, MustChange: true, Created: now}
-	if err := s.db.AddUser(ctx, u); err != nil {
+	if err := s.db.AddUser(ctx, u); errors.Is(err, store.ErrExists) {
+		return nil // another process on this database was first, and told its password
+	} else if err != nil {
 		return err
 	}
 	if err := s.db.Audit(ctx, account.AuditEntry{Time: now, Who: "system", Action: "user-add", Object: u.Name, Detail: "first start"}); err != nil {

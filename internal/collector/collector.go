@@ -475,6 +475,7 @@ func (s *Server) enroll(w http.ResponseWriter, r *http.Request) error {
 	}
 	s.log.Info("a PC enrolled", zap.String("agent", got.AgentID), zap.Bool("known", got.Known), zap.String("host", cutText(req.Host.HostName, 100)),
 		zap.String("token", req.TokenID), zap.String("remote", e.Remote), zap.Duration("clock_offset", offset.Round(time.Millisecond)))
+	s.clock(got.AgentID, req.Sent, now)
 	answer(w, http.StatusOK, wire.EnrollReply{
 		AgentID: got.AgentID, Certificate: cert, CA: s.o.CA.RootPEM(), Department: got.Department, Known: got.Known, Now: time.Now().UTC(),
 	})

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
+	"go.uber.org/zap/zaptest/observer"
 
 	"sekisho/internal/account"
 	"sekisho/internal/alert"
@@ -633,6 +635,28 @@ func TestTheSecretIsNotSentToAnotherConsole(t *testing.T) {
 	var e *enroll.Error
 	if !errors.As(err, &e) || e.Code != enroll.CodePin || requests.Load() != 0 {
 		t.Errorf("got %v after %d requests, want %s before the first", err, requests.Load(), enroll.CodePin)
+	}
+}
+
+func TestAClockThatIsOffIsToldOnceInTheLog(t *testing.T) {
+	core, seen := observer.New(zap.InfoLevel)
+	s := newSite(t, func(o *collector.Options) { o.Log = zap.New(core) })
+	c, id := s.agent()
+	for _, off := range []time.Duration{0, time.Minute, 24 * time.Hour, 25 * time.Hour, time.Second, -time.Hour} {
+		_, reply, e := s.post(c, wire.PathBatches, jsonOf(t, wire.Batch{Sent: time.Now().Add(-off)}))
+		if e.Code != "" || time.Since(reply.Now).Abs() > time.Minute {
+			t.Errorf("clock %s off: got %+v, %+v, want it taken, with our time", off, reply, e)
+		}
+	}
+	var got []string
+	for _, l := range seen.All() {
+		if strings.Contains(l.Message, "clock") {
+			got = append(got, l.Message+" "+fmt.Sprint(l.ContextMap()["agent"] == id.AgentID()))
+		}
+	}
+	want := []string{"an agent's clock is off true", "an agent's clock is right again true", "an agent's clock is off true"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
