@@ -28,6 +28,7 @@ func newSensors(cfg *config.Agent, log *zap.Logger) (all []*supervised, files *f
 	files = fileaudit.New(fileaudit.Options{
 		Table:             volumes.Table(),
 		Protected:         places(cfg),
+		Reads:             true, // SCAM-3: protected files read during a remote session
 		IgnoreExecutables: cfg.Sensors.File.Ignore,
 		Process:           processes.Lookup,
 	})
