@@ -29,15 +29,15 @@ func checkCommand() *cobra.Command {
 	var s settings
 	c := &cobra.Command{
 		Use:     "check",
-		Short:   lang.T("設定とルールのすべての問題を一度に示す", "every problem of settings and rules at once"),
+		Short:   lang.T("設定とルールを検査し、問題をすべて一度に示す", "every problem of settings and rules at once"),
 		Example: "  sekisho-agent check --config /etc/sekisho/agent.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			n, err := agent.CheckSettings(s.file)
 			if err != nil {
-				return err
+				return exit{exitFound, err}
 			}
-			fmt.Printf(lang.T("%s: 問題なし、ルール %d 件\n", "%s: ok, %d rules\n"), s.file, n)
+			fmt.Printf(lang.T("%s: 問題ありません（ルール %d 件）\n", "%s: ok, %d rules\n"), s.file, n)
 			return nil
 		},
 	}
@@ -46,12 +46,12 @@ func checkCommand() *cobra.Command {
 }
 
 func configCommand() *cobra.Command {
-	c := &cobra.Command{Use: "config", Short: lang.T("設定を見る", "look at the settings")}
+	c := &cobra.Command{Use: "config", Short: lang.T("設定の表示", "show the settings")}
 	var s settings
 	var origin, asJSON bool
 	show := &cobra.Command{
 		Use:   "show",
-		Short: lang.T("有効な設定（--origin: どこから来たか）", "effective settings (--origin: where each comes from)"),
+		Short: lang.T("有効な設定の一覧（--origin: 値の出どころも示す）", "effective settings (--origin: where each comes from)"),
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			cfg, err := s.load()
@@ -111,7 +111,7 @@ func configureCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			var b strings.Builder
-			b.WriteString(lang.T("# 関所エージェントの設定。すべての項目は configs/agent.yaml の見本にある。\n", "# Settings of the Sekisho agent. configs/agent.yaml shows every setting.\n"))
+			b.WriteString(lang.T("# 関所エージェントの設定。すべての項目の説明は configs/agent.yaml（見本）にあります。\n", "# Settings of the Sekisho agent. configs/agent.yaml shows every setting.\n"))
 			b.WriteString("host:\n")
 			fmt.Fprintf(&b, "  department: %q\n", department)
 			b.WriteString("  tags: [")
@@ -123,7 +123,7 @@ func configureCommand() *cobra.Command {
 			}
 			b.WriteString("]\n")
 			if _, err := config.ParseAgent(s.file, []byte(b.String())); err != nil {
-				return err
+				return exit{exitUsage, err}
 			}
 			if dryRun {
 				fmt.Print(b.String())
@@ -134,7 +134,7 @@ func configureCommand() *cobra.Command {
 			}
 			f, err := os.OpenFile(s.file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
 			if errors.Is(err, fs.ErrExist) {
-				fmt.Fprintf(os.Stderr, lang.T("%s はすでにあるので、そのまま使う\n", "%s is there already and stays as it is\n"), s.file)
+				fmt.Fprintf(os.Stderr, lang.T("%s はすでにあるので、変更しません\n", "%s is there already and stays as it is\n"), s.file)
 				return nil
 			}
 			if err != nil {
@@ -149,7 +149,7 @@ func configureCommand() *cobra.Command {
 	}
 	s.flag(c)
 	c.Flags().StringVar(&department, "department", "", lang.T("部署", "department"))
-	c.Flags().StringSliceVar(&tags, "tag", nil, lang.T("PC の札（sensitive, maintenance など）", "tags of the PC (sensitive, maintenance ...)"))
-	c.Flags().BoolVar(&dryRun, "dry-run", false, lang.T("書かずに示す", "show it and write nothing"))
+	c.Flags().StringSliceVar(&tags, "tag", nil, lang.T("PC に付けるタグ（sensitive, maintenance など。繰り返し可）", "tag of the PC (sensitive, maintenance ...; may be repeated)"))
+	c.Flags().BoolVar(&dryRun, "dry-run", false, lang.T("内容を表示するだけで、書き込まない", "show it and write nothing"))
 	return c
 }

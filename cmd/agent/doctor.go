@@ -21,7 +21,7 @@ func doctorCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: lang.T("この PC の点検: 権限・設定・センサー・接続・時計。直し方も示す", "checks this PC: rights, settings, sensors, connection, clock; says what to do"),
+		Short: lang.T("この PC を点検し（権限、設定、センサー、接続、時計）、直し方を示す", "checks this PC: rights, settings, sensors, connection, clock; says what to do"),
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			checks := agent.Doctor(c.Context(), s.file)
@@ -67,7 +67,7 @@ func bundleCommand() *cobra.Command {
 	var withNames bool
 	c := &cobra.Command{
 		Use:     "support-bundle FILE.zip",
-		Short:   lang.T("問い合わせ用の書庫を作る（秘密は入れず、名前は仮名にする。送信はしない）", "an archive for support: no secrets, names as pseudonyms; sends nothing"),
+		Short:   lang.T("問い合わせ用の ZIP を作る（鍵やトークンは入れず、名前は仮名にする。どこにも送らない）", "an archive for support: no secrets, names as pseudonyms; sends nothing"),
 		Example: "  sekisho-agent support-bundle sekisho.zip",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -95,6 +95,6 @@ func bundleCommand() *cobra.Command {
 		},
 	}
 	s.flag(c)
-	c.Flags().BoolVar(&withNames, "with-names", false, lang.T("PC 名・アカウント名をそのまま入れる", "keep the names of PCs and accounts"))
+	c.Flags().BoolVar(&withNames, "with-names", false, lang.T("PC 名やアカウント名を仮名にせず、そのまま入れる", "keep the names of PCs and accounts"))
 	return c
 }

@@ -27,8 +27,8 @@ func enrollCommand() *cobra.Command {
 	var file string
 	c := &cobra.Command{
 		Use:   "enroll [TOKEN]",
-		Short: lang.T("登録トークンで、この PC をコンソールに登録する", "enrol this PC at the console by an enrolment token"),
-		Long: lang.T("トークンは、引数、--token-file、標準入力（-）、環境変数 SEKISHO_ENROLL_TOKEN_FILE のファイル、\n設定ファイルと同じフォルダーの enroll.token の順に探す。相手が本物のコンソールかを確かめてから秘密を送る。",
+		Short: lang.T("登録トークンを使って、この PC をコンソールに登録する", "enrol this PC at the console by an enrolment token"),
+		Long: lang.T("トークンは、引数、--token-file、標準入力（-）、環境変数 SEKISHO_ENROLL_TOKEN_FILE のファイル、\n設定ファイルと同じフォルダーの enroll.token の順に探す。接続先が本物のコンソールであることを確かめてから、トークンの秘密の値を送る。",
 			"The token is taken from the argument, --token-file, standard input (-), the file named by SEKISHO_ENROLL_TOKEN_FILE,\nor enroll.token beside the settings. The secret is sent only after the console has proven to be the one meant."),
 		Example: "  sekisho-agent enroll --token-file enroll.token\n  sekisho-agent enroll - < enroll.token",
 		Args:    cobra.MaximumNArgs(1),
@@ -55,14 +55,18 @@ func enrollCommand() *cobra.Command {
 			}, filepath.Join(cfg.StateDir, "identity"))
 			if err != nil {
 				var ee *enroll.Error
+				code := exitFailure
 				if errors.As(err, &ee) {
+					if ee.Code == enroll.CodeToken {
+						code = exitUsage
+					}
 					err = errors.New(ee.Text(lang.Terminal()))
 				}
-				return exit{exitFailure, err}
+				return exit{code, err}
 			}
-			fmt.Printf(lang.T("登録した: %s（id %s）\n", "enrolled at %s (id %s)\n"), got.Console, got.AgentID())
+			fmt.Printf(lang.T("%s に登録しました（id %s）\n", "enrolled at %s (id %s)\n"), got.Console, got.AgentID())
 			if got.Known {
-				fmt.Println(lang.T("この PC は以前登録されていて、履歴を引き継いだ", "this PC was enrolled before and keeps its history"))
+				fmt.Println(lang.T("この PC は以前にも登録されていたので、履歴を引き継ぎました", "this PC was enrolled before and keeps its history"))
 			}
 			if w, off := enroll.ClockWarning(got.ClockOffset); off {
 				fmt.Fprintln(os.Stderr, w.Text(lang.Terminal()))
@@ -89,7 +93,7 @@ func findToken(args []string, file, settingsFile string) (string, error) {
 	if file == "" {
 		beside := filepath.Join(filepath.Dir(settingsFile), "enroll.token")
 		if _, err := os.Stat(beside); err != nil {
-			return "", errors.New(lang.T("登録トークンがない: 引数か --token-file で渡す", "no enrolment token: give it as an argument or by --token-file"))
+			return "", errors.New(lang.T("登録トークンがありません。引数か --token-file で渡してください", "no enrolment token: give it as an argument or by --token-file"))
 		}
 		file = beside
 	}

@@ -6,11 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"sekisho/internal/agent"
+	"sekisho/internal/cli"
 	"sekisho/internal/config"
 	"sekisho/internal/lang"
 	"sekisho/internal/rules"
@@ -40,41 +42,60 @@ func (e exit) Error() string {
 }
 func (e exit) Unwrap() error { return e.err }
 
-func main() {
+func main() { os.Exit(run()) }
+
+// run is the whole program; it answers the exit code.
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := report(root().ExecuteContext(ctx))
-	stop()
-	os.Exit(code)
+	defer stop()
+	return report(root().ExecuteContext(ctx))
 }
 
 // report tells the error to the person and answers the exit code.
 func report(err error) int {
 	var e exit
-	var cps config.Problems
-	var rps rules.Problems
+	var ofSettings config.Problems
+	var ofRules rules.Problems
+	known := errors.As(err, &e)
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &e) && e.err == nil:
+	case known && e.err == nil:
 		return e.code
+	case errors.Is(err, cli.ErrHelp):
+		return exitUsage
 	}
-	settings, rule := errors.As(err, &cps), errors.As(err, &rps)
-	if settings || rule {
-		cps.Print(os.Stderr, lang.Terminal())
-		rps.Print(os.Stderr, lang.Terminal())
-		if errors.As(err, &e) {
+	inSettings, inRules := errors.As(err, &ofSettings), errors.As(err, &ofRules)
+	if inSettings || inRules {
+		ofSettings.Print(os.Stderr, lang.Terminal())
+		ofRules.Print(os.Stderr, lang.Terminal())
+		if known {
 			return e.code
 		}
 		return exitFound
 	}
-	fmt.Fprintln(os.Stderr, "sekisho-agent: "+err.Error())
-	switch {
-	case errors.As(err, &e):
-		return e.code
-	case errors.Is(err, agent.ErrNotRunning):
-		return exitFailure
+	text := err.Error()
+	for _, k := range causes {
+		if errors.Is(err, k.err) {
+			text = lang.T(k.ja+"（"+text+"）", text+": "+k.en)
+		}
 	}
-	return exitUsage
+	fmt.Fprintln(os.Stderr, "sekisho-agent: "+text)
+	if known {
+		return e.code
+	}
+	return exitFailure
+}
+
+// causes are what a person at the terminal can do something about.
+var causes = []struct {
+	err    error
+	ja, en string
+}{
+	{agent.ErrNotRunning, "エージェントが動いていないか、問い合わせる権限がありません。root（Windows では管理者）で実行してみてください", "try as root (on Windows: as administrator)"},
+	{agent.ErrRunning, "この state_dir では別のエージェントが動いています。止めるには `sekisho-agent service stop`", "`sekisho-agent service stop` stops it"},
+	{agent.ErrNoRoom, "state_dir のあるディスクがいっぱいで開始できません。空きを作ってください", "remove something and start again"},
+	{fs.ErrPermission, "権限がありません。root（Windows では管理者）で実行してください", "run as root (on Windows: as administrator)"},
 }
 
 // settings is the --config flag that most commands have.
@@ -84,7 +105,15 @@ func (s *settings) flag(c *cobra.Command) {
 	c.Flags().StringVar(&s.file, "config", defaultConfig(), lang.T("設定ファイル", "settings file"))
 }
 
-func (s *settings) load() (*config.Agent, error) { return config.LoadAgent(s.file) }
+// load reads the settings. With problems in them nothing can be done: that is
+// input that cannot be read, except for `check`, whose answer they are.
+func (s *settings) load() (*config.Agent, error) {
+	cfg, err := config.LoadAgent(s.file)
+	if err != nil {
+		return nil, exit{exitUsage, err}
+	}
+	return cfg, nil
+}
 
 // defaultConfig is SEKISHO_CONFIG, else the system's usual place.
 func defaultConfig() string {
@@ -101,8 +130,8 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exit{exitUsage, err} })
 	c.AddCommand(runCommand(), checkCommand(), replayCommand(), rulesCommand(), explainCommand(), statusCommand(), selftestCommand(), canaryCommand(),
 		configCommand(), enrollCommand(), configureCommand(), serviceCommand(), doctorCommand(), bundleCommand(), versionCommand())
+	cli.Finish(c, func(err error) error { return exit{exitUsage, err} })
 	return c
 }

@@ -57,7 +57,7 @@ func replayCommand() *cobra.Command {
 	var r ruleFlags
 	c := &cobra.Command{
 		Use:   "replay EVENTS.jsonl",
-		Short: lang.T("記録したイベントをルールに通し、アラートを1行ずつ出力する", "recorded events through the rules; one alert per line"),
+		Short: lang.T("記録したイベントをルールに通し、アラートを 1 行に 1 件ずつ出力する", "recorded events through the rules; one alert per line"),
 		Long: lang.T("記録したイベント（JSON Lines、- は標準入力）を、エージェントと同じ判定に、起きた時刻の順に通す。\n複数の PC のイベントが混ざっていてもよい。権限・ネットワークは不要で、何も残さない。",
 			"Recorded events (JSON lines, - is standard input) through the same judgement as in the agent, by event time.\nEvents of many hosts may stand in one file. Needs no rights and no network, and leaves nothing behind."),
 		Example: "  sekisho-agent replay events.jsonl\n  sekisho-agent replay --no-builtin --rules sigma/rules/linux - < events.jsonl",

@@ -12,6 +12,7 @@ import (
 	"sekisho/internal/version"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 )
 
 func runCommand() *cobra.Command {
@@ -66,6 +67,7 @@ func runAgent(ctx context.Context, s settings, terminal bool, tee string) error 
 	}
 	a, err := agent.New(o)
 	if err != nil {
+		log.Error("agent cannot start", zap.Error(err))
 		return err
 	}
 	if err := a.Run(ctx); err != nil {

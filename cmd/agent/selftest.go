@@ -23,7 +23,7 @@ func selftestCommand() *cobra.Command {
 	var within time.Duration
 	c := &cobra.Command{
 		Use:   "selftest",
-		Short: lang.T("試験のイベントを センサー→ルール→スプール→コンソール と通し、各段の時間を示す", "a marked test event through sensor, rule, spool and console; time per hop"),
+		Short: lang.T("試験のイベントをセンサー、ルール、記録、コンソールの順に通し、各段の時間を示す", "a marked test event through sensor, rule, spool and console; time per hop"),
 		Long: lang.T("何もしないプロセスを1つ起動し、センサーがそれを見て、ルールがアラートを上げ、記録され、\n（--through console なら）コンソールが受け取るまでを確かめる。アラートは「試験」と明示される。",
 			"Starts a process that does nothing and follows it: seen by the sensor, judged by a rule, kept on disk\nand, with --through console, received by the console. The alert is marked as a test."),
 		Example: "  sekisho-agent selftest\n  sekisho-agent selftest --through console",

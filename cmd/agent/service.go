@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"sekisho/internal/agent"
 	"sekisho/internal/lang"
 
 	"github.com/kardianos/service"
@@ -85,7 +86,7 @@ func underServiceManager(ctx context.Context, work func(context.Context) error) 
 func serviceCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "service",
-		Short: lang.T("サービスとしての登録・開始・停止", "install, start and stop the service"),
+		Short: lang.T("サービスの登録、開始、停止、再読み込み", "install, start, stop and reload the service"),
 	}
 	var s settings
 	control := func(use, ja, en string, do func(service.Service) error) *cobra.Command {
@@ -114,6 +115,36 @@ func serviceCommand() *cobra.Command {
 		return recovery(serviceName)
 	})
 	s.flag(install)
+	reload := &cobra.Command{
+		Use: "reload", Short: lang.T("設定とルールを読み直し、何が変わったかを示す（問題があれば前のまま動く）", "read settings and rules again and tell what changed (with a problem the old ones stay)"),
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			// The same check as the agent's own, with places and carets.
+			if _, err := agent.CheckSettings(s.file); err != nil {
+				return exit{exitFound, err}
+			}
+			cfg, err := s.load()
+			if err != nil {
+				return err
+			}
+			changes, err := agent.Dial(cfg.StateDir).Reload(c.Context())
+			if err != nil {
+				return exit{exitFailure, err}
+			}
+			for _, k := range changes {
+				line := k.String()
+				if k.Restart {
+					line += lang.T("（再起動後に有効）", " (from the next start on)")
+				}
+				fmt.Println(line)
+			}
+			if len(changes) == 0 {
+				fmt.Println(lang.T("変わった設定はありません", "no setting changed"))
+			}
+			return nil
+		},
+	}
+	s.flag(reload)
 	c.AddCommand(install,
 		control("uninstall", "サービスを止めて登録を消す", "stop and remove the service", func(svc service.Service) error {
 			if st, err := svc.Status(); err == nil && st == service.StatusRunning {
@@ -123,10 +154,11 @@ func serviceCommand() *cobra.Command {
 			}
 			return svc.Uninstall()
 		}),
-		control("start", "開始する", "start it", service.Service.Start),
-		control("stop", "停止する", "stop it", service.Service.Stop),
-		control("restart", "再起動する", "restart it", service.Service.Restart),
-		control("status", "動いているかどうか", "is it running", func(svc service.Service) error {
+		control("start", "サービスを開始する", "start the service", service.Service.Start),
+		control("stop", "サービスを停止する", "stop the service", service.Service.Stop),
+		control("restart", "サービスを再起動する", "restart the service", service.Service.Restart),
+		reload,
+		control("status", "サービスが動いているかを示す（停止中は終了コード 1）", "is the service running (exit code 1: no)", func(svc service.Service) error {
 			st, err := svc.Status()
 			if err != nil {
 				return err

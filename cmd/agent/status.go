@@ -6,12 +6,15 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"sekisho/internal/agent"
 	"sekisho/internal/endpoint"
+	"sekisho/internal/enroll"
 	"sekisho/internal/lang"
 	"sekisho/internal/rules/pack"
+	"sekisho/internal/ship"
 	"sekisho/internal/version"
 
 	"github.com/mattn/go-runewidth"
@@ -31,7 +34,7 @@ func statusCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:     "status",
-		Short:   lang.T("センサー・見逃し・スプール・コンソールとの連絡の今の状態", "what each sensor does, what was lost, what waits, last contact"),
+		Short:   lang.T("今の状態: センサー、見逃し、送信待ち、コンソールとの連絡", "what each sensor does, what was lost, what waits, last contact"),
 		Example: "  sekisho-agent status\n  sekisho-agent status --json",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -91,14 +94,19 @@ func printStatus(w io.Writer, st endpoint.Status, now time.Time) {
 	k := st.Contact
 	switch {
 	case k.Console == "" && k.Code == "":
-		row(lang.T("コンソール", "console"), lang.T("未登録（この PC だけで判定し、記録を溜める）", "not enrolled: judges on this PC only and keeps what it finds"))
+		row(lang.T("コンソール", "console"), lang.T("未登録（この PC だけで判定し、記録を溜めています）", "not enrolled: judges on this PC only and keeps what it finds"))
 	case k.Code != "":
-		row(lang.T("コンソール", "console"), fmt.Sprintf("%s  %s: %s (%s)", k.Console, k.Code, k.Error, ago(k.Since, now)))
+		what, next := trouble(k)
+		row(lang.T("コンソール", "console"), strings.TrimSpace(fmt.Sprintf("%s  %s: %s", k.Console, k.Code, what)))
+		row("", fmt.Sprintf(lang.T("%sから。最終連絡: %s", "since %s; last contact: %s"), ago(k.Since, now), ago(k.LastSuccess, now)))
+		if next != "" {
+			row("", "-> "+next)
+		}
 	default:
 		row(lang.T("コンソール", "console"), fmt.Sprintf("%s  %s %s", k.Console, lang.T("最終連絡", "last contact"), ago(k.LastSuccess, now)))
 	}
 	if d := k.ClockOffset; d > 10*time.Second || d < -10*time.Second {
-		row("", fmt.Sprintf(lang.T("この PC の時計はコンソールと %v ずれている", "this PC's clock is off by %v from the console's"), d.Round(time.Second)))
+		row("", fmt.Sprintf(lang.T("この PC の時計はコンソールの時計と %v ずれています", "this PC's clock is off by %v from the console's"), d.Round(time.Second)))
 	}
 	for _, p := range st.Settings.Problems {
 		row(lang.T("設定", "settings"), p)
@@ -107,6 +115,18 @@ func printStatus(w io.Writer, st endpoint.Status, now time.Time) {
 		row(lang.T("ルール", "rules"), p)
 	}
 	row(lang.T("負荷", "cost"), fmt.Sprintf("CPU %.1f s, %d MB", st.CPUSeconds, st.MemoryBytes>>20))
+}
+
+// trouble is what is wrong on the way to the console, and what to do about it, in
+// the terminal's language where the code is known.
+func trouble(k endpoint.Contact) (what, next string) {
+	if h, ok := ship.HelpOf(k.Code); ok {
+		return lang.T(h.JA+"（"+k.Error+"）", k.Error), lang.T(h.NextJA, h.NextEN)
+	}
+	if t, ok := enroll.Codes()[k.Code]; ok {
+		return lang.T(t[0]+"（"+k.Error+"）", k.Error), ""
+	}
+	return k.Error, ""
 }
 
 func state(s endpoint.SensorState) string {

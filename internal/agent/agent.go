@@ -156,7 +156,7 @@ var (
 	// ErrRunning says that another agent works with this state directory.
 	ErrRunning = errors.New("another agent is running with this state directory")
 	// ErrNoRoom says that the disk of the state directory is full.
-	ErrNoRoom = errors.New("the disk of the state directory is full: the agent needs room to start, make some")
+	ErrNoRoom = errors.New("the disk of the state directory is full")
 )
 
 // starting names the reason why the state directory cannot be used.

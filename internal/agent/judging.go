@@ -27,10 +27,32 @@ func loadRules(cfg *config.Agent) (loaded, error) {
 		Builtin: cfg.Rules.Builtin, Paths: cfg.Rules.Paths,
 		Options: rules.Options{Thresholds: cfg.Rules.Thresholds, Disable: cfg.Rules.Disable},
 	})
-	if ps := enrich.Check(cfg, catalog.Load()); len(ps) > 0 {
-		err = errors.Join(ps, err)
+	inSettings, err := settingsProblems(cfg, err)
+	inSettings = append(enrich.Check(cfg, catalog.Load()), inSettings...)
+	if len(inSettings) > 0 {
+		err = errors.Join(inSettings, err)
 	}
 	return loaded{cfg, program}, err
+}
+
+// settingsProblems parts the problems of rules that lie in the settings, such as
+// a threshold that no rule has, from the others, and gives them their place.
+func settingsProblems(cfg *config.Agent, err error) (inSettings config.Problems, others error) {
+	var ps, rest rules.Problems
+	if !errors.As(err, &ps) {
+		return nil, err
+	}
+	for _, p := range ps {
+		if p.Code == rules.CodeSetting && p.File == "" {
+			inSettings = append(inSettings, cfg.Problem(p.Path, config.CodeFound, p.JA, p.EN, p.Hint))
+			continue
+		}
+		rest = append(rest, p)
+	}
+	if len(rest) == 0 {
+		return inSettings, nil
+	}
+	return inSettings, rest
 }
 
 // CheckSettings reads settings and rules as the agent would and answers the

@@ -34,6 +34,7 @@ var layers = map[string]row{
 	"spool":     {"", "the spool keeps bytes; if it knew alerts, changing an alert would change the format on disk"},
 	"version":   {"", "a leaf that every program and protocol may name"},
 	"lang":      {"", "asked by the command lines before settings are read; pages choose their language by the reader, not the machine"},
+	"cli":       {"lang", "the manners of both command lines; what a command does belongs to its program"},
 	"logfile":   {"", "a log is opened before anything else and by both programs; it must not need them"},
 	"archtest":  {"", "a test about packages belongs to none of them"},
 	"usb":       {"event endpoint", "a source tells what happened and never sees a rule, so that replay can stand in for it"},
