@@ -345,14 +345,20 @@ func FuzzProgramAgreesWithInterpreter(f *testing.F) {
 	}
 	for _, d := range detections {
 		for _, e := range events {
-			f.Add(d, e)
+			f.Add(d, e, false)
 		}
 	}
-	f.Fuzz(func(t *testing.T, detection, eventText string) {
+	f.Add("a: {'Image|endswith': ['\\cmd.exe', '/sh'], OriginalFileName: [x, null]}\n  b:\n    - 'User|contains': adm\n    - Image|endswith: .exe\n  condition: a and not b",
+		`{"event.action":"Process-Started","host.os.type":"Windows","process.executable":"C:\\x\\CMD.exe","user.name":"bob","user.domain":"adm"}`, true)
+	f.Fuzz(func(t *testing.T, detection, eventText string, generic bool) {
 		if len(detection) > 2000 || len(eventText) > 4000 {
 			return
 		}
-		file, err := Parse("f.yml", []byte("title: t\ntaxonomy: ecs\nlogsource: {product: sekisho}\ndetection:\n  "+detection+"\n"))
+		head := ecs
+		if generic {
+			head = windows
+		}
+		file, err := Parse("f.yml", []byte("title: t\n"+head+"\ndetection:\n  "+detection+"\n"))
 		if err != nil || len(file.docs) != 1 || file.docs[0].detection == nil {
 			return
 		}
