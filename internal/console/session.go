@@ -259,19 +259,7 @@ func (s *Server) changePassword(w http.ResponseWriter, r *http.Request) error {
 		page.Problem = v.p.t(key)
 		return s.render(w, r, http.StatusUnprocessableEntity, "account", page)
 	}
-	if !s.byName.allow(v.user.Name, time.Now()) {
-		return errTooMany
-	}
-	good, _, err := s.checkPassword(v.user, old)
-	if err != nil {
-		return err
-	}
 	switch {
-	case !good:
-		if err := s.note(r, v.user.Name, "password-failed", v.user.Name, ""); err != nil {
-			return err
-		}
-		return refuse("password.wrong")
 	case utf8.RuneCountInString(fresh) < account.MinPasswordLen:
 		return refuse("password.short")
 	case utf8.RuneCountInString(fresh) > account.MaxPasswordLen:
@@ -282,6 +270,18 @@ func (s *Server) changePassword(w http.ResponseWriter, r *http.Request) error {
 		return refuse("password.name")
 	case fresh != r.PostForm.Get("again"):
 		return refuse("password.differ")
+	case !s.byName.allow(v.user.Name, time.Now()):
+		return errTooMany
+	}
+	good, _, err := s.checkPassword(v.user, old)
+	if err != nil {
+		return err
+	}
+	if !good {
+		if err := s.note(r, v.user.Name, "password-failed", v.user.Name, ""); err != nil {
+			return err
+		}
+		return refuse("password.wrong")
 	}
 	s.byName.forgive(v.user.Name)
 	u, first := v.user, v.user.MustChange

@@ -109,3 +109,15 @@ func TestTheLimiterIsBounded(t *testing.T) {
 		}
 	}
 }
+
+func TestRedirectsStayOnThisServer(t *testing.T) {
+	for path, want := range map[string]bool{
+		"/": true, "/alerts?level=high&q=%2F": true, "/alerts/0192": true,
+		"": false, "alerts": false, "https://evil.example/": false, "//evil.example/": false, `/\evil.example`: false, `\\evil.example`: false,
+		"/\t/evil.example": false, "/a\r\nSet-Cookie: x": false, "javascript:alert(1)": false, "/%zz": false,
+	} {
+		if got := localPath(path); got != want {
+			t.Errorf("%q: got %v, want %v", path, got, want)
+		}
+	}
+}
