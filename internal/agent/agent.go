@@ -73,6 +73,9 @@ type Agent struct {
 	stage    *enrich.Stage
 	rules    loaded                      // in force; the pipeline's, like the judge
 	refused  []string                    // rule files refused at the start
+	afresh   error                       // why the judge's state of the run before could not be used
+	unsaved  bool                        // an alert was raised since the judge's state was saved
+	saved    time.Time                   // when it was
 	who      atomic.Pointer[event.Agent] // stamped on events
 
 	sensors  []*supervised
@@ -125,6 +128,10 @@ func New(o Options) (*Agent, error) {
 	}
 	a.stage = enrich.New(enrich.Options{Config: cfg})
 	a.judge = judge.New(judge.Options{Program: a.rules.program, Enricher: a.stage})
+	// Windows and quiet times go on where the run before left them.
+	if a.afresh = a.judge.LoadFile(a.judgeFile()); a.afresh != nil {
+		a.log.Error("the judge begins afresh", zap.Error(a.afresh))
+	}
 	a.figures()
 	a.keep(cfg, nil)
 	if a.out, err = openOutbox(filepath.Join(a.stateDir, "spool"), int64(cfg.Limits.SpoolAlerts), int64(cfg.Limits.SpoolActivity), cfg.Limits.ActivityMaxAge, a.log, a.canaries.spooled); err != nil {
@@ -221,6 +228,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	})
 	if before != nil && before.Action == event.AgentCrashed {
 		a.tell(ctx, before)
+	}
+	if a.afresh != nil {
+		start.Message += "; counts over time begin afresh: " + a.afresh.Error()
 	}
 	a.tell(ctx, start)
 	for _, s := range a.sensors {
@@ -330,6 +340,7 @@ func (a *Agent) pipeline(drained <-chan struct{}) {
 		case <-t.C:
 			a.updates()
 			a.figures()
+			a.save(false)
 		case <-drained:
 			for {
 				select {
@@ -341,18 +352,41 @@ func (a *Agent) pipeline(drained <-chan struct{}) {
 				break
 			}
 			a.updates()
+			a.save(true)
 			return
 		}
 	}
+}
+
+// saveEvery is how often the judge's state is saved while nothing is raised; an
+// alert is followed by a save within updateEvery. A crash forgets what was
+// counted since. Judgement.
+const saveEvery = time.Minute
+
+func (a *Agent) judgeFile() string { return filepath.Join(a.stateDir, "judge.state") }
+
+// save keeps the judge's state if it is time to.
+func (a *Agent) save(now bool) {
+	if !now && !a.unsaved && time.Since(a.saved) < saveEvery {
+		return
+	}
+	if err := a.judge.SaveFile(a.judgeFile()); err != nil {
+		a.log.Warn("save what was counted", zap.Error(err))
+	}
+	a.unsaved, a.saved = false, time.Now()
 }
 
 // handle is the way of one event. It reports whether the event is in the activity
 // spool.
 func (a *Agent) handle(e *event.Event) bool {
 	e.Host, e.Agent = &a.host, a.who.Load()
+	if e.Action == event.SensorDegraded && e.Health == "" {
+		e.Health = event.HealthDegraded // a sensor tells of lesser mechanisms; that it is down, its supervisor tells
+	}
 	canary := a.canaries.mark(e)
 	a.judged.Add(1)
 	alerts := a.judge.Event(e)
+	a.unsaved = a.unsaved || len(alerts) > 0
 	a.tee(e.AppendJSON)
 	for _, al := range alerts {
 		if canary {

@@ -101,7 +101,7 @@ func (s *supervised) run(ctx context.Context, out chan<- *event.Event) {
 			told = true
 			s.log.Error("sensor is down", zap.String("sensor", s.src.Name()), zap.Error(err))
 			e := event.New(event.SensorDegraded, time.Now())
-			e.Sensor, e.Message = s.src.Name(), "down: "+err.Error()
+			e.Sensor, e.Health, e.Message = s.src.Name(), event.HealthDown, "down: "+err.Error()
 			select {
 			case out <- e:
 			case <-ctx.Done():

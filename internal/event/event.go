@@ -121,6 +121,7 @@ type Event struct {
 	Sensor   string    // the mechanism that saw it, "fanotify", "proc-connector" ...
 	Message  string    // for health events: one sentence for people
 	Errors   []string  // what went wrong while collecting ("read owner: permission denied")
+	Health   string    // of sensor-degraded: HealthDown or HealthDegraded
 	Test     Opt[bool] // true: made by a self-test, shown as a test and never as an incident
 
 	Host  *Host  // shared between events: never written to after it is set
@@ -164,6 +165,12 @@ func NewID() string {
 	}
 	return id.String()
 }
+
+// What sensor-degraded tells of the sensor (sekisho.health.state).
+const (
+	HealthDown     = "down"     // it sees nothing
+	HealthDegraded = "degraded" // it goes on by a lesser mechanism, or sees only part
+)
 
 // Host is the PC.
 type Host struct {

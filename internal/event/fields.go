@@ -213,6 +213,7 @@ var table = []Field{
 	str("message", envelope(func(e *Event) *string { return &e.Message })),
 	list("error.message", envelope(func(e *Event) *[]string { return &e.Errors })),
 	str("sekisho.sensor", envelope(func(e *Event) *string { return &e.Sensor })),
+	str("sekisho.health.state", envelope(func(e *Event) *string { return &e.Health })),
 	truth("sekisho.test", envelope(func(e *Event) *Opt[bool] { return &e.Test })),
 	str("sekisho.session.id", envelope(func(e *Event) *string { return &e.SessionID })),
 
