@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"os"
+	"path/filepath"
 
+	"sekisho/internal/enrich"
+	"sekisho/internal/event"
 	"sekisho/internal/lang"
 	"sekisho/internal/replay"
 	"sekisho/internal/rules"
@@ -15,7 +19,7 @@ import (
 
 func rulesCommand() *cobra.Command {
 	c := &cobra.Command{Use: "rules", Short: lang.T("ルールの一覧・検査・試験・説明", "list, check, test and explain rules")}
-	c.AddCommand(rulesListCommand(), rulesCheckCommand(), rulesTestCommand(), rulesExplainCommand())
+	c.AddCommand(rulesListCommand(), rulesCheckCommand(), rulesTestCommand(), rulesExplainCommand(), rulesProfileCommand())
 	return c
 }
 
@@ -137,5 +141,62 @@ func rulesExplainCommand() *cobra.Command {
 		},
 	}
 	f.flags(c)
+	return c
+}
+
+func rulesProfileCommand() *cobra.Command {
+	var f ruleFlags
+	var top int
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "profile EVENTS.jsonl",
+		Short:   lang.T("どのルールがどれだけ時間を使うか", "which rules cost most"),
+		Example: "  sekisho-agent rules profile events.jsonl --rules sigma/rules",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			cfg, program, _, err := f.load()
+			if err != nil {
+				return err
+			}
+			in, err := os.Open(filepath.Clean(args[0]))
+			if err != nil {
+				return exit{exitUsage, err}
+			}
+			defer in.Close()
+			stage, p := enrich.New(enrich.Options{Config: cfg}), program.NewProfile()
+			lines := bufio.NewScanner(in)
+			lines.Buffer(nil, event.MaxJSON+1)
+			for n := 1; lines.Scan(); n++ {
+				if len(lines.Bytes()) == 0 {
+					continue
+				}
+				e, err := event.Decode(lines.Bytes())
+				if err != nil {
+					return exit{exitUsage, fmt.Errorf("%s:%d: %w", args[0], n, err)}
+				}
+				stage.Apply(e)
+				p.Event(e)
+			}
+			if err := lines.Err(); err != nil {
+				return exit{exitUsage, fmt.Errorf("%s: %w", args[0], err)}
+			}
+			costs := p.Costs()
+			if asJSON {
+				return printJSON(costs)
+			}
+			fmt.Printf(lang.T("%d イベント\n", "%d events\n"), p.Events())
+			for i, c := range costs {
+				if i == top {
+					break
+				}
+				fmt.Printf("%10.3f ms  %s %6d  %s %6d  %s\n", float64(c.Time.Microseconds())/1000,
+					lang.T("判定", "asked"), c.Asked, lang.T("一致", "matched"), c.Matched, c.Title)
+			}
+			return nil
+		},
+	}
+	f.flags(c)
+	c.Flags().IntVar(&top, "top", 20, lang.T("示す件数", "how many to show"))
+	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSONで出力する", "as one JSON document"))
 	return c
 }
