@@ -71,7 +71,7 @@ func userAdd() *cobra.Command {
 	var stdin bool
 	c := &cobra.Command{
 		Use: "add NAME", Short: lang.T("利用者を加え、一度限りのパスワードを表示する", "add a user and print the one-time password"),
-		Example: "  sekisho-console user add sato --role analyst", Args: args(cobra.ExactArgs(1)),
+		Example: "  sekisho-console user add sato --role analyst", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, a []string) error {
 			r, err := roleOf(role)
 			if err == nil {
@@ -106,7 +106,7 @@ func userList() *cobra.Command {
 	var s settings
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "list", Short: lang.T("利用者の一覧", "list users"), Args: args(cobra.NoArgs),
+		Use: "list", Short: lang.T("利用者の一覧", "list users"), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (none account.AuditEntry, err error) {
 				users, err := db.Users(c.Context())
@@ -157,7 +157,7 @@ func userReset() *cobra.Command {
 	var stdin bool
 	c := &cobra.Command{
 		Use: "reset-password NAME", Short: lang.T("新しい一度限りのパスワードを表示し、サインインをすべて終わらせる", "print a new one-time password and end all sign-ins"),
-		Args: args(cobra.ExactArgs(1)),
+		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, a []string) error {
 			return s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (none account.AuditEntry, err error) {
 				u, err := db.UserByName(c.Context(), a[0])
@@ -191,7 +191,7 @@ func userDisable() *cobra.Command {
 	var s settings
 	c := &cobra.Command{
 		Use: "disable NAME", Short: lang.T("サインインできなくする（戻すには reset-password）", "keep a user from signing in (reset-password brings it back)"),
-		Args: args(cobra.ExactArgs(1)),
+		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, a []string) error {
 			return s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (none account.AuditEntry, err error) {
 				u, err := db.UserByName(c.Context(), a[0])
@@ -235,7 +235,7 @@ func tokenCreate() *cobra.Command {
 	var name, role, expires string
 	c := &cobra.Command{
 		Use: "create", Short: lang.T("トークンを作り、一度だけ表示する", "make a token and print it, this once"),
-		Example: "  sekisho-console token create --role viewer --name SIEM --expires 365d", Args: args(cobra.NoArgs),
+		Example: "  sekisho-console token create --role viewer --name SIEM --expires 365d", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			r, err := roleOf(role)
 			if err != nil {
@@ -272,7 +272,7 @@ func tokenList() *cobra.Command {
 	var s settings
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "list", Short: lang.T("トークンの一覧", "list tokens"), Args: args(cobra.NoArgs),
+		Use: "list", Short: lang.T("トークンの一覧", "list tokens"), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (none account.AuditEntry, err error) {
 				tokens, err := db.Tokens(c.Context())
@@ -316,7 +316,7 @@ func standing(revoked bool, expires time.Time) string {
 func tokenRevoke() *cobra.Command {
 	var s settings
 	c := &cobra.Command{
-		Use: "revoke ID", Short: lang.T("トークンを使えなくする", "make a token useless"), Args: args(cobra.ExactArgs(1)),
+		Use: "revoke ID", Short: lang.T("トークンを使えなくする", "make a token useless"), Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, a []string) error {
 			return s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (account.AuditEntry, error) {
 				return account.AuditEntry{Action: "token-revoke", Object: a[0]}, db.RevokeToken(c.Context(), a[0])
@@ -335,7 +335,7 @@ func endpointList() *cobra.Command {
 	var s settings
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "list", Short: lang.T("PC の一覧", "list PCs"), Args: args(cobra.NoArgs),
+		Use: "list", Short: lang.T("PC の一覧", "list PCs"), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (none account.AuditEntry, err error) {
 				eps, err := db.Endpoints(c.Context())
@@ -361,7 +361,7 @@ func endpointList() *cobra.Command {
 func endpointRevoke() *cobra.Command {
 	var s settings
 	c := &cobra.Command{
-		Use: "revoke AGENT", Short: lang.T("PC の証明書を使えなくする（30 秒以内に効く）", "no longer accept a PC's certificate (takes effect within 30 s)"), Args: args(cobra.ExactArgs(1)),
+		Use: "revoke AGENT", Short: lang.T("PC の証明書を使えなくする（30 秒以内に効く）", "no longer accept a PC's certificate (takes effect within 30 s)"), Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, a []string) error {
 			return s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (account.AuditEntry, error) {
 				return account.AuditEntry{Action: "endpoint-revoke", Object: a[0]}, db.Revoke(c.Context(), a[0])

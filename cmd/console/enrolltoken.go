@@ -29,7 +29,7 @@ func enrollTokenCreate() *cobra.Command {
 		Use: "create", Short: lang.T("登録トークンを作り、一度だけ表示する", "make an enrolment token and print it, this once"),
 		Example: `  sekisho-console enroll-token create --uses 1 --department 総務課
   sekisho-console enroll-token create --uses 500 --expires 14d --address console.example.jp:8443`,
-		Args: args(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			until, err := life(expires, false)
 			if err != nil {
@@ -62,7 +62,7 @@ func enrollTokenCreate() *cobra.Command {
 	c.Flags().IntVar(&uses, "uses", 1, lang.T("登録できる台数", "how many PCs may enrol"))
 	c.Flags().StringVar(&department, "department", "", lang.T("その PC の部署", "department of the PCs"))
 	c.Flags().StringVar(&expires, "expires", "7d", lang.T("有効期間（例: 24h、14d）", "how long it is valid (such as 24h, 14d)"))
-	c.Flags().StringSliceVar(&addresses, "address", nil, lang.T("PC から見たコンソールの住所 host:port（既定: 設定の names）", "host:port by which PCs reach the console (default: names of the settings)"))
+	c.Flags().StringSliceVar(&addresses, "address", nil, lang.T("PC から見たコンソールのアドレス host:port（既定: 設定の names）", "host:port by which PCs reach the console (default: names of the settings)"))
 	return c
 }
 
@@ -98,7 +98,7 @@ func enrollTokenList() *cobra.Command {
 	var s settings
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "list", Short: lang.T("登録トークンの一覧", "list enrolment tokens"), Args: args(cobra.NoArgs),
+		Use: "list", Short: lang.T("登録トークンの一覧", "list enrolment tokens"), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (none account.AuditEntry, err error) {
 				tokens, err := db.EnrollTokens(c.Context())
@@ -136,7 +136,7 @@ func enrollTokenList() *cobra.Command {
 func enrollTokenRevoke() *cobra.Command {
 	var s settings
 	c := &cobra.Command{
-		Use: "revoke ID|TOKEN", Short: lang.T("登録トークンを使えなくする", "make an enrolment token useless"), Args: args(cobra.ExactArgs(1)),
+		Use: "revoke ID|TOKEN", Short: lang.T("登録トークンを使えなくする", "make an enrolment token useless"), Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, a []string) error {
 			id := a[0]
 			if t, err := enroll.ParseToken(id); err == nil {

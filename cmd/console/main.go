@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sekisho/internal/account"
+	"sekisho/internal/cli"
 	"sekisho/internal/config"
 	"sekisho/internal/lang"
 	"sekisho/internal/store"
@@ -67,6 +68,8 @@ func report(err error) int {
 		return exitOK
 	case errors.As(err, &e) && e.err == nil:
 		return e.code
+	case errors.Is(err, cli.ErrHelp): // was printed
+		return exitUsage
 	case errors.As(err, &problems):
 		problems.Print(os.Stderr, lang.Terminal())
 		return exitFound
@@ -85,31 +88,17 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exit{exitUsage, err} })
 	c.AddCommand(serveCommand(), userCommand(), tokenCommand(), enrollTokenCommand(), endpointCommand(),
 		backupCommand(), migrateCommand(), checkCommand(), versionCommand())
+	cli.Finish(c, func(err error) error { return exit{exitUsage, err} })
 	return c
 }
 
 // group is a command that only holds others.
 func group(use, short string, subs ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		c.SetOut(os.Stderr)
-		c.Help()
-		return exit{code: exitUsage}
-	}}
+	c := &cobra.Command{Use: use, Short: short}
 	c.AddCommand(subs...)
 	return c
-}
-
-// args makes wrong arguments wrong use.
-func args(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(c *cobra.Command, a []string) error {
-		if err := check(c, a); err != nil {
-			return exit{exitUsage, err}
-		}
-		return nil
-	}
 }
 
 // settings is the --config flag that every command but version has.

@@ -23,7 +23,7 @@ func backupCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "backup FILE", Short: lang.T("データベースの写しを作る（動かしたままでよい）", "copy the database to a file (the console may run on)"),
 		Long: lang.T("証明機関の鍵（data_dir/ca）は含みません。別に保管してください。", "The keys of the certificate authority (data_dir/ca) are not in it: keep them apart."),
-		Args: args(cobra.ExactArgs(1)),
+		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, a []string) error {
 			return s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (account.AuditEntry, error) {
 				err := db.Backup(c.Context(), a[0])
@@ -39,7 +39,7 @@ func migrateCommand() *cobra.Command {
 	var s settings
 	var dry bool
 	c := &cobra.Command{
-		Use: "migrate", Short: lang.T("データベースをこの版の形にする（serve も最初に行う）", "bring the database to this version's form (serve does so, too)"), Args: args(cobra.NoArgs),
+		Use: "migrate", Short: lang.T("データベースをこの版の形にする（serve も最初に行う）", "bring the database to this version's form (serve does so, too)"), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := s.load()
 			if err != nil {
@@ -71,7 +71,7 @@ func migrateCommand() *cobra.Command {
 func checkCommand() *cobra.Command {
 	var s settings
 	c := &cobra.Command{
-		Use: "check", Short: lang.T("設定の問題をすべて表示する", "tell every problem of the settings"), Args: args(cobra.NoArgs),
+		Use: "check", Short: lang.T("設定の問題をすべて表示する", "tell every problem of the settings"), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := s.load()
 			if err != nil {
@@ -132,7 +132,7 @@ func writable(dir string) error {
 func versionCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "version", Short: lang.T("版を表示する", "print the version"), Args: args(cobra.NoArgs),
+		Use: "version", Short: lang.T("版を表示する", "print the version"), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			v := struct {
 				Version string `json:"version"`

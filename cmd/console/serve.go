@@ -52,7 +52,7 @@ func serveCommand() *cobra.Command {
 		Short: lang.T("コンソールを動かす（最初の起動で管理者と証明書を作る）", "run the console (the first start makes the administrator and the certificates)"),
 		Example: `  sekisho-console serve --config /etc/sekisho/console.yaml
   sekisho-console serve --role collector`,
-		Args: args(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			for _, r := range roles {
 				if r != "collector" && r != "web" {
