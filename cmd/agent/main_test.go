@@ -21,9 +21,10 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"sekisho-agent": func() { os.Exit(run()) }})
 }
 
-// Scripts have $REPO, the tree, and one command:
+// Scripts have $REPO, the tree, and these commands:
 //
 //	code N PROGRAM ARGS...   runs the program, which must end with the exit code N
+//	ready CONFIG             waits until the agent of these settings answers
 //	token FILE ADDRESS EXPIRES [N]   writes an enrolment token ("-1h": expired), or
 //	                                 its first N letters
 func TestScripts(t *testing.T) {
@@ -41,6 +42,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":  code,
 			"token": token,
+			"ready": ready,
 		},
 	})
 }
@@ -57,6 +59,16 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	if got != "exit status "+args[0] && got != args[0] {
 		ts.Fatalf("%s, want exit status %s", got, args[0])
 	}
+}
+
+func ready(ts *testscript.TestScript, neg bool, args []string) {
+	for range 200 {
+		if ts.Exec("sekisho-agent", "status", "--config", args[0]) == nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	ts.Fatalf("no agent answers")
 }
 
 func token(ts *testscript.TestScript, neg bool, args []string) {

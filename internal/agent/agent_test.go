@@ -79,7 +79,7 @@ func TestASecondAgentOnTheSameStateIsRefused(t *testing.T) {
 }
 
 func TestEventsTooLargeForARowAreCut(t *testing.T) {
-	mb := strings.Repeat("あ", 1<<20/3)
+	mb := strings.Repeat("あ", 1<<18/3)
 	e := stick(mb)
 	e.Device.VendorName, e.Device.ProductName = mb, mb
 	e.Message = mb
