@@ -83,7 +83,7 @@ func configCommand() *cobra.Command {
 	}
 	s.flag(show)
 	show.Flags().BoolVar(&origin, "origin", false, lang.T("値ごとに出どころを示す", "tell where each value comes from"))
-	show.Flags().BoolVar(&asJSON, "json", false, lang.T("JSONで出力する", "as one JSON document"))
+	show.Flags().BoolVar(&asJSON, "json", false, lang.T("JSON で出力する", "as one JSON document"))
 	schema := &cobra.Command{
 		Use:   "schema",
 		Short: lang.T("設定の JSON Schema", "the JSON schema of the settings"),

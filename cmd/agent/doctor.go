@@ -43,7 +43,7 @@ func doctorCommand() *cobra.Command {
 		},
 	}
 	s.flag(c)
-	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSONで出力する", "as one JSON document"))
+	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSON で出力する", "as one JSON document"))
 	return c
 }
 

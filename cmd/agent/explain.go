@@ -47,7 +47,7 @@ func explainCommand() *cobra.Command {
 	}
 	f.flags(c)
 	c.Flags().StringVar(&rule, "rule", "", lang.T("このルールだけ", "this rule only"))
-	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSONで出力する", "as one JSON document"))
+	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSON で出力する", "as one JSON document"))
 	return c
 }
 

@@ -18,7 +18,7 @@ import (
 )
 
 func rulesCommand() *cobra.Command {
-	c := &cobra.Command{Use: "rules", Short: lang.T("ルールの一覧・検査・試験・説明", "list, check, test and explain rules")}
+	c := &cobra.Command{Use: "rules", Short: lang.T("ルールの一覧、検査、試験、説明", "list, check, test and explain rules")}
 	c.AddCommand(rulesListCommand(), rulesCheckCommand(), rulesTestCommand(), rulesExplainCommand(), rulesProfileCommand())
 	return c
 }
@@ -63,7 +63,7 @@ func rulesListCommand() *cobra.Command {
 		},
 	}
 	f.flags(c)
-	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSONで出力する", "as one JSON document"))
+	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSON で出力する", "as one JSON document"))
 	return c
 }
 
@@ -86,7 +86,7 @@ func rulesCheckCommand() *cobra.Command {
 					n++
 				}
 			}
-			fmt.Printf(lang.T("問題なし: ルール %d 件\n", "ok: %d rules\n"), n)
+			fmt.Printf(lang.T("問題ありません（ルール %d 件）\n", "ok: %d rules\n"), n)
 			return nil
 		},
 	}
@@ -118,7 +118,7 @@ func rulesTestCommand() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().BoolVarP(&verbose, "verbose", "v", false, lang.T("試験ごとに1行", "a line per test"))
+	c.Flags().BoolVarP(&verbose, "verbose", "v", false, lang.T("試験ごとに 1 行", "a line per test"))
 	return c
 }
 
@@ -197,6 +197,6 @@ func rulesProfileCommand() *cobra.Command {
 	}
 	f.flags(c)
 	c.Flags().IntVar(&top, "top", 20, lang.T("示す件数", "how many to show"))
-	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSONで出力する", "as one JSON document"))
+	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSON で出力する", "as one JSON document"))
 	return c
 }

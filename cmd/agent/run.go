@@ -34,7 +34,7 @@ func runCommand() *cobra.Command {
 	}
 	s.flag(c)
 	c.Flags().BoolVar(&asService, "service", false, lang.T("サービスマネージャーの下で動く", "runs under a service manager"))
-	c.Flags().StringVar(&tee, "tee", "", lang.T("すべてのイベントとアラートをJSON Linesで書くファイル（- は標準出力）", "file that gets every event and alert as JSON lines (- is standard output)"))
+	c.Flags().StringVar(&tee, "tee", "", lang.T("すべてのイベントとアラートを JSON Lines で書くファイル（- は標準出力）", "file that gets every event and alert as JSON lines (- is standard output)"))
 	return c
 }
 

@@ -30,7 +30,7 @@ func selftestCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if through != "" && through != "console" && through != "spool" {
-				return exit{exitUsage, fmt.Errorf("--through %q: want spool or console", through)}
+				return exit{exitUsage, fmt.Errorf(lang.T("--through %q: spool か console を指定してください", "--through %q: want spool or console"), through)}
 			}
 			cfg, err := s.load()
 			if err != nil {
@@ -60,7 +60,7 @@ func selftestCommand() *cobra.Command {
 	c.Flags().StringVar(&through, "through", "spool", lang.T("どこまで確かめるか: spool または console", "how far: spool or console"))
 	c.Flags().StringVar(&id, "id", "", lang.T("試験の UUID（繰り返しても同じアラートになる）", "UUID of the test (the same one gives the same alert)"))
 	c.Flags().DurationVar(&within, "within", 30*time.Second, lang.T("待つ時間の上限", "how long to wait"))
-	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSONで出力する", "as one JSON document"))
+	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSON で出力する", "as one JSON document"))
 	return c
 }
 

@@ -34,7 +34,7 @@ func statusCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:     "status",
-		Short:   lang.T("今の状態: センサー、見逃し、送信待ち、コンソールとの連絡", "what each sensor does, what was lost, what waits, last contact"),
+		Short:   lang.T("今の状態: センサー、欠落、送信待ち、コンソールとの連絡", "what each sensor does, what was lost, what waits, last contact"),
 		Example: "  sekisho-agent status\n  sekisho-agent status --json",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -54,7 +54,7 @@ func statusCommand() *cobra.Command {
 		},
 	}
 	s.flag(c)
-	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSONで出力する", "as one JSON document"))
+	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSON で出力する", "as one JSON document"))
 	return c
 }
 
@@ -64,12 +64,12 @@ func printStatus(w io.Writer, st endpoint.Status, now time.Time) {
 	row(lang.T("PC", "PC"), fmt.Sprintf("%s (%s, %s)", st.HostName, st.OS, st.OSVersion))
 	row(lang.T("エージェント", "agent"), fmt.Sprintf("%s, %s %s, id %s", st.AgentVersion, lang.T("開始", "since"), ago(st.Started, now), st.AgentID))
 	row(lang.T("ルール", "rules"), fmt.Sprintf(lang.T("%d 件（パック %s）", "%d (pack %s)"), st.Rules.Active, st.Rules.Pack))
-	row(lang.T("イベント", "events"), fmt.Sprintf(lang.T("%d 件を判定、アラート %d 件、見逃し %d 件", "%d judged, %d alerts, %d lost"), st.Events, st.AlertsRaised, st.Lost))
+	row(lang.T("イベント", "events"), fmt.Sprintf(lang.T("%d 件を判定、アラート %d 件、欠落 %d 件", "%d judged, %d alerts, %d lost"), st.Events, st.AlertsRaised, st.Lost))
 	for _, s := range st.Sensors {
 		line := fmt.Sprintf("%s  %s", state(s.State), s.Mechanism)
 		line += fmt.Sprintf(lang.T("  %d 件", "  %d events"), s.Events)
 		if s.Lost > 0 {
-			line += fmt.Sprintf(lang.T("、見逃し %d 件", ", %d LOST"), s.Lost)
+			line += fmt.Sprintf(lang.T("、欠落 %d 件", ", %d LOST"), s.Lost)
 		}
 		row(lang.T("センサー ", "sensor ")+s.Name, line)
 		if s.Reason != "" {
@@ -134,7 +134,7 @@ func state(s endpoint.SensorState) string {
 	case endpoint.SensorOK:
 		return lang.T("正常", "ok")
 	case endpoint.SensorDegraded:
-		return lang.T("低下", "DEGRADED")
+		return lang.T("制限あり", "DEGRADED")
 	case endpoint.SensorDown:
 		return lang.T("停止", "DOWN")
 	}
@@ -179,6 +179,6 @@ func versionCommand() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSONで出力する", "as one JSON document"))
+	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSON で出力する", "as one JSON document"))
 	return c
 }

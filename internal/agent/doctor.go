@@ -177,7 +177,7 @@ func (d *doctor) running(ctx context.Context, cfg *config.Agent) {
 	d.clock(st)
 	if st.Lost > 0 {
 		n := fmt.Sprint(st.Lost)
-		d.add("DOC-07", "見逃し", "losses", CheckWarning, "開始してから "+n+" 件を失った", n+" events were lost since the start",
+		d.add("DOC-07", "欠落", "losses", CheckWarning, "開始してから "+n+" 件の出来事が記録から漏れた", n+" events were lost since the start",
 			"`sekisho-agent status` で、どのセンサー・送信待ちかを見る", "`sekisho-agent status` shows which sensor or queue")
 	}
 }
