@@ -256,6 +256,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	pipeline.Wait()
 	close(a.out.queue)
 	outbox.Wait()
+	a.save(true) // the pipeline has ended; the judge is ours
 	serr := errors.Join(a.out.alerts.Sync(), a.out.activity.Sync())
 	stopShipping()
 	shipping.Wait()
@@ -352,7 +353,6 @@ func (a *Agent) pipeline(drained <-chan struct{}) {
 				break
 			}
 			a.updates()
-			a.save(true)
 			return
 		}
 	}
@@ -365,9 +365,11 @@ const saveEvery = time.Minute
 
 func (a *Agent) judgeFile() string { return filepath.Join(a.stateDir, "judge.state") }
 
-// save keeps the judge's state if it is time to.
+// save keeps the judge's state if it is time to. It waits for the alerts that are
+// on their way to disk: a state that knows of an alert which a crash then takes
+// would hold back its repeats.
 func (a *Agent) save(now bool) {
-	if !now && !a.unsaved && time.Since(a.saved) < saveEvery {
+	if !now && (a.out.pending.Load() > 0 || !a.unsaved && time.Since(a.saved) < saveEvery) {
 		return
 	}
 	if err := a.judge.SaveFile(a.judgeFile()); err != nil {

@@ -199,3 +199,60 @@ func TestWithoutSettingsTheDefaultsCount(t *testing.T) {
 		t.Error("a file that is named and not there gave settings")
 	}
 }
+
+// A state that knows of an alert must not be on disk before the alert is.
+func TestTheJudgesStateIsSavedAfterTheAlertsItKnowsOf(t *testing.T) {
+	src := newScripted()
+	r := start(t, shortDir(t), "", src)
+	r.out.pending.Add(1) // as if the disk were slow with one
+	src.out <- stick("S1")
+	r.until("the alert is raised", func() bool { return r.saw(`"USB-1"`, "S1") })
+	time.Sleep(2*updateEvery + updateEvery/2)
+	if _, err := os.Stat(r.judgeFile()); err == nil {
+		t.Error("the state was saved while an alert was on its way to disk")
+	}
+	r.out.pending.Add(-1)
+	r.until("the state is saved", func() bool { _, err := os.Stat(r.judgeFile()); return err == nil })
+}
+
+// A repeat after a restart joins the alert of the run before.
+func TestQuietTimesHoldOverARestart(t *testing.T) {
+	dir := shortDir(t)
+	src := newScripted()
+	r := start(t, dir, "", src)
+	src.out <- stick("S1")
+	r.until("the alert is raised", func() bool { return r.status().AlertsRaised == 1 })
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	src = newScripted()
+	r = start(t, dir, "", src)
+	src.out <- stick("S1")
+	src.out <- stick("S2")
+	r.until("the other stick's alert is raised", func() bool { return r.status().AlertsRaised == 1 })
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]int64{}
+	for _, rec := range spooled(t, r.stateDir, "alerts") {
+		a, err := alert.Decode(rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.Event.Device != nil {
+			counts[a.ID] = max(counts[a.ID], a.Count)
+		}
+	}
+	if len(counts) != 2 {
+		t.Errorf("%d alerts, want two: the first with its repeat, and the other stick's", len(counts))
+	}
+	var repeats int
+	for _, n := range counts {
+		if n == 2 {
+			repeats++
+		}
+	}
+	if repeats != 1 {
+		t.Errorf("counts %v: the repeat was not joined", counts)
+	}
+}

@@ -46,6 +46,7 @@ type outbox struct {
 
 	queue   chan outgoing
 	spooled func(test string, place uint64) // called when a test's alert is on disk, with its place in the spool
+	pending atomic.Int64                    // alerts in the queue or in the writer's hands
 	raised  atomic.Uint64                   // alerts on disk since start; updates of an alert do not count
 
 	mu       sync.Mutex              // guards failures
@@ -79,9 +80,11 @@ func (o *outbox) alert(a *alert.Alert, update bool) {
 	if a.Test() {
 		x.test = a.Event.ID
 	}
+	o.pending.Add(1)
 	select {
 	case o.queue <- x:
 	default:
+		o.pending.Add(-1)
 		if err := o.alerts.CountFull(1); err != nil {
 			o.log.Error("count a dropped alert", zap.Error(err))
 		}
@@ -176,6 +179,7 @@ func (o *outbox) run(stopping <-chan struct{}) {
 			o.alerts.CountFull(len(held))
 			break
 		}
+		o.pending.Add(-int64(len(held)))
 	}
 }
 
