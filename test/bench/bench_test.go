@@ -43,6 +43,9 @@ func BenchmarkToolStart(b *testing.B) {
 		if err := json.Unmarshal([]byte(out), &h); err != nil {
 			b.Fatal(err)
 		}
+		if late := h.Spooled.Sub(h.Started); late > 50*time.Millisecond {
+			b.Logf("start %d: seen after %v, judged after %v, on disk after %v", len(spooled), h.Seen.Sub(h.Started), h.Judged.Sub(h.Started), late)
+		}
 		spooled = append(spooled, h.Spooled.Sub(h.Started))
 		shipped = append(shipped, h.Shipped.Sub(h.Started))
 	}
