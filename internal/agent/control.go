@@ -93,7 +93,7 @@ var ErrNotRunning = errors.New("the agent is not running, or you may not ask it"
 type Control struct {
 	c    http.Client
 	base string
-	auth string
+	auth func() string // "": none is needed
 }
 
 // Dial prepares to ask the agent whose state directory this is. Nothing is sent
@@ -143,8 +143,8 @@ func (c *Control) call(ctx context.Context, method, path string, into any) error
 	if err != nil {
 		return err
 	}
-	if c.auth != "" {
-		req.Header.Set("Authorization", "Bearer "+c.auth)
+	if secret := c.auth(); secret != "" {
+		req.Header.Set("Authorization", "Bearer "+secret)
 	}
 	resp, err := c.c.Do(req)
 	if err != nil {

@@ -40,9 +40,9 @@ func listenControl(stateDir string) (net.Listener, func(http.Handler) http.Handl
 	return l, func(h http.Handler) http.Handler { return h }, nil
 }
 
-func dialControl(stateDir string) (func(context.Context) (net.Conn, error), string) {
+func dialControl(stateDir string) (dial func(context.Context) (net.Conn, error), auth func() string) {
 	return func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", controlPath(stateDir))
-	}, ""
+	}, func() string { return "" }
 }

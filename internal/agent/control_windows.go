@@ -37,14 +37,21 @@ func listenControl(stateDir string) (net.Listener, func(http.Handler) http.Handl
 	}, nil
 }
 
-func dialControl(stateDir string) (func(context.Context) (net.Conn, error), string) {
-	b, err := os.ReadFile(controlPath(stateDir))
-	addr, secret, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
-	return func(ctx context.Context) (net.Conn, error) {
+// dialControl reads the file at each connection and request: the next run of the
+// agent has another address and secret.
+func dialControl(stateDir string) (dial func(context.Context) (net.Conn, error), auth func() string) {
+	read := func() (addr, secret string, err error) {
+		b, err := os.ReadFile(controlPath(stateDir))
+		addr, secret, _ = strings.Cut(strings.TrimSpace(string(b)), "\n")
+		return addr, secret, err
+	}
+	dial = func(ctx context.Context) (net.Conn, error) {
+		addr, _, err := read()
 		if err != nil {
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
 		}
 		var d net.Dialer
 		return d.DialContext(ctx, "tcp", addr)
-	}, secret
+	}
+	return dial, func() string { _, secret, _ := read(); return secret }
 }

@@ -51,7 +51,7 @@ func TestDoctorNamesWhatIsWrong(t *testing.T) {
 	}{
 		{"settings with three problems", "hots: 1\nlgo: 2\nhost: 3\n", "DOC-01", CheckFailed, "（ほか 2 件）", "(and 2 more)"},
 		{"a rule file that is not there", state + "rules: {paths: [none.yml]}\n", "DOC-03", CheckFailed, "none.yml: 読めません", "none.yml: cannot be read"},
-		{"no state directory", state, "DOC-04", CheckFailed, "no such file", "no such file"},
+		{"no state directory", state, "DOC-04", CheckFailed, ".doctor", ".doctor"},
 		{"no agent", state, "DOC-05", CheckFailed, "エージェントが動いていない", "not running"},
 		{"not enrolled", state, "DOC-08", CheckWarning, "登録されていない", "not enrolled"},
 	}
