@@ -31,6 +31,7 @@ import (
 	"sekisho/internal/alert"
 	"sekisho/internal/console"
 	"sekisho/internal/console/canned"
+	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 	"sekisho/internal/store"
 )
@@ -211,6 +212,32 @@ func (s *site) wantAudit(want string) {
 	s.Helper()
 	if got := s.audited(); !slices.Contains(got, want) {
 		s.Errorf("audit log: want %q among %q", want, got)
+	}
+}
+
+func TestLookingAtAnEndpointIsLogged(t *testing.T) {
+	s := newSite(t, console.Options{})
+	db := s.store.(*store.SQLite)
+	now := time.Now().UTC()
+	if err := db.AddEnrollToken(t.Context(), account.EnrollToken{ID: "t", Uses: 1, Created: now, Expires: now.Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	pc, err := db.Enrol(t.Context(), store.Enrolment{TokenID: "t", Host: endpoint.Identity{HostID: "h", HostName: "pc-1"}, Serial: "01", Expires: now.Add(time.Hour), Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := s.signedIn("viewer")
+	for n, path := range []string{"/endpoints/" + pc.AgentID, "/endpoints?open=" + pc.AgentID} {
+		wantContains(t, b.get(path), "pc-1")
+		views := 0
+		for _, act := range s.audited() {
+			if act == "viewer endpoint-view" {
+				views++
+			}
+		}
+		if views != n+1 {
+			t.Errorf("%s: %d views in the audit log, want %d", path, views, n+1)
+		}
 	}
 }
 

@@ -175,6 +175,9 @@ func (s *Server) endpoints(w http.ResponseWriter, r *http.Request) error {
 	if id := q.Get("open"); id != "" {
 		for i := range all {
 			if all[i].AgentID == id {
+				if err := s.note(r, v.user.Name, "endpoint-view", id, ""); err != nil {
+					return err
+				}
 				page.Opened = v.p.endpointDetail(&all[i], now)
 			}
 		}
@@ -205,6 +208,9 @@ func (s *Server) endpoint(w http.ResponseWriter, r *http.Request) error {
 	rec, err := s.o.Store.Endpoint(r.Context(), id)
 	if err != nil {
 		return fmt.Errorf("read endpoint: %w", err)
+	}
+	if err := s.note(r, v.user.Name, "endpoint-view", rec.AgentID, ""); err != nil {
+		return err
 	}
 	d := v.p.endpointDetail(rec, time.Now())
 	return s.render(w, r, http.StatusOK, "endpoint", endpointPage{s.frame(r, v.p.plain(rec.HostName, 60), "endpoints"), d})
