@@ -227,7 +227,11 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 	})
 	if before != nil && before.Action == event.AgentCrashed {
-		a.tell(ctx, before)
+		// Its report is gone from the run file: it must be on disk before anything
+		// else can go wrong.
+		if before.Sensor = "agent"; a.tellNow(before) {
+			a.out.activity.Sync()
+		}
 	}
 	if a.afresh != nil {
 		start.Message += "; counts over time begin afresh: " + a.afresh.Error()

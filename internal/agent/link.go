@@ -29,6 +29,10 @@ import (
 // takes effect without a restart.
 const lookEvery = 2 * time.Second
 
+// setUpRetry is the pause between two tries to set up shipping (a CA file that
+// is not there yet).
+const setUpRetry = 10 * time.Second
+
 // renewRetry is the pause between two tries to renew the certificate. It is due
 // for ten days before it ends.
 const renewRetry = 10 * time.Minute
@@ -165,13 +169,32 @@ func consoleTLS(cfg *config.Agent, id *enroll.Identity) (*tls.Config, error) {
 	return t, nil
 }
 
+// ship ships until ctx is done. What cannot be set up is tried again with the
+// settings of then.
 func (l *link) ship(ctx context.Context, id *enroll.Identity) {
+	for {
+		s, err := l.newShipper(id)
+		l.setUp(s, err)
+		if err == nil {
+			if err := s.Run(ctx); err != nil {
+				l.a.log.Error("shipping ended", zap.Error(err))
+			}
+			return
+		}
+		select {
+		case <-time.After(setUpRetry):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (l *link) newShipper(id *enroll.Identity) (*ship.Shipper, error) {
 	t, err := consoleTLS(l.a.cfg.Load(), id)
 	if err != nil {
-		l.fail(err)
-		return
+		return nil, err
 	}
-	s, err := ship.New(ship.Options{
+	return ship.New(ship.Options{
 		Alerts: l.a.out.alerts, Activity: l.a.out.activity,
 		Client: &http.Client{Transport: &http.Transport{
 			TLSClientConfig: t, Proxy: http.ProxyFromEnvironment,
@@ -189,24 +212,21 @@ func (l *link) ship(ctx context.Context, id *enroll.Identity) {
 		UserAgent: "sekisho-agent/" + l.a.o.Version + " (" + runtime.GOOS + ")",
 		Flush:     lastFlush,
 	})
-	if err != nil {
-		l.fail(err)
-		return
-	}
-	l.mu.Lock()
-	l.shipper = s
-	l.mu.Unlock()
-	if err := s.Run(ctx); err != nil {
-		l.a.log.Error("shipping ended", zap.Error(err))
-	}
 }
 
-// fail keeps why nothing is shipped.
-func (l *link) fail(err error) {
+// setUp keeps the shipper, or why there is none.
+func (l *link) setUp(s *ship.Shipper, err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
 	l.mu.Lock()
-	l.failure = err.Error()
+	news := text != l.failure
+	l.shipper, l.failure = s, text
 	l.mu.Unlock()
-	l.a.log.Error("cannot ship", zap.Error(err))
+	if err != nil && news {
+		l.a.log.Error("cannot ship", zap.Error(err))
+	}
 }
 
 // renew asks for a new certificate when it is due.
@@ -245,7 +265,7 @@ func (l *link) contact() endpoint.Contact {
 	if trouble != "" {
 		c.Code, c.Error = enroll.CodeIdentity, trouble
 	} else if failure != "" {
-		c.Code, c.Error = "SHP-00", failure
+		c.Code, c.Error = ship.CodeSetup, failure
 	}
 	if id != nil {
 		c.CertExpires = id.Expires()

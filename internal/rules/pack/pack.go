@@ -15,4 +15,4 @@ var FS embed.FS
 var Tests embed.FS
 
 // Version is the version of the pack, the day of its last change.
-const Version = "2026-11-21"
+const Version = "2026-11-22"
