@@ -26,6 +26,9 @@ func (w *Watcher) read(pid int) (reading, bool) {
 	if err != nil {
 		return reading{}, false // ended
 	}
+	if ms <= 0 { // still being made: it has no start yet, and the next look finds it whole
+		return reading{}, false
+	}
 	var x reading
 	im := &image{pid: pid, ticks: uint64(ms), started: time.UnixMilli(ms).UTC(), entity: entityID("", pid, uint64(ms))}
 	if im.exe, err = ps.Exe(); err != nil || im.exe == "" {

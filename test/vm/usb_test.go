@@ -317,3 +317,26 @@ func TestSticksAndAKeyboard(t *testing.T) {
 		}
 	})
 }
+
+// TestTheServiceUnderSystemd needs the Debian guest, whose image takes a minute to build the first time, as root.
+func TestTheServiceUnderSystemd(t *testing.T) {
+	if os.Getenv("SEKISHO_VM") == "" {
+		t.Skip("boots a guest for minutes; make test-vm runs it")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("the image of the Debian guest can be built by root only")
+	}
+	cmd := exec.Command("./run", "--rootfs", "debian", "--smp", "2", "--timeout", "400", "--stick", "name=S1,size=64M,serial=SVC-1",
+		"--put", "../../bin/static/sekisho-agent:/usr/bin/sekisho-agent", "--put", "scenarios/service.agent.yaml:/root/agent.yaml",
+		"--script", "scenarios/service.sh")
+	out, err := cmd.CombinedOutput()
+	t.Logf("scenario:\n%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"verified", "selftest", "alerts", "back after kill -9", "stopped", "removed"} {
+		if !strings.Contains(string(out), "== "+want+"\n") {
+			t.Errorf("no %q", want)
+		}
+	}
+}
