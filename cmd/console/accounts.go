@@ -168,11 +168,7 @@ func userReset() *cobra.Command {
 				if err != nil {
 					return none, err
 				}
-				u.PasswordHash, u.MustChange, u.Disabled = hash, oneTime != "", false
-				if err := db.UpdateUser(c.Context(), u); err != nil {
-					return none, err
-				}
-				if err := db.DeleteUserSessions(c.Context(), u.ID); err != nil {
+				if err := db.ResetPassword(c.Context(), u.ID, hash, oneTime != ""); err != nil {
 					return none, err
 				}
 				if oneTime != "" {
@@ -198,8 +194,7 @@ func userDisable() *cobra.Command {
 				if err != nil {
 					return none, err
 				}
-				u.Disabled = true
-				if err := db.UpdateUser(c.Context(), u); err != nil {
+				if err := db.DisableUser(c.Context(), u.ID); err != nil {
 					return none, err
 				}
 				return account.AuditEntry{Action: "user-disable", Object: u.Name}, nil

@@ -48,7 +48,6 @@ type Server struct {
 
 	byIP, byName *limiter
 	hashing      chan struct{} // bounds how many password checks wait
-	users        sync.Mutex    // held while a user is changed
 	live         live
 }
 

@@ -175,16 +175,8 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) error {
 			return fmt.Errorf("hash password anew: %w", err)
 		}
 	}
-	err = s.updateUser(r.Context(), user.ID, func(u *account.User) error {
-		if u.PasswordHash != checked || u.Disabled {
-			return fmt.Errorf("%w: the password was changed meanwhile", errSignIn)
-		}
-		u.LastLogin = now.UTC()
-		u.PasswordHash = orDefault(fresh, checked)
-		return nil
-	})
-	if err != nil {
-		return err
+	if err := s.o.Store.SignedIn(r.Context(), user.ID, checked, orDefault(fresh, checked), now.UTC()); err != nil {
+		return changedMeanwhile(err)
 	}
 	if err := s.note(r, user.Name, "login", user.Name, ""); err != nil {
 		return err
@@ -292,19 +284,9 @@ func (s *Server) changePassword(w http.ResponseWriter, r *http.Request) error {
 	if err := s.note(r, u.Name, "password-change", u.Name, ""); err != nil {
 		return err
 	}
-	err = s.updateUser(r.Context(), u.ID, func(now *account.User) error {
-		if now.PasswordHash != u.PasswordHash {
-			return fmt.Errorf("%w: the password was changed meanwhile", errSignIn)
-		}
-		now.PasswordHash, now.MustChange = hash, false
-		return nil
-	})
-	if err != nil {
-		return err
-	}
 	// Whoever knew the old password is out, everywhere.
-	if err := s.o.Store.DeleteUserSessions(r.Context(), u.ID); err != nil {
-		return fmt.Errorf("delete sessions: %w", err)
+	if err := s.o.Store.ChangePassword(r.Context(), u.ID, u.PasswordHash, hash); err != nil {
+		return changedMeanwhile(err)
 	}
 	v.session = nil
 	if err := s.open(w, r, u); err != nil {
@@ -318,23 +300,13 @@ func (s *Server) changePassword(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// updateUser changes a user as it is now. The store writes all of a user at
-// once, so changes go one after the other, lest one puts back what another has
-// just replaced.
-func (s *Server) updateUser(ctx context.Context, id int64, change func(*account.User) error) error {
-	s.users.Lock()
-	defer s.users.Unlock()
-	u, err := s.o.Store.UserByID(ctx, id)
-	if err != nil {
-		return fmt.Errorf("read user: %w", err)
+// changedMeanwhile is the store's error for a user whose password was checked: if
+// it is not there any more, somebody else has reset or disabled it since.
+func changedMeanwhile(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: the password was changed meanwhile", errSignIn)
 	}
-	if err := change(u); err != nil {
-		return err
-	}
-	if err := s.o.Store.UpdateUser(ctx, u); err != nil {
-		return fmt.Errorf("update user: %w", err)
-	}
-	return nil
+	return fmt.Errorf("update user: %w", err)
 }
 
 // choiceAge is how long a browser remembers its language and colours.
@@ -347,8 +319,8 @@ func (s *Server) setLang(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("%w: language %q", errBadRequest, cut(lang, 20))
 	}
 	if v.user != nil && v.user.Lang != lang {
-		if err := s.updateUser(r.Context(), v.user.ID, func(u *account.User) error { u.Lang = lang; return nil }); err != nil {
-			return err
+		if err := s.o.Store.SetUserLang(r.Context(), v.user.ID, lang); err != nil {
+			return fmt.Errorf("set language: %w", err)
 		}
 	}
 	s.choose(w, r, langCookie, lang)

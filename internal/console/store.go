@@ -26,12 +26,16 @@ type Store interface {
 
 	UserByName(ctx context.Context, name string) (*account.User, error)
 	UserByID(ctx context.Context, id int64) (*account.User, error)
-	UpdateUser(ctx context.Context, u *account.User) error
+	// SignedIn and ChangePassword do nothing for a user who is disabled or whose
+	// password's hash is not was any more: fs.ErrNotExist. ChangePassword ends the
+	// user's sessions.
+	SignedIn(ctx context.Context, id int64, was, hash string, at time.Time) error
+	ChangePassword(ctx context.Context, id int64, was, hash string) error
+	SetUserLang(ctx context.Context, id int64, lang string) error
 	AddSession(ctx context.Context, s account.Session) error
 	Session(ctx context.Context, hash [32]byte) (*account.Session, error)
 	TouchSession(ctx context.Context, hash [32]byte, at time.Time) error
 	DeleteSession(ctx context.Context, hash [32]byte) error
-	DeleteUserSessions(ctx context.Context, userID int64) error
 
 	Audit(ctx context.Context, e account.AuditEntry) error
 	AuditLog(ctx context.Context, before time.Time, limit int) ([]account.AuditEntry, error)

@@ -92,35 +92,69 @@ func (s *SQLite) UserByID(ctx context.Context, id int64) (*account.User, error) 
 	return u, nil
 }
 
-// UpdateUser implements Store.
-func (s *SQLite) UpdateUser(ctx context.Context, u *account.User) error {
+// changeUser makes a change that has to find its user, and then what follows
+// from it. Changes name the columns they are about: the server and the command
+// line may work on the same user.
+func (s *SQLite) changeUser(ctx context.Context, what string, id int64, then func(tx *tx) error, query string, args ...any) error {
 	err := s.write(ctx, 1, func(tx *tx) error {
-		n, err := tx.exec(`UPDATE users SET role = ?, password_hash = ?, must_change = ?, disabled = ?, lang = ?, last_login_ms = ? WHERE id = ?`,
-			string(u.Role), u.PasswordHash, u.MustChange, u.Disabled, u.Lang, ms(u.LastLogin), u.ID)
-		if err != nil {
-			return err
+		n, err := tx.exec(query, args...)
+		if err == nil && n == 0 {
+			err = sql.ErrNoRows
 		}
-		if n == 0 {
-			return sql.ErrNoRows
-		}
-		if u.Role != account.Admin || u.Disabled {
-			var admins int
-			if err := tx.row(`SELECT count(*) FROM users WHERE role = 'admin' AND disabled = 0`, nil, &admins); err != nil {
-				return err
-			}
-			if admins == 0 {
-				return ErrLastAdmin
-			}
-		}
-		if u.Disabled {
-			_, err = tx.exec(`DELETE FROM sessions WHERE user = ?`, u.ID)
+		if err == nil && then != nil {
+			err = then(tx)
 		}
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("update user %.80q: %w", u.Name, err)
+		return fmt.Errorf("%s of user %d: %w", what, id, err)
 	}
 	return nil
+}
+
+// endSessions ends all sessions of a user.
+func endSessions(id int64) func(tx *tx) error {
+	return func(tx *tx) error {
+		_, err := tx.exec(`DELETE FROM sessions WHERE user = ?`, id)
+		return err
+	}
+}
+
+// SignedIn implements Store.
+func (s *SQLite) SignedIn(ctx context.Context, id int64, was, hash string, at time.Time) error {
+	return s.changeUser(ctx, "note sign-in", id, nil,
+		`UPDATE users SET last_login_ms = ?, password_hash = ? WHERE id = ? AND password_hash = ? AND disabled = 0`, ms(at), hash, id, was)
+}
+
+// ChangePassword implements Store.
+func (s *SQLite) ChangePassword(ctx context.Context, id int64, was, hash string) error {
+	return s.changeUser(ctx, "change password", id, endSessions(id),
+		`UPDATE users SET password_hash = ?, must_change = 0 WHERE id = ? AND password_hash = ? AND disabled = 0`, hash, id, was)
+}
+
+// ResetPassword implements Store.
+func (s *SQLite) ResetPassword(ctx context.Context, id int64, hash string, oneTime bool) error {
+	return s.changeUser(ctx, "reset password", id, endSessions(id),
+		`UPDATE users SET password_hash = ?, must_change = ?, disabled = 0 WHERE id = ?`, hash, oneTime, id)
+}
+
+// DisableUser implements Store.
+func (s *SQLite) DisableUser(ctx context.Context, id int64) error {
+	return s.changeUser(ctx, "disable", id, func(tx *tx) error {
+		var admins int
+		if err := tx.row(`SELECT count(*) FROM users WHERE role = 'admin' AND disabled = 0`, nil, &admins); err != nil {
+			return err
+		}
+		if admins == 0 {
+			return ErrLastAdmin
+		}
+		return endSessions(id)(tx)
+	}, `UPDATE users SET disabled = 1 WHERE id = ?`, id)
+}
+
+// SetUserLang implements Store.
+func (s *SQLite) SetUserLang(ctx context.Context, id int64, lang string) error {
+	return s.changeUser(ctx, "set language", id, nil, `UPDATE users SET lang = ? WHERE id = ?`, lang, id)
 }
 
 // AddSession implements Store.
@@ -167,14 +201,6 @@ func (s *SQLite) touch(ctx context.Context, what string, at time.Time, query, up
 func (s *SQLite) DeleteSession(ctx context.Context, hash [32]byte) error {
 	return s.write(ctx, 1, func(tx *tx) error {
 		_, err := tx.exec(`DELETE FROM sessions WHERE hash = ?`, hash[:])
-		return err
-	})
-}
-
-// DeleteUserSessions implements Store.
-func (s *SQLite) DeleteUserSessions(ctx context.Context, userID int64) error {
-	return s.write(ctx, 1, func(tx *tx) error {
-		_, err := tx.exec(`DELETE FROM sessions WHERE user = ?`, userID)
 		return err
 	})
 }

@@ -86,15 +86,27 @@ type Store interface {
 	Users(ctx context.Context) ([]account.User, error)
 	UserByName(ctx context.Context, name string) (*account.User, error)
 	UserByID(ctx context.Context, id int64) (*account.User, error)
-	// UpdateUser writes every field of u but ID, Name and Created. The error
-	// may be ErrLastAdmin.
-	UpdateUser(ctx context.Context, u *account.User) error
+	// SignedIn notes a sign-in with the password whose hash is was, and keeps
+	// hash (was, or one of better parameters) instead of it. A user who is
+	// disabled or has another password by now is fs.ErrNotExist.
+	SignedIn(ctx context.Context, id int64, was, hash string, at time.Time) error
+	// ChangePassword puts the hash of a user's own new password in the place of
+	// was, and ends the user's sessions. A user who is disabled or has another
+	// password by now is fs.ErrNotExist.
+	ChangePassword(ctx context.Context, id int64, was, hash string) error
+	// ResetPassword gives a user another's choice of a password, to be changed at
+	// the next sign-in if it is a one-time one. It ends the user's sessions and
+	// lets one who is disabled in again.
+	ResetPassword(ctx context.Context, id int64, hash string, oneTime bool) error
+	// DisableUser keeps a user out and ends the user's sessions. The error may be
+	// ErrLastAdmin.
+	DisableUser(ctx context.Context, id int64) error
+	SetUserLang(ctx context.Context, id int64, lang string) error
 	AddSession(ctx context.Context, s account.Session) error
 	Session(ctx context.Context, hash [32]byte) (*account.Session, error)
 	// TouchSession notes that a session was used; to the minute.
 	TouchSession(ctx context.Context, hash [32]byte, at time.Time) error
 	DeleteSession(ctx context.Context, hash [32]byte) error
-	DeleteUserSessions(ctx context.Context, userID int64) error
 	// DeleteSessions deletes those that were opened or used too long ago.
 	DeleteSessions(ctx context.Context, createdBefore, seenBefore time.Time) error
 

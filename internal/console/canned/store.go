@@ -253,15 +253,38 @@ func (s *Store) UserByID(_ context.Context, id int64) (*account.User, error) {
 	return &u, nil
 }
 
-// UpdateUser replaces a user.
-func (s *Store) UpdateUser(_ context.Context, u *account.User) error {
+// change changes the user with an id whose password's hash is was ("": whatever
+// it is).
+func (s *Store) change(id int64, was string, edit func(u *account.User)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if u.ID < 1 || u.ID > int64(len(s.users)) {
+	if id < 1 || id > int64(len(s.users)) || was != "" && s.users[id-1].PasswordHash != was {
 		return fs.ErrNotExist
 	}
-	s.users[u.ID-1] = *u
+	edit(&s.users[id-1])
 	return nil
+}
+
+// SignedIn notes a sign-in.
+func (s *Store) SignedIn(_ context.Context, id int64, was, hash string, at time.Time) error {
+	return s.change(id, was, func(u *account.User) { u.PasswordHash, u.LastLogin = hash, at })
+}
+
+// ChangePassword replaces a password and ends the user's sessions.
+func (s *Store) ChangePassword(_ context.Context, id int64, was, hash string) error {
+	return s.change(id, was, func(u *account.User) {
+		u.PasswordHash, u.MustChange = hash, false
+		for h, x := range s.sessions {
+			if x.UserID == id {
+				delete(s.sessions, h)
+			}
+		}
+	})
+}
+
+// SetUserLang sets a user's language.
+func (s *Store) SetUserLang(_ context.Context, id int64, lang string) error {
+	return s.change(id, "", func(u *account.User) { u.Lang = lang })
 }
 
 // AddSession stores a session.
@@ -301,18 +324,6 @@ func (s *Store) DeleteSession(_ context.Context, hash [32]byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.sessions, hash)
-	return nil
-}
-
-// DeleteUserSessions ends all sessions of a user.
-func (s *Store) DeleteUserSessions(_ context.Context, user int64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for h, x := range s.sessions {
-		if x.UserID == user {
-			delete(s.sessions, h)
-		}
-	}
 	return nil
 }
 

@@ -663,8 +663,25 @@ func accounts(t *testing.T, s store.Store) {
 		t.Errorf("a name taken: got %v, want ErrExists", err)
 	}
 	must(t, s.AddUser(ctx, &account.User{Name: "admin", Role: account.Admin, Created: Base}))
-	u.MustChange, u.Lang, u.LastLogin = false, "ja", Base.Add(time.Hour).Truncate(time.Millisecond)
-	must(t, s.UpdateUser(ctx, u))
+	// Each change leaves alone what it is not about.
+	for _, change := range []struct {
+		do   func() error
+		edit func()
+	}{
+		{func() error { return s.SetUserLang(ctx, u.ID, "ja") }, func() { u.Lang = "ja" }},
+		{func() error { return s.SignedIn(ctx, u.ID, "x", "x2", Base.Add(time.Hour)) },
+			func() { u.PasswordHash, u.LastLogin = "x2", Base.Add(time.Hour).Truncate(time.Millisecond) }},
+		{func() error { return s.ChangePassword(ctx, u.ID, "x2", "y") }, func() { u.PasswordHash, u.MustChange = "y", false }},
+		{func() error { return s.DisableUser(ctx, u.ID) }, func() { u.Disabled = true }},
+		{func() error { return s.ResetPassword(ctx, u.ID, "z", true) }, func() { u.PasswordHash, u.MustChange, u.Disabled = "z", true, false }},
+		{func() error { return s.ResetPassword(ctx, u.ID, "z", false) }, func() { u.MustChange = false }},
+	} {
+		must(t, change.do())
+		change.edit()
+		if got, err := s.UserByID(ctx, u.ID); err != nil || *got != *u {
+			t.Fatalf("got %+v (%v), want %+v", *got, err, *u)
+		}
+	}
 	got, err := s.UserByName(ctx, "sato")
 	must(t, err)
 	if *got != *u {
@@ -672,6 +689,13 @@ func accounts(t *testing.T, s store.Store) {
 	}
 	if got, err = s.UserByID(ctx, u.ID); err != nil || *got != *u {
 		t.Errorf("by id: got %+v (%v)", got, err)
+	}
+	for what, err := range map[string]error{
+		"a sign-in": s.SignedIn(ctx, u.ID, "x", "x", Base), "a change": s.ChangePassword(ctx, u.ID, "x", "y"),
+	} {
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s by a password that was replaced: got %v, want fs.ErrNotExist", what, err)
+		}
 	}
 	if all, err := s.Users(ctx); err != nil || len(all) != 2 || all[0].Name != "admin" {
 		t.Errorf("got %+v (%v), want both by name", all, err)
@@ -699,14 +723,18 @@ func accounts(t *testing.T, s store.Store) {
 	}
 	for _, end := range []func(){
 		func() { must(t, s.DeleteSession(ctx, v.Hash)) },
-		func() { must(t, s.DeleteUserSessions(ctx, u.ID)) },
-		func() { u.Disabled = true; must(t, s.UpdateUser(ctx, u)) },
+		func() { must(t, s.ChangePassword(ctx, u.ID, "z", "w")) },
+		func() { must(t, s.ResetPassword(ctx, u.ID, "v", true)) },
+		func() { must(t, s.DisableUser(ctx, u.ID)) },
 	} {
 		must(t, s.AddSession(ctx, v))
 		end()
 		if _, err := s.Session(ctx, v.Hash); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("a session that was ended: got %v, want fs.ErrNotExist", err)
 		}
+	}
+	if err := s.SignedIn(ctx, u.ID, "v", "v", Base); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a sign-in of a disabled user: got %v, want fs.ErrNotExist", err)
 	}
 
 	tok := account.Token{ID: "k1", Name: "SIEM", Role: account.Viewer, Hash: [32]byte{9}, Created: Base.Truncate(time.Millisecond)}
@@ -725,15 +753,8 @@ func accounts(t *testing.T, s store.Store) {
 func lastAdmin(t *testing.T, s store.Store) {
 	a := &account.User{Name: "a", Role: account.Admin, Created: Base}
 	must(t, s.AddUser(t.Context(), a))
-	for _, edit := range []func(u *account.User){
-		func(u *account.User) { u.Disabled = true },
-		func(u *account.User) { u.Role = account.Viewer },
-	} {
-		u := *a
-		edit(&u)
-		if err := s.UpdateUser(t.Context(), &u); !errors.Is(err, store.ErrLastAdmin) {
-			t.Errorf("got %v, want ErrLastAdmin", err)
-		}
+	if err := s.DisableUser(t.Context(), a.ID); !errors.Is(err, store.ErrLastAdmin) {
+		t.Errorf("got %v, want ErrLastAdmin", err)
 	}
 	if got, err := s.UserByID(t.Context(), a.ID); err != nil || got.Role != account.Admin || got.Disabled {
 		t.Errorf("got %+v (%v), want it as it was", got, err)
@@ -763,7 +784,9 @@ func absent(t *testing.T, s store.Store) {
 		"endpoint": func() error { _, err := s.Endpoint(ctx, "x"); return err },
 		"user":     func() error { _, err := s.UserByName(ctx, "x"); return err },
 		"user id":  func() error { _, err := s.UserByID(ctx, 99); return err },
-		"update":   func() error { return s.UpdateUser(ctx, &account.User{ID: 99}) },
+		"lang":     func() error { return s.SetUserLang(ctx, 99, "ja") },
+		"disable":  func() error { return s.DisableUser(ctx, 99) },
+		"reset":    func() error { return s.ResetPassword(ctx, 99, "x", true) },
 		"session":  func() error { _, err := s.Session(ctx, [32]byte{}); return err },
 		"touch":    func() error { return s.TouchSession(ctx, [32]byte{}, Base) },
 		"token":    func() error { _, err := s.TokenByHash(ctx, [32]byte{}); return err },
