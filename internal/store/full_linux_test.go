@@ -54,8 +54,14 @@ func TestAFullFileSystem(t *testing.T) {
 	if !errors.Is(err, store.ErrFull) {
 		t.Errorf("after %d rows: got %v, want ErrFull", stored, err)
 	}
-	if err := s.Ready(t.Context()); err == nil {
-		t.Error("says that it is ready")
+	// What 20 rows do not fit in may still take the few bytes that Ready writes.
+	for range 100 {
+		if err = s.Ready(t.Context()); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, store.ErrFull) {
+		t.Errorf("readiness: got %v, want ErrFull", err)
 	}
 	if n, err := store.CountActivity(s); err != nil || n != stored {
 		t.Errorf("while full: got %d rows (%v), want the %d that were acknowledged", n, err, stored)

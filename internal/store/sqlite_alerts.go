@@ -155,85 +155,11 @@ func (s *SQLite) alerts(ctx context.Context, f alert.Filter) (page alert.Page, e
 		limit = defaultLimit
 	}
 	limit = min(limit, maxLimit)
-
-	var where []string
-	var args []any
-	add := func(cond string, v ...any) {
-		where = append(where, cond)
-		args = append(args, v...)
+	query, args, err := alertsQuery(f, limit)
+	if err != nil || query == "" {
+		return page, err
 	}
-	switch {
-	case f.TestsOnly:
-		add("a.test = 1")
-	case !f.Tests:
-		add("a.test = 0")
-	}
-	if len(f.Levels) > 0 {
-		marks := make([]string, len(f.Levels))
-		for i, l := range f.Levels {
-			marks[i] = strconv.Itoa(int(l))
-		}
-		add("a.level IN (" + strings.Join(marks, ",") + ")")
-	}
-	if f.Rule != "" {
-		add("(a.rule = ? OR a.rule_id = ?)", f.Rule, f.Rule)
-	}
-	for _, eq := range []struct{ column, value string }{
-		{"a.host", f.Host}, {"a.agent", f.AgentID}, {"a.user", f.User}, {"a.assignee", f.Assignee}, {"a.grp", f.Group},
-	} {
-		if eq.value != "" {
-			add(eq.column+" = ?", eq.value)
-		}
-	}
-	if !f.From.IsZero() {
-		add("a.ts_ns >= ?", clampNS(f.From))
-	}
-	if !f.To.IsZero() {
-		add("a.ts_ns < ?", clampNS(f.To))
-	}
-	if f.AfterSeq > 0 {
-		add("a.seq > ?", f.AfterSeq)
-	}
-	if f.Text != "" {
-		match, ok := matchQuery(f.Text)
-		if !ok {
-			return page, nil // nothing but punctuation is in no alert's words
-		}
-		add("a.n IN (SELECT rowid FROM alerts_text WHERE alerts_text MATCH ?)", match)
-	}
-	if f.After != "" {
-		t, key, err := parseCursor(f.After)
-		if err != nil {
-			return page, err
-		}
-		add("(a.ts_ns, a.key) < (?, ?)", t, key)
-	}
-
-	// Each state has its own arm, read in order of time from its index and stopped
-	// at the limit; IN would make SQLite sort every closed alert there is.
-	states := f.States
-	if len(states) == 0 || len(states) == len(alert.States) {
-		states = []alert.State{""}
-	}
-	var arms []string
-	var all []any
-	for i, st := range states {
-		if slices.Contains(states[:i], st) {
-			continue
-		}
-		cond := append([]string(nil), where...)
-		all = append(all, args...)
-		if st != "" {
-			cond = append(cond, "a.state = ?")
-			all = append(all, string(st))
-		}
-		if len(cond) == 0 {
-			cond = []string{"1"}
-		}
-		arms = append(arms, `SELECT * FROM (SELECT `+alertColumns+`, a.head FROM alerts a WHERE `+strings.Join(cond, " AND ")+
-			` ORDER BY a.ts_ns DESC, a.key DESC LIMIT `+strconv.Itoa(limit+1)+`)`)
-	}
-	rows, err := s.rdb.QueryContext(ctx, strings.Join(arms, " UNION ALL ")+` ORDER BY ts_ns DESC, key DESC LIMIT `+strconv.Itoa(limit+1), all...)
+	rows, err := s.rdb.QueryContext(ctx, query, args...)
 	if err != nil {
 		return page, err
 	}
@@ -254,6 +180,92 @@ func (s *SQLite) alerts(ctx context.Context, f alert.Filter) (page alert.Page, e
 	return page, rows.Err()
 }
 
+// alertsQuery is the query for a list, of one row more than limit so that it is
+// known whether there are more. An empty one selects nothing.
+func alertsQuery(f alert.Filter, limit int) (query string, all []any, err error) {
+	var where []string
+	var args []any
+	add := func(cond string, v ...any) {
+		where = append(where, cond)
+		args = append(args, v...)
+	}
+	switch {
+	case f.TestsOnly:
+		add("a.test = 1")
+	case !f.Tests:
+		add("a.test = 0")
+	}
+	if f.Rule != "" {
+		add("(a.rule = ? OR a.rule_id = ?)", f.Rule, f.Rule)
+	}
+	for _, eq := range []struct{ column, value string }{
+		{"a.host", f.Host}, {"a.agent", f.AgentID}, {"a.user", f.User}, {"a.assignee", f.Assignee}, {"a.grp", f.Group},
+	} {
+		if eq.value != "" {
+			add(eq.column+" = ?", eq.value)
+		}
+	}
+	if !f.From.IsZero() {
+		add("a.ts_ns >= ?", clampNS(f.From))
+	}
+	if !f.To.IsZero() {
+		add("a.ts_ns < ?", clampNS(f.To))
+	}
+	if f.AfterSeq > 0 { // few: found by their own index, not by going through all in order of time
+		add("a.n IN (SELECT n FROM alerts WHERE seq > ?)", f.AfterSeq)
+	}
+	if f.Text != "" {
+		match, ok := matchQuery(f.Text)
+		if !ok {
+			return "", nil, nil // nothing but punctuation is in no alert's words
+		}
+		add("a.n IN (SELECT rowid FROM alerts_text WHERE alerts_text MATCH ?)", match)
+	}
+	if f.After != "" {
+		t, key, err := parseCursor(f.After)
+		if err != nil {
+			return "", nil, err
+		}
+		add("(a.ts_ns, a.key) < (?, ?)", t, key)
+	}
+
+	// Each state, or else each level, has its own arm, read in order of time from
+	// its index and stopped at the limit; IN would make SQLite sort every closed
+	// alert there is. The + keeps SQLite from taking the other's index for that.
+	states := slices.Compact(slices.Sorted(slices.Values(f.States)))
+	levels := slices.Compact(slices.Sorted(slices.Values(f.Levels)))
+	type arm struct {
+		cond string
+		args []any
+	}
+	var each []arm
+	switch {
+	case len(states) > 0 && len(states) < len(alert.States):
+		if len(levels) > 0 {
+			marks := make([]string, len(levels))
+			for i, l := range levels {
+				marks[i] = strconv.Itoa(int(l))
+			}
+			add("+a.level IN (" + strings.Join(marks, ",") + ")")
+		}
+		for _, st := range states {
+			each = append(each, arm{"a.state = ?", []any{string(st)}})
+		}
+	case len(levels) > 0:
+		for _, l := range levels {
+			each = append(each, arm{"a.level = ?", []any{int(l)}})
+		}
+	default:
+		each = []arm{{"1", nil}}
+	}
+	var arms []string
+	for _, one := range each {
+		arms = append(arms, `SELECT * FROM (SELECT `+alertColumns+`, a.head FROM alerts a WHERE `+strings.Join(append(where, one.cond), " AND ")+
+			` ORDER BY a.ts_ns DESC, a.key DESC LIMIT `+strconv.Itoa(limit+1)+`)`)
+		all = append(append(all, args...), one.args...)
+	}
+	return strings.Join(arms, " UNION ALL ") + ` ORDER BY ts_ns DESC, key DESC LIMIT ` + strconv.Itoa(limit+1), all, nil
+}
 func clampNS(t time.Time) int64 {
 	if t.Before(MinTime) {
 		return 0
@@ -385,7 +397,7 @@ func (s *SQLite) countAlerts(ctx context.Context) (c alert.Counts, err error) {
 	}
 	var closed int
 	if err := s.rdb.QueryRowContext(ctx, `SELECT
-		(SELECT count(*) FROM alerts WHERE state = 'closed' AND test = 0),
+		(SELECT count(*) FROM alerts INDEXED BY alerts_closed WHERE state = 'closed' AND test = 0),
 		(SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'alert-seq')`).Scan(&closed, &c.LastSeq); err != nil {
 		return c, err
 	}

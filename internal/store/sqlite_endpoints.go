@@ -129,7 +129,7 @@ const openAlerts = `(SELECT count(*) FROM alerts a WHERE a.state <> 'closed' AND
 // Endpoints implements Store, ordered by host name.
 func (s *SQLite) Endpoints(ctx context.Context) ([]endpoint.Record, error) {
 	rows, err := s.rdb.QueryContext(ctx, `SELECT `+endpointColumns+`, coalesce(o.n, 0) FROM endpoints e
-		LEFT JOIN (SELECT agent, count(*) n FROM alerts WHERE state <> 'closed' AND test = 0 GROUP BY agent) o ON o.agent = e.agent
+		LEFT JOIN (SELECT agent, count(*) n FROM alerts INDEXED BY alerts_open WHERE state <> 'closed' AND test = 0 GROUP BY agent) o ON o.agent = e.agent
 		ORDER BY e.host_name, e.agent`)
 	if err != nil {
 		return nil, fmt.Errorf("list endpoints: %w", err)
