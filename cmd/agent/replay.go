@@ -77,9 +77,10 @@ func replayCommand() *cobra.Command {
 			if ps := enrich.Check(cfg, catalog.Load()); len(ps) > 0 {
 				return exit{exitUsage, ps}
 			}
+			stage := enrich.New(enrich.Options{Config: cfg})
 			_, err = replay.Run(c.Context(), replay.Options{
 				Events: in, Name: args[0], Program: program, Refused: refused,
-				Enrich: func() judge.Enricher { return enrich.New(enrich.Options{Config: cfg}) },
+				Enrich: func() judge.Enricher { return stage.Another() },
 				Out:    os.Stdout, Err: os.Stderr, Lang: lang.Terminal(),
 			})
 			switch {

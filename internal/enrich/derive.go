@@ -69,13 +69,9 @@ func deriveCopy(e *event.Event) {
 		e.Copy = &event.Copy{}
 	}
 	c := e.Copy
-	if c.SourcePath != "" {
-		if share := uncShare(c.SourcePath); share != "" {
-			fill(e, fSourceShare, &c.SourceShare, share)
-		}
-		if c.SourceShare != "" {
-			fill(e, fSourceKind, &c.SourceVolumeKind, event.VolumeNetwork)
-		}
+	fill(e, fSourceShare, &c.SourceShare, uncShare(c.SourcePath))
+	if c.SourceShare != "" {
+		fill(e, fSourceKind, &c.SourceVolumeKind, event.VolumeNetwork)
 	}
 	if !c.Files.OK {
 		c.Files = event.Some[int64](1)

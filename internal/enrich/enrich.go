@@ -1,7 +1,8 @@
 // Package enrich is the one stage between sources and rules: it joins to an
 // event what IT told us (settings, device ledger, people, calendar), what the
 // catalogue knows of its process, and what follows from the event itself or from
-// earlier events of the same PC (mounted volumes, remote-control sessions).
+// earlier events of the PC (mounted volumes, remote-control sessions). Each PC
+// has a stage of its own.
 //
 // The agent and replay run the same stage in the order of the events, and it
 // goes by event time, never by the clock: a replay answers what the agent
@@ -34,11 +35,12 @@ type Policy struct {
 	Tools      []config.ApprovedTool
 }
 
-// Stage enriches events one after the other. Apply belongs to one goroutine;
-// Reload may be called from any.
+// Stage enriches the events of one PC, one after the other. Apply belongs to one
+// goroutine; Reload may be called from any.
 type Stage struct {
-	now   atomic.Pointer[tables]
-	hosts hosts
+	now      atomic.Pointer[tables]
+	volumes  volumes
+	sessions sessions
 }
 
 // New makes a stage.
@@ -48,8 +50,16 @@ func New(o Options) *Stage {
 	return s
 }
 
+// Another makes a stage for another PC with the same settings, which the two
+// share until one is reloaded: their Apply belongs to the same goroutine.
+func (s *Stage) Another() *Stage {
+	other := &Stage{}
+	other.now.Store(s.now.Load())
+	return other
+}
+
 // Reload makes new settings count from the next event on. What is known of the
-// PCs' volumes and sessions stays.
+// PC's volumes and sessions stays.
 func (s *Stage) Reload(o Options) {
 	if o.Config == nil {
 		o.Config = config.DefaultAgent()
@@ -114,9 +124,8 @@ var (
 func (s *Stage) Apply(e *event.Event) {
 	t := s.now.Load()
 	derive(e)
-	h := s.hosts.of(e)
-	h.volumes.see(e)
-	h.volumes.fill(e)
+	s.volumes.see(e)
+	s.volumes.fill(e)
 
 	if e.Context == nil {
 		e.Context = &event.Context{}
@@ -132,9 +141,9 @@ func (s *Stage) Apply(e *event.Event) {
 		c.PersonLeft = event.Some(string(t.calendar.date(e.Time)) > c.PersonLastDay)
 	}
 	t.places(e)
-	t.ledger(e, c, h)
+	t.ledger(e, c, &s.volumes)
 	t.remoteTool(e)
-	if id, approved := h.sessions.at(e); id != "" {
+	if id, approved := s.sessions.at(e); id != "" {
 		fill(e, fRemoteSession, &c.RemoteSessionID, id)
 		if !c.RemoteSessionApproved.OK {
 			c.RemoteSessionApproved = event.Some(approved)
@@ -144,6 +153,11 @@ func (s *Stage) Apply(e *event.Event) {
 		e.Context = nil
 	}
 }
+
+// SessionBegan reports whether the event applied last began a remote-control
+// session of a kind that was not open before: the first one, or the first of a
+// tool that is not approved. It belongs to Apply's goroutine.
+func (s *Stage) SessionBegan() bool { return s.sessions.began }
 
 // empty reports whether nothing was to be added: an event then stays as it was.
 func empty(c *event.Context) bool {

@@ -123,8 +123,9 @@ func TestApply(t *testing.T) {
 			{"event.action":"file-copied","file.path":"e:\\y.pdf"}`, []string{"sekisho.file.volume_kind"}},
 		{"from a medium to a share", `{"event.action":"volume-mounted","volume.dos_name":"E:","volume.removable":true,"volume.serial_number":"ZZZ"}
 			{"event.action":"file-copied","file.path":"\\\\fs01\\all\\y.pdf","sekisho.source.path":"e:\\y.pdf"}`, []string{"sekisho.source.volume_kind=removable", "sekisho.source.ledger=unregistered", "sekisho.file.share=\\\\fs01\\all", "sekisho.file.audience=broad", "sekisho.device.ledger"}},
-		{"another PC's volume", `{"host.name":"a","event.action":"volume-mounted","volume.mount_name":"/media/a","volume.removable":true}
-			{"host.name":"b","event.action":"file-copied","file.path":"/media/a/y.pdf"}`, []string{"sekisho.file.volume_kind"}},
+		{"a share told without the path on it", `{"event.action":"file-copied","file.path":"/media/a/y.pdf","sekisho.source.share":"\\\\fs01\\soumu"}`, []string{"sekisho.source.volume_kind=network"}},
+		{"the same PC, once with its id and once by name only", `{"host.id":"1","host.name":"a","event.action":"volume-mounted","volume.mount_name":"/media/a","volume.removable":true}
+			{"host.name":"a","event.action":"file-copied","file.path":"/media/a/y.pdf"}`, []string{"sekisho.file.volume_kind=removable"}},
 
 		{"a protected path", `{"event.action":"file-read","file.path":"/srv/juki/2026/a.csv"}`, []string{"sekisho.file.protected=住民情報", "sekisho.file.audience=department", "file.name=a.csv", "file.extension=csv"}},
 		{"case counts on Linux", `{"event.action":"file-read","file.path":"/srv/JUKI/a.csv"}`, []string{"sekisho.file.protected"}},
@@ -181,8 +182,6 @@ func TestApply(t *testing.T) {
 			{"event.action":"process-ended","process.entity_id":"p2"}`, []string{"sekisho.remote_session.id=p2", "sekisho.remote_session.approved=false"}},
 		{"what came before the session, told late", `{"@timestamp":"2026-11-20T03:00:00.5Z","event.action":"process-started","process.executable":"/x/anydesk","process.entity_id":"p1"}
 			{"@timestamp":"2026-11-20T03:00:00.4Z","event.action":"file-read"}`, []string{"sekisho.remote_session.id"}},
-		{"a session elsewhere", `{"host.id":"a","event.action":"process-started","process.executable":"/x/anydesk","process.entity_id":"p1"}
-			{"host.id":"b","event.action":"file-read"}`, []string{"sekisho.remote_session.id"}},
 		{"a tunnel is no session", `{"event.action":"process-started","process.executable":"/usr/bin/cloudflared","process.entity_id":"p1"}`, []string{"sekisho.remote_session.id", "sekisho.remote_tool.id=cloudflare-tunnel"}},
 	}
 	for _, tt := range tests {
@@ -256,19 +255,46 @@ func TestStateSurvivesReloadAndReloadMayRunBeside(t *testing.T) {
 
 func TestWhatIsRememberedIsBounded(t *testing.T) {
 	s := stage(t)
-	for i := range maxHosts + 10 {
-		s.Apply(decode(t, fmt.Sprintf(`{"host.id":"h%d","event.action":"file-read"}`, i)))
-	}
-	if n := len(s.hosts.byID); n != maxHosts || len(s.hosts.order) != n {
-		t.Errorf("%d hosts, want %d", n, maxHosts)
-	}
 	for i := range 3 * maxShares {
 		s.Apply(decode(t, fmt.Sprintf(`{"host.id":"x","event.action":"process-started","process.executable":"/x/anydesk","process.entity_id":"p%d","volume.mount_name":"/m%d","file.path":"/f","sekisho.file.share":"\\\\s\\%d"}`, i, i, i)))
 		s.Apply(decode(t, fmt.Sprintf(`{"host.id":"x","event.action":"volume-mounted","volume.mount_name":"/m%d"}`, i)))
 	}
-	h := s.hosts.byID["x"]
-	if len(h.sessions.list) != maxSessions || len(h.volumes.list) != maxVolumes || len(s.now.Load().shareCache) > maxShares {
-		t.Errorf("%d sessions, %d volumes, %d shares", len(h.sessions.list), len(h.volumes.list), len(s.now.Load().shareCache))
+	if len(s.sessions.list) != maxSessions || len(s.volumes.list) != maxVolumes || len(s.now.Load().shareCache) > maxShares {
+		t.Errorf("%d sessions, %d volumes, %d shares", len(s.sessions.list), len(s.volumes.list), len(s.now.Load().shareCache))
+	}
+}
+
+func TestAnotherPCSharesTheSettingsOnly(t *testing.T) {
+	s := stage(t)
+	s.Apply(decode(t, `{"event.action":"process-started","process.executable":"/x/anydesk","process.entity_id":"p1"}`))
+	s.Apply(decode(t, `{"event.action":"volume-mounted","volume.mount_name":"/media/a","volume.removable":true}`))
+	e := decode(t, `{"event.action":"file-copied","file.path":"/media/a/y.pdf","sekisho.source.path":"/srv/juki/report.ods"}`)
+	s.Another().Apply(e)
+	if e.Context.RemoteSessionID != "" || e.File.VolumeKind != "" {
+		t.Errorf("session %q, volume kind %q of the other PC", e.Context.RemoteSessionID, e.File.VolumeKind)
+	}
+	if e.Copy.SourceProtected == "" {
+		t.Error("the protected places are not known")
+	}
+}
+
+func TestASessionBeginsOnce(t *testing.T) {
+	s := stage(t)
+	for _, step := range []struct {
+		event string
+		want  bool
+	}{
+		{`{"event.action":"process-started","process.executable":"/bin/true","process.entity_id":"p0"}`, false},
+		{`{"event.action":"process-started","process.executable":"/x/rustdesk","process.entity_id":"p1"}`, true}, // approved
+		{`{"event.action":"process-started","process.executable":"/x/rustdesk","process.entity_id":"p2"}`, false},
+		{`{"event.action":"process-started","process.executable":"/x/anydesk","process.entity_id":"p3"}`, true},
+		{`{"event.action":"process-started","process.executable":"/x/anydesk","process.entity_id":"p4"}`, false},
+		{`{"event.action":"file-read"}`, false},
+	} {
+		s.Apply(decode(t, step.event))
+		if got := s.SessionBegan(); got != step.want {
+			t.Errorf("%s: began %v, want %v", step.event, got, step.want)
+		}
 	}
 }
 

@@ -106,7 +106,7 @@ var fSourceLedger = field("sekisho.source.ledger")
 
 // ledger fills in how the device, the target's volume and the source's volume
 // stand in the ledger.
-func (t *tables) ledger(e *event.Event, c *event.Context, h *host) {
+func (t *tables) ledger(e *event.Event, c *event.Context, vs *volumes) {
 	var today config.Date
 	look := func(k deviceKey) string {
 		if today == "" && !e.Time.IsZero() {
@@ -126,7 +126,7 @@ func (t *tables) ledger(e *event.Event, c *event.Context, h *host) {
 	}
 	if s := e.Copy; s != nil && s.SourceVolumeKind == event.VolumeRemovable && !e.Has(fSourceLedger) {
 		var k deviceKey
-		if v := h.volumes.holding(s.SourcePath); v != nil {
+		if v := vs.holding(s.SourcePath); v != nil {
 			k = volumeKey(v)
 		}
 		s.SourceLedger = look(k)

@@ -9,59 +9,15 @@ import (
 	"sekisho/internal/event"
 )
 
-// Bounds of what is remembered. Judgement: an agent knows one host, a replay of
-// a whole site some thousands; a PC has some ten volumes and one or two open
-// sessions.
+// Bounds of what is remembered of a PC. Judgement: it has some ten volumes and
+// one or two open sessions.
 const (
-	maxHosts    = 4096
 	maxVolumes  = 64
 	maxSessions = 32
 
 	// maxSession is when a session counts as over though its end was not seen.
 	maxSession = 12 * time.Hour
 )
-
-// hosts is what earlier events told of each PC. Over the bound, the PC that was
-// seen first is forgotten.
-type hosts struct {
-	byID  map[string]*host
-	order []string
-	last  *host // of the event before, which mostly is the same
-	key   string
-}
-
-type host struct {
-	volumes  volumes
-	sessions sessions
-}
-
-// of is the PC of an event, by its id or name; events without one share a PC.
-func (hs *hosts) of(e *event.Event) *host {
-	key := ""
-	if h := e.Host; h != nil {
-		if key = h.ID; key == "" {
-			key = h.Name
-		}
-	}
-	if hs.last != nil && hs.key == key {
-		return hs.last
-	}
-	h, ok := hs.byID[key]
-	if !ok {
-		if hs.byID == nil {
-			hs.byID = map[string]*host{}
-		}
-		if len(hs.order) >= maxHosts {
-			delete(hs.byID, hs.order[0])
-			hs.order = hs.order[1:]
-		}
-		h = &host{}
-		hs.byID[key] = h
-		hs.order = append(hs.order, key)
-	}
-	hs.last, hs.key = h, key
-	return h
-}
 
 // volumes is what is mounted on a PC, oldest first.
 type volumes struct {
@@ -153,7 +109,8 @@ func (vs *volumes) fill(e *event.Event) {
 // sessions is the remote-control sessions open on a PC, oldest first: processes
 // of tools that let others in and have not ended.
 type sessions struct {
-	list []session
+	list  []session
+	began bool // see Stage.SessionBegan
 }
 
 type session struct {
@@ -179,12 +136,15 @@ func (ss *sessions) at(e *event.Event) (id string, approved bool) {
 	if len(ss.list) > 0 && !e.Time.IsZero() {
 		ss.list = slices.DeleteFunc(ss.list, func(s session) bool { return e.Time.Sub(s.opened) > maxSession })
 	}
+	ss.began = false
 	p := e.Process
 	switch {
 	case p == nil:
 	case e.Action == event.ProcessStarted:
 		ss.end(p) // the pid was given anew: the end of the old process was missed
 		if r := p.RemoteTool; r != nil && controlling(r.Category) {
+			before, allApproved := ss.open(e.Time)
+			ss.began = before == "" || allApproved && !r.Approved.V
 			if len(ss.list) >= maxSessions {
 				ss.list = slices.Delete(ss.list, 0, 1)
 			}
