@@ -3,10 +3,11 @@
 //
 //	source --> pipeline (stamp, judge) --> outbox (spools) --> shipper --> console
 //
-// One goroutine, the pipeline, owns the judge; the outbox never makes it wait for
-// a disk. On stop the parts end in that order, so that nothing on the way is
-// lost: sources first, then the pipeline empties its queue, then the outbox
-// syncs, then the shipper flushes for a bounded time.
+// One goroutine, the pipeline, owns the judge. It never waits for an alert to be
+// on disk, and for activity only while a full segment is closed. On stop the parts
+// end in that order, so that nothing on the way is lost: sources first, then the
+// pipeline empties its queue, then the outbox syncs, then the shipper flushes for
+// a bounded time.
 package agent
 
 import (
@@ -28,6 +29,7 @@ import (
 	"sekisho/internal/fileaudit"
 	"sekisho/internal/judge"
 	"sekisho/internal/spool"
+	"sekisho/internal/volume"
 
 	"go.uber.org/zap"
 )
@@ -49,7 +51,7 @@ type Options struct {
 	Version    string
 	Log        *zap.Logger
 	Level      *zap.AtomicLevel // changed on reload; may be nil
-	Tee        io.Writer        // gets every event and alert as a JSON line; may be nil
+	Tee        io.Writer        // gets every event and alert as a JSON line, from one goroutine; may be nil
 	Sources    []Source         // instead of this PC's sensors; nil: those
 }
 
@@ -79,7 +81,8 @@ type Agent struct {
 	who      atomic.Pointer[event.Agent] // stamped on events
 
 	sensors  []*supervised
-	files    *fileaudit.Watcher // told of new protected places; nil without this PC's sensors
+	files    *fileaudit.Watcher     // told of new protected places; nil without this PC's sensors
+	open     func() []volume.Volume // what is mounted now and told of; nil where volumes are not told
 	out      *outbox
 	link     *link
 	canaries *canaries
@@ -88,7 +91,6 @@ type Agent struct {
 	judged        atomic.Uint64 // events since start
 	droppedBefore uint64        // records that the spools had dropped before this start
 	ended         chan struct{} // closed when the pipeline has ended
-	teeMu         sync.Mutex    // guards writes to o.Tee
 }
 
 // settingsState is what status tells of the settings.
@@ -145,7 +147,7 @@ func New(o Options) (*Agent, error) {
 	a.link = newLink(a)
 	a.who.Store(&event.Agent{ID: a.link.agentID(), Version: o.Version})
 	if a.sensors = supervise(o.Sources, a.log); o.Sources == nil {
-		a.sensors, a.files = newSensors(cfg, a.log)
+		a.sensors, a.files, a.open = newSensors(cfg, a.log)
 	}
 	return a, nil
 }
@@ -382,8 +384,8 @@ func (a *Agent) save(now bool) {
 	a.unsaved, a.saved = false, time.Now()
 }
 
-// handle is the way of one event. It reports whether the event is in the activity
-// spool.
+// handle is the way of one event, and of what follows from it. It reports whether
+// the event is in the activity spool.
 func (a *Agent) handle(e *event.Event) bool {
 	e.Host, e.Agent = &a.host, a.who.Load()
 	if e.Action == event.SensorDegraded && e.Health == "" {
@@ -401,7 +403,25 @@ func (a *Agent) handle(e *event.Event) bool {
 		a.tee(al.AppendJSON)
 		a.out.alert(al, false)
 	}
-	return shipped(e) && a.out.act(e)
+	kept := shipped(e) && a.out.act(e)
+	if a.stage.SessionBegan() && a.open != nil {
+		a.openVolumes(e.Time)
+	}
+	return kept
+}
+
+// messageOpen is the message of the events that tell of volumes again which were
+// open when a remote-control session began.
+const messageOpen = "open when a remote-control session began"
+
+// openVolumes tells again what is mounted: what was in reach when somebody got
+// hold of the PC from outside is what the rules and, later, people ask.
+func (a *Agent) openVolumes(at time.Time) {
+	for _, v := range a.open() {
+		e := event.New(event.VolumeMounted, at)
+		e.Sensor, e.Message, e.Volume = "agent", messageOpen, &v.Volume
+		a.handle(e)
+	}
 }
 
 // updates sends alerts that repeats have joined since they were sent.
@@ -412,13 +432,11 @@ func (a *Agent) updates() {
 	}
 }
 
+// tee writes a line for whoever looks on. Only the pipeline calls it.
 func (a *Agent) tee(appendJSON func([]byte) []byte) {
-	if a.o.Tee == nil {
-		return
+	if a.o.Tee != nil {
+		a.o.Tee.Write(append(appendJSON(nil), '\n'))
 	}
-	a.teeMu.Lock()
-	defer a.teeMu.Unlock()
-	a.o.Tee.Write(append(appendJSON(nil), '\n'))
 }
 
 // shipped reports whether the console keeps the event as activity: what leaves

@@ -13,6 +13,7 @@ import (
 
 	"sekisho/internal/alert"
 	"sekisho/internal/event"
+	"sekisho/internal/volume"
 	"sekisho/internal/wire"
 
 	"go.uber.org/zap"
@@ -65,6 +66,37 @@ func TestAStopLosesNothingThatASourceHasTold(t *testing.T) {
 		t.Errorf("start and stop were told %d and %d times", activity["agent-started"], activity["agent-stopped"])
 	}
 	t.Logf("%d events, %d alerts", n, len(got))
+}
+
+// What was mounted before somebody got hold of the PC is in their reach too: rule
+// SCAM-3 needs it told within the session, once.
+func TestOpenVolumesAreToldAgainWhenARemoteSessionBegins(t *testing.T) {
+	src := newScripted()
+	r := start(t, shortDir(t), "", src)
+	r.do(func() {
+		r.open = func() []volume.Volume {
+			return []volume.Volume{{Volume: event.Volume{MountName: "/mnt/jumin", Kind: event.VolumeNetwork, Share: "fs01:/jumin"}}}
+		}
+	})
+	for i, name := range []string{"true", "anydesk", "anydesk"} {
+		e := event.New(event.ProcessStarted, time.Now())
+		e.Process = &event.Process{Executable: "/opt/x/" + name, EntityID: fmt.Sprint("p", i)}
+		src.out <- e
+	}
+	src.out <- stick("END")
+	r.until("all is judged", func() bool { return r.saw("usb-attached", "END") })
+	told := 0
+	for _, l := range r.tee.lines() {
+		if strings.Contains(l, `"action":"volume-mounted"`) && !strings.Contains(l, `"kind":"alert"`) {
+			told++
+			if !strings.Contains(l, "/mnt/jumin") || !strings.Contains(l, `"remote_session":{"approved":false,"id":"p1"}`) || !strings.Contains(l, messageOpen) {
+				t.Errorf("got %s", l)
+			}
+		}
+	}
+	if told != 1 || !r.saw(`"kind":"alert"`, `"rule":"SCAM-3"`, "/mnt/jumin") {
+		t.Errorf("the volume was told %d times, want once and SCAM-3; got\n%s", told, strings.Join(r.tee.lines(), "\n"))
+	}
 }
 
 func TestASecondAgentOnTheSameStateIsRefused(t *testing.T) {

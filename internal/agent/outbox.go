@@ -39,7 +39,7 @@ const (
 
 // outbox takes what the judge gives out to disk: alerts by way of a writer of
 // its own, which syncs all that wait at once, so that the pipeline never waits
-// for a disk; activity buffered.
+// for a sync; activity buffered.
 type outbox struct {
 	alerts, activity *spool.Spool
 	log              *zap.Logger

@@ -15,8 +15,9 @@ import (
 )
 
 // newSensors makes the sensors in the order they are started: volumes before
-// files, which need their table.
-func newSensors(cfg *config.Agent, log *zap.Logger) (all []*supervised, files *fileaudit.Watcher) {
+// files, which need their table. open lists the volumes that are told of and
+// mounted now; nil where the settings switch their events off.
+func newSensors(cfg *config.Agent, log *zap.Logger) (all []*supervised, files *fileaudit.Watcher, open func() []volume.Volume) {
 	add := func(on bool, name string, s Source) {
 		if !on {
 			s = off(name)
@@ -42,7 +43,10 @@ func newSensors(cfg *config.Agent, log *zap.Logger) (all []*supervised, files *f
 		all = append(all, &supervised{src: silent{volumes}, log: log.Named("volume")})
 	}
 	add(cfg.Sensors.File.Enabled, "file", files)
-	return all, files
+	if cfg.Sensors.Volume.Enabled {
+		open = volumes.Open
+	}
+	return all, files, open
 }
 
 // places are the protected places as the file sensor wants them.
