@@ -174,11 +174,12 @@ func (b *Book) Changed() []*Alert {
 	return out
 }
 
-// Expire closes the alerts whose quiet time was over before now, in event time.
-// Call it with the newest event time.
+// Expire closes the alerts whose quiet time was over before now, in event time,
+// and those that lie in the future: the clock was set back. Call it with the
+// newest event time.
 func (b *Book) Expire(now time.Time) {
 	for g, e := range b.open {
-		if now.After(e.until.Add(closing)) {
+		if now.After(e.until.Add(closing)) || e.a.Time.After(now.Add(closing)) {
 			delete(b.open, g)
 		}
 	}

@@ -219,6 +219,15 @@ func (s *Set) Stats() Stats {
 	return st
 }
 
+// Newest is the newest event time seen, since the clock was last set back if it
+// was; zero before the first event.
+func (s *Set) Newest() time.Time {
+	if !s.started {
+		return time.Time{}
+	}
+	return time.Unix(0, s.watermark).UTC()
+}
+
 // Observe takes an event with the rules it matched and appends the correlations
 // whose condition now holds. It fires for every event at which the condition
 // holds; what follows from that (one alert, repeats joining it) is for others

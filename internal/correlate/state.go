@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"sekisho/internal/event"
 	"sekisho/internal/rules"
@@ -160,12 +159,4 @@ func (s *Set) revive(c *corr, gs *groupState, events []*event.Event) {
 	c.groups[g.key] = g
 	g.prev, g.next = &s.lru, s.lru.next
 	g.prev.next, g.next.prev = g, g
-}
-
-// Newest is the newest event time seen, zero before the first event.
-func (s *Set) Newest() time.Time {
-	if !s.started {
-		return time.Time{}
-	}
-	return time.Unix(0, s.watermark).UTC()
 }

@@ -36,8 +36,7 @@ type Judge struct {
 	windows  *correlate.Set
 	book     *alert.Book
 
-	newest  time.Time // event time
-	expired time.Time // newest when the book was last looked through
+	expired time.Time // event time when the book was last looked through
 	stats   Stats
 
 	matches []rules.Match
@@ -66,13 +65,6 @@ func (j *Judge) Event(e *event.Event) []*alert.Alert {
 		j.enricher.Apply(e)
 	}
 	j.stats.Events++
-	if e.Time.After(j.newest) {
-		j.newest = e.Time
-		if j.newest.Sub(j.expired) > time.Minute {
-			j.expired = j.newest
-			j.book.Expire(j.newest)
-		}
-	}
 	j.matches = j.prog.Match(e, j.matches[:0])
 	j.stats.Matches += int64(len(j.matches))
 	var findings []*alert.Finding
@@ -92,6 +84,11 @@ func (j *Judge) Event(e *event.Event) []*alert.Alert {
 		findings = append(findings, f)
 	}
 	j.firings = j.windows.Observe(e, j.matches, j.firings[:0])
+	// Further than a minute back: the clock was set back.
+	if now := j.windows.Newest(); now.Sub(j.expired).Abs() > time.Minute {
+		j.expired = now
+		j.book.Expire(now)
+	}
 	for i := range j.firings {
 		w := &j.firings[i]
 		f := j.finding(w.Rule, e, w.Keys)
@@ -167,9 +164,6 @@ func (j *Judge) Swap(p *rules.Program) {
 	j.prog = p
 	j.windows.Swap(p)
 }
-
-// Newest is the newest event time seen.
-func (j *Judge) Newest() time.Time { return j.newest }
 
 // Stats is what happened so far.
 func (j *Judge) Stats() Stats {

@@ -59,8 +59,26 @@ func TestEightyFilesAreOneAlertThatGrows(t *testing.T) {
 	if j.Updates() != nil || j.Settled(a) {
 		t.Error("told twice, or settled too early")
 	}
-	if !j.Newest().Equal(start.Add(79 * time.Second)) {
-		t.Error("newest", j.Newest())
+}
+
+// A PC that came up with its clock a year ahead must not keep the alerts of that
+// time open until then.
+func TestAClockThatIsSetBackClosesTheAlertsOfTheFuture(t *testing.T) {
+	j := New(Options{Program: pack(t, rules.Options{})})
+	attached := func(at time.Time, serial string) []*alert.Alert {
+		return j.Event(&event.Event{Time: at, ID: serial + at.String(), Action: event.USBAttached, Host: &event.Host{Name: "pc1"},
+			Device: &event.Device{VendorID: "0781", ProductID: "5567", SerialNumber: serial, Kinds: []string{event.KindStorage}}})
+	}
+	for n := range 10 {
+		if a := attached(start.AddDate(1, 0, 0).Add(time.Duration(n)*time.Second), fmt.Sprint(n)); len(a) != 1 {
+			t.Fatalf("stick %d: %d alerts", n, len(a))
+		}
+	}
+	for n := range 40 {
+		attached(start.Add(time.Duration(n)*time.Second), "now")
+	}
+	if n := j.book.Len(); n != 1 {
+		t.Errorf("%d alerts are open, want the one of now", n)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"time"
 
 	"sekisho/internal/alert"
 )
@@ -28,7 +27,6 @@ const (
 var ErrState = errors.New("kept state cannot be used")
 
 type state struct {
-	Newest  time.Time       `json:"newest"`
 	Windows json.RawMessage `json:"windows"`
 	Book    json.RawMessage `json:"book"`
 }
@@ -44,7 +42,6 @@ func (j *Judge) Save(w io.Writer) error {
 	if st.Book, err = j.book.State(); err != nil {
 		return err
 	}
-	st.Newest = j.newest
 	body, err := json.Marshal(st)
 	if err != nil {
 		return err
@@ -87,7 +84,7 @@ func (j *Judge) Restore(r io.Reader) error {
 	if err := j.windows.Restore(st.Windows); err != nil {
 		return fmt.Errorf("%w: %v", ErrState, err)
 	}
-	j.book, j.newest = book, st.Newest
+	j.book = book
 	return nil
 }
 
