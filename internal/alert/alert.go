@@ -208,19 +208,17 @@ func (a *Alert) AppendJSON(b []byte) []byte {
 	}
 	fs = append(fs, field{name: "sekisho.alert.evidence", raw: append(raw, ']')})
 	put("sekisho.alert.evidence_total", event.Number(a.EvidenceTotal))
+	put("sekisho.alert.evidence_cap", event.Number(MaxEvidence))
 	if a.Event != nil {
 		a.Event.Each(func(name string, v event.Value) {
-			if name != "@timestamp" && !strings.HasPrefix(name, "event.") {
+			if !reserved(name) {
 				fs = append(fs, field{name: name, v: v})
 			}
 		})
 	}
-	sort.SliceStable(fs, func(i, j int) bool { return fs[i].name < fs[j].name })
+	sort.Slice(fs, func(i, j int) bool { return fs[i].name < fs[j].name })
 	w := event.NewWriter(b)
-	for i, f := range fs {
-		if i > 0 && fs[i-1].name == f.name {
-			continue // ours comes first and wins over an event's own field of that name
-		}
+	for _, f := range fs {
 		if f.raw != nil {
 			w.Raw(f.name, f.raw)
 		} else {
@@ -228,6 +226,15 @@ func (a *Alert) AppendJSON(b []byte) []byte {
 		}
 	}
 	return w.Close()
+}
+
+// reserved reports whether a field is the alert's own to say. A recorded event
+// may hold such fields too (what another product's rule found); as the alert's
+// they would be taken for our verdict.
+func reserved(name string) bool {
+	return name == "@timestamp" || name == "sekisho.rule" || name == "sekisho.alert" || name == "rule" || name == "event" ||
+		strings.HasPrefix(name, "event.") || strings.HasPrefix(name, "rule.") || strings.HasPrefix(name, "sekisho.alert.") ||
+		strings.HasPrefix(name, "sekisho.rule.")
 }
 
 // appendMap is a JSON object with the map's keys as they are (dotted names are

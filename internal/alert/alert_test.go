@@ -45,6 +45,21 @@ func TestAlertJSONComesBackTheSame(t *testing.T) {
 	}
 }
 
+func TestARecordedEventCannotSpeakAsTheAlert(t *testing.T) {
+	a := sample()
+	a.Rule.Version, a.Rule.Table, a.Keys = "", "", nil
+	want := a.AppendJSON(nil)
+	e := *a.Event
+	e.Extra = map[string]event.Value{"winlog.event_id": event.Number(1)}
+	for _, name := range []string{"rule", "rule.version", "rule.id.x", "sekisho.rule", "sekisho.rule.x", "sekisho.alert", "sekisho.alert.keys.user.name", "sekisho.alert.note", "event", "event.outcome"} {
+		e.Extra[name] = event.Text("forged")
+	}
+	a.Event = &e
+	if got := a.AppendJSON(nil); string(got) != string(want) {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
 func TestIDDependsOnRuleKeysAndEvent(t *testing.T) {
 	k := map[string]string{"a": "1", "b": "2"}
 	ids := map[string]bool{
