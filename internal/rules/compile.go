@@ -669,7 +669,7 @@ func (c *compiler) compileRegexp(d *document, it *item, v *scalar, flags string)
 		c.bad(d, it, v, ja, en)
 		return nil
 	}
-	return &expression{re, leastLength(parsed)}
+	return &expression{re, needOf(parsed)}
 }
 
 // leastLength is how many bytes a match of an expression has at least.

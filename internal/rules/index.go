@@ -2,45 +2,44 @@ package rules
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
+	"strings"
+	"unicode/utf8"
 
 	"sekisho/internal/event"
 )
 
-// The index answers which rules an event can match at all, in three steps: by
-// the event's action and system (bucket); within a bucket by what a rule needs
-// to find whole, or at the end of a path, in some field (triggers); rules that
-// need no such thing are always looked at.
+// The index answers what an event's texts hold, for all rules at once, and so
+// which rules it can match at all:
+//
+//   - By the event's action and system: a bucket holds the rules that these
+//     leave.
+//   - One pass over each field that the rules of a bucket name (finder) finds the
+//     facts: "the command line holds one of these words", "the image is one of
+//     these". Facts are bits.
+//   - Each rule has a few facts of which one has to hold for it to match; they
+//     make it a candidate. Only candidates are evaluated, and of their condition
+//     most is bits by then; what the index does not know (words of three bytes
+//     and less, what a rule excludes, numbers, regular expressions) is worked out
+//     for them alone.
 
 // place names a bucket.
 type place struct{ action, os string }
 
-// bucket is the rules that events of one action and system can match.
+// bucket is the rules that events of one action and system can match. It is
+// immutable once built.
 type bucket struct {
 	entries []entry
-	always  []uint64 // bit set of entries without a trigger
-	tables  []table
+	always  []uint64 // bit set of entries that are candidates whatever the facts
+	finders []finder
+	asks    [][]int32 // by fact: entries that it makes candidates
 }
 
 // entry is a rule and what of its condition the bucket does not vouch for.
 type entry struct {
 	rule *Rule
 	node node
-}
-
-// table finds entries by the text of a field: the whole of it, or (base) what
-// follows its last slash or backslash. Texts are folded.
-type table struct {
-	field   int
-	base    bool
-	entries map[string][]int32
-}
-
-// trigger is a text without which a rule cannot match.
-type trigger struct {
-	field int
-	base  bool
-	text  string
 }
 
 func (p *Program) index(actionSlot, osSlot int) {
@@ -136,87 +135,452 @@ func (p *Program) about(e *event.Event) []*Rule {
 	return out
 }
 
-// build makes the tables of a bucket.
+// build makes the facts of a bucket and what finds them.
 func (b *bucket) build() {
+	ix := indexer{facts: map[string]factNode{}, lits: map[litKey]*lit{}}
 	b.always = make([]uint64, (len(b.entries)+63)/64)
-	for i, en := range b.entries {
-		ts, ok := triggers(en.node)
+	candidates := make([][]factNode, len(b.entries))
+	for i := range b.entries {
+		en := &b.entries[i]
+		en.node = ix.rewrite(en.node)
+		facts, _, ok := ix.triggers(en.node)
 		if !ok {
 			b.always[i>>6] |= 1 << (i & 63)
-			continue
 		}
-		for _, t := range ts {
-			k := slices.IndexFunc(b.tables, func(x table) bool { return x.field == t.field && x.base == t.base })
-			if k < 0 {
-				k = len(b.tables)
-				b.tables = append(b.tables, table{t.field, t.base, map[string][]int32{}})
+		candidates[i] = facts
+	}
+	b.asks = make([][]int32, len(ix.weights))
+	for i, facts := range candidates {
+		for _, f := range facts {
+			if l := b.asks[f]; len(l) == 0 || l[len(l)-1] != int32(i) {
+				b.asks[f] = append(l, int32(i))
 			}
-			m := b.tables[k].entries
-			if l := m[t.text]; len(l) == 0 || l[len(l)-1] != int32(i) {
-				m[t.text] = append(l, int32(i))
+		}
+	}
+	b.finders = ix.finders()
+}
+
+// factNode is a fact that the finders establish: one of some literals occurs in
+// a field.
+type factNode int32
+
+func (n factNode) match(s *scratch) bool { return s.facts[n>>6]&(1<<(n&63)) != 0 }
+func (n factNode) cost() int             { return 0 }
+
+// litKey is a literal to look for in the folded texts of a field.
+type litKey struct {
+	field int
+	shape shape // exact, prefix, suffix, within
+	text  string
+}
+
+// lit is a literal and the facts that it establishes.
+type lit struct {
+	litKey
+	anchor int // place of the group of bytes by which it is found
+	facts  []int32
+}
+
+// indexer makes facts of the nodes of one bucket.
+type indexer struct {
+	facts   map[string]factNode // by their literals
+	weights []float64           // by fact: how often it holds, by estimate
+	lits    map[litKey]*lit
+	order   []*lit // as they came, so that a program is built the same way each time
+}
+
+// fact is the fact that one of these literals occurs.
+func (ix *indexer) fact(keys []litKey) factNode {
+	var name []byte
+	for _, k := range keys {
+		name = binary.AppendUvarint(name, uint64(k.field))
+		name = append(name, byte(k.shape))
+		name = binary.AppendUvarint(name, uint64(len(k.text)))
+		name = append(name, k.text...)
+	}
+	if f, ok := ix.facts[string(name)]; ok {
+		return f
+	}
+	f := factNode(len(ix.weights))
+	ix.facts[string(name)] = f
+	weight := 0.0
+	for _, k := range keys {
+		weight += commonness(k.text)
+		l := ix.lits[k]
+		if l == nil {
+			l = &lit{litKey: k}
+			ix.lits[k] = l
+			ix.order = append(ix.order, l)
+		}
+		if n := len(l.facts); n == 0 || l.facts[n-1] != int32(f) {
+			l.facts = append(l.facts, int32(f))
+		}
+	}
+	ix.weights = append(ix.weights, weight)
+	return f
+}
+
+// rewrite is a node with facts in the place of what finders find out. What
+// stands below a "not" stays: looking for what rules exclude would cost every
+// event, and asking it of candidates costs few.
+func (ix *indexer) rewrite(n node) node {
+	switch n := n.(type) {
+	case *textNode:
+		return ix.text(n)
+	case *regexNode:
+		return ix.regex(n)
+	case allNode:
+		out := make([]node, len(n))
+		for i, x := range n {
+			out[i] = ix.rewrite(x)
+		}
+		return both(out...)
+	case anyNode:
+		out := make([]node, len(n))
+		for i, x := range n {
+			out[i] = ix.rewrite(x)
+		}
+		return either(out...)
+	}
+	return n
+}
+
+func (ix *indexer) text(n *textNode) node {
+	var facts []node      // of "all"
+	var rest []pattern    // of "all": not known by facts alone
+	var literals []litKey // of "any"
+	exact := true
+	for i := range n.patterns {
+		p := &n.patterns[i]
+		keys, sure, ok := p.literals(n.field, n.cased)
+		exact = exact && sure
+		switch {
+		case n.all:
+			if ok {
+				facts = append(facts, ix.fact(keys))
 			}
+			if !ok || !sure {
+				rest = append(rest, *p)
+			}
+		case !ok:
+			return n // whatever the others are, this one may match
+		default:
+			literals = append(literals, keys...)
+		}
+	}
+	switch {
+	case n.all && len(rest) > 0:
+		return both(append(facts, &textNode{field: n.field, patterns: rest, all: true, cased: n.cased})...)
+	case n.all:
+		return both(facts...)
+	case exact:
+		return ix.fact(literals)
+	}
+	return both(ix.fact(literals), n)
+}
+
+func (ix *indexer) regex(n *regexNode) node {
+	var out []node
+	for i := range n.res {
+		var x node = &regexNode{field: n.field, res: n.res[i : i+1], all: n.all}
+		if lits := n.res[i].need.any; len(lits) > 0 {
+			var keys []litKey
+			for _, l := range lits {
+				keys = append(keys, litKey{n.field, within, l})
+			}
+			x = both(ix.fact(keys), x)
+		}
+		out = append(out, x)
+	}
+	if n.all {
+		return both(out...)
+	}
+	return either(out...)
+}
+
+// literals is what a text has to hold one of to match the pattern; sure says
+// that it then does match, ok that the finders can look for them.
+func (p *pattern) literals(field int, cased bool) (keys []litKey, sure, ok bool) {
+	key := func(s shape, text []byte) litKey { return litKey{field, s, fold(string(text))} }
+	switch p.shape {
+	case exact, prefix, suffix, within:
+		if cased && !utf8.Valid(p.lit) {
+			return nil, false, false // half a character: folding may change it
+		}
+		k := key(p.shape, p.lit)
+		return []litKey{k}, !cased, k.findable()
+	case anything:
+		return nil, false, false
+	}
+	// A single dash of windash is five literals.
+	toks, at := p.toks, exact
+	if n := len(toks); toks[n-1].kind == star {
+		toks, at = toks[:n-1], prefix
+	}
+	if len(toks) > 0 && toks[0].kind == star {
+		toks = toks[1:]
+		if at == prefix {
+			at = within
+		} else {
+			at = suffix
+		}
+	}
+	dashAt, plain := -1, true
+	var longest []byte
+	for i, t := range toks {
+		switch {
+		case t.kind == dash && dashAt < 0:
+			dashAt = i
+		case t.kind != literal:
+			plain = false
+		case len(t.lit) > len(longest):
+			longest = t.lit
+		}
+	}
+	if plain && dashAt >= 0 && !cased {
+		ok = true
+		for _, d := range dashes {
+			var text []byte
+			for i, t := range toks {
+				if i == dashAt {
+					text = append(text, d...)
+				} else {
+					text = append(text, t.lit...)
+				}
+			}
+			k := key(at, text)
+			keys = append(keys, k)
+			ok = ok && k.findable()
+		}
+		if ok {
+			return keys, true, true
+		}
+	}
+	k := key(within, longest)
+	return []litKey{k}, false, k.findable() && (!cased || utf8.Valid(longest))
+}
+
+// findable reports whether a finder can look for a literal: whole texts and
+// last parts of paths go by table, all else by groups of bytes.
+func (k *litKey) findable() bool {
+	return k.shape == exact || k.shape == suffix && strings.ContainsAny(k.text, `\/`) || len(k.text) >= gramLen
+}
+
+// triggers is facts of which at least one has to hold for a node to match, and
+// how often that happens by estimate; ok is false where there are none such.
+func (ix *indexer) triggers(n node) (facts []factNode, weight float64, ok bool) {
+	switch n := n.(type) {
+	case factNode:
+		return []factNode{n}, ix.weights[n], true
+	case allNode:
+		for _, x := range n {
+			if f, w, has := ix.triggers(x); has && (!ok || w < weight) {
+				facts, weight, ok = f, w, true
+			}
+		}
+		return facts, weight, ok
+	case anyNode:
+		for _, x := range n {
+			f, w, has := ix.triggers(x)
+			if !has {
+				return nil, 0, false
+			}
+			facts, weight = append(facts[:len(facts):len(facts)], f...), weight+w
+		}
+		return facts, weight, true
+	case constNode:
+		return nil, 0, !bool(n)
+	}
+	return nil, 0, false
+}
+
+// finder finds the literals of one field in one pass.
+type finder struct {
+	field int
+	whole map[string][]int32 // facts by the whole text
+	names map[string][]lit   // suffixes by what follows their last slash or backslash
+
+	// All other literals, each under its least common group of four bytes. Most
+	// groups of a text are in no literal, which marks (a bit by hash) tell.
+	marks []uint64
+	shift uint8   // of a group's hash, to be a place in marks
+	heads []int32 // by the hash's upper bits: first of the groups there, and one more at the end
+	grams []gramLits
+	lits  []lit
+}
+
+// gramLits is the literals that are found by a group of bytes.
+type gramLits struct {
+	gram     uint32
+	from, to int32
+}
+
+const gramLen = 4
+
+func gramAt(s []byte, i int) uint32 { return binary.LittleEndian.Uint32(s[i:]) }
+
+// gramMul spreads groups of bytes (Knuth's multiplicative hash, 2^32 divided by
+// the golden ratio).
+const gramMul = 2654435761
+
+func (ix *indexer) finders() []finder {
+	var out []finder
+	byField := map[int]int{}
+	for _, l := range ix.order {
+		i, ok := byField[l.field]
+		if !ok {
+			i = len(out)
+			byField[l.field] = i
+			out = append(out, finder{field: l.field, whole: map[string][]int32{}, names: map[string][]lit{}})
+		}
+		f := &out[i]
+		switch {
+		case l.shape == exact:
+			f.whole[l.text] = l.facts
+		case l.shape == suffix && strings.ContainsAny(l.text, `\/`):
+			name := l.text[strings.LastIndexAny(l.text, `\/`)+1:]
+			f.names[name] = append(f.names[name], *l)
+		default:
+			f.lits = append(f.lits, *l)
+		}
+	}
+	for i := range out {
+		out[i].build()
+	}
+	return out
+}
+
+// build anchors the literals and makes the tables.
+func (f *finder) build() {
+	if len(f.lits) == 0 {
+		return
+	}
+	own := map[uint32]int{}
+	for _, l := range f.lits {
+		for i := 0; i+gramLen <= len(l.text); i++ {
+			own[gramAt([]byte(l.text), i)]++
+		}
+	}
+	usually := usualGrams()
+	gram := func(l *lit) uint32 { return gramAt([]byte(l.text), l.anchor) }
+	distinct := map[uint32]bool{}
+	for k := range f.lits {
+		l := &f.lits[k]
+		least := 1 << 30
+		for i := 0; i+gramLen <= len(l.text); i++ {
+			g := gramAt([]byte(l.text), i)
+			// Judgement: a group that the usual texts hold costs more than one
+			// shared by twenty literals.
+			if n := 20*usually[g] + own[g]; n < least {
+				least, l.anchor = n, i
+			}
+		}
+		distinct[gram(l)] = true
+	}
+	// 16 marks a group: 6 % of the others look marked. At least a word of them.
+	bits := uint8(6)
+	for 1<<bits < 16*len(distinct) && bits < 20 {
+		bits++
+	}
+	f.shift = 32 - bits
+	f.marks = make([]uint64, 1<<bits/64)
+	hash := func(g uint32) uint32 { return g * gramMul >> f.shift }
+	slices.SortStableFunc(f.lits, func(a, b lit) int {
+		ga, gb := gram(&a), gram(&b)
+		if ha, hb := hash(ga), hash(gb); ha != hb {
+			return int(int64(ha) - int64(hb))
+		}
+		return int(int64(ga) - int64(gb))
+	})
+	f.heads = make([]int32, len(f.marks)*4+1) // one a 16 marks: a group each on average
+	for i := range f.lits {
+		g := gram(&f.lits[i])
+		h := hash(g)
+		f.marks[h>>6] |= 1 << (h & 63)
+		if n := len(f.grams); n == 0 || f.grams[n-1].gram != g {
+			f.grams = append(f.grams, gramLits{g, int32(i), int32(i)})
+			f.heads[h>>4+1]++
+		}
+		f.grams[len(f.grams)-1].to = int32(i) + 1
+	}
+	for i := 1; i < len(f.heads); i++ {
+		f.heads[i] += f.heads[i-1]
+	}
+}
+
+// find notes the facts that a folded text of the field establishes.
+func (f *finder) find(s *scratch, text []byte) {
+	if len(f.whole) > 0 {
+		s.note(f.whole[string(text)])
+	}
+	if len(f.names) > 0 {
+		named := f.names[string(text[bytes.LastIndexAny(text, `\/`)+1:])]
+		for i := range named {
+			if l := &named[i]; len(l.text) <= len(text) && string(text[len(text)-len(l.text):]) == l.text {
+				s.note(l.facts)
+			}
+		}
+	}
+	marks, shift := f.marks, f.shift&31
+	if len(marks) == 0 {
+		return
+	}
+	for i := 0; i+gramLen <= len(text); i++ {
+		g := gramAt(text, i)
+		if h := g * gramMul >> shift; marks[h>>6]&(1<<(h&63)) != 0 {
+			f.marked(s, text, i, g, h)
 		}
 	}
 }
 
-// candidates is the bit set of a bucket's entries that the event may match.
-func (s *scratch) candidates(b *bucket) []uint64 {
-	s.set = append(s.set[:0], b.always...)
-	for i := range b.tables {
-		t := &b.tables[i]
-		for _, text := range s.folded(t.field) {
-			if t.base {
-				text = text[bytes.LastIndexAny(text, `\/`)+1:]
+// marked looks for the literals that have the group of bytes at i.
+func (f *finder) marked(s *scratch, text []byte, i int, g, h uint32) {
+	for _, gl := range f.grams[f.heads[h>>4]:f.heads[h>>4+1]] {
+		if gl.gram != g {
+			continue
+		}
+		for k := gl.from; k < gl.to; k++ {
+			l := &f.lits[k]
+			from := i - l.anchor
+			to := from + len(l.text)
+			if from < 0 || to > len(text) || l.shape == prefix && from > 0 || l.shape == suffix && to < len(text) {
+				continue
 			}
-			for _, en := range t.entries[string(text)] {
+			if string(text[from:to]) == l.text {
+				s.note(l.facts)
+			}
+		}
+		return
+	}
+}
+
+// note sets facts and makes candidates of the rules that wait for them.
+func (s *scratch) note(facts []int32) {
+	for _, f := range facts {
+		if w, bit := &s.facts[f>>6], uint64(1)<<(f&63); *w&bit == 0 {
+			*w |= bit
+			for _, en := range s.asks[f] {
 				s.set[en>>6] |= 1 << (en & 63)
 			}
 		}
 	}
-	return s.set
 }
 
-// triggers is texts of which at least one has to occur for a node to match; ok
-// is false where there are none such.
-func triggers(n node) (out []trigger, ok bool) {
-	switch n := n.(type) {
-	case *textNode:
-		for i := range n.patterns {
-			p := &n.patterns[i]
-			t := trigger{field: n.field, text: fold(string(p.lit))}
-			switch cut := bytes.LastIndexAny(p.lit, `\/`); {
-			case p.shape == exact:
-			case p.shape == suffix && cut >= 0:
-				t.base, t.text = true, fold(string(p.lit[cut+1:]))
-			case n.all:
-				continue // another of the values will do
-			default:
-				return nil, false
-			}
-			out = append(out, t)
-			if n.all {
-				return out, true
-			}
+// candidates is the bit set of a bucket's entries that the event may match, and
+// establishes the facts.
+func (s *scratch) candidates(b *bucket) []uint64 {
+	s.set = append(s.set[:0], b.always...)
+	words := (len(b.asks) + 63) / 64
+	s.facts = slices.Grow(s.facts[:0], words)[:words]
+	clear(s.facts)
+	s.asks = b.asks
+	for i := range b.finders {
+		f := &b.finders[i]
+		for _, text := range s.folded(f.field) {
+			f.find(s, text)
 		}
-		return out, len(out) > 0
-	case allNode:
-		for _, x := range n {
-			if ts, has := triggers(x); has && (!ok || len(ts) < len(out)) {
-				out, ok = ts, true
-			}
-		}
-		return out, ok
-	case anyNode:
-		for _, x := range n {
-			ts, has := triggers(x)
-			if !has {
-				return nil, false
-			}
-			out = append(out, ts...)
-		}
-		return out, true
 	}
-	return nil, false
+	return s.set
 }
 
 // valuesOf is the values (folded) of a field outside of which a node cannot

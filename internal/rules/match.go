@@ -46,7 +46,9 @@ type scratch struct {
 	epoch   uint32
 	slots   []slot
 	arena   []byte
-	set     []uint64 // candidates
+	set     []uint64  // candidates
+	facts   []uint64  // bit set, see factNode
+	asks    [][]int32 // the bucket's
 }
 
 type slot struct {
@@ -66,8 +68,6 @@ type slot struct {
 // set's "contains" are answered by it without looking at the text. 4,096 bits:
 // a command line of 200 bytes sets 5 % of them.
 type grams [64]uint64
-
-const gramLen = 4
 
 func gramOf(s []byte) uint16 {
 	return uint16((uint32(s[0]) | uint32(s[1])<<8 | uint32(s[2])<<16 | uint32(s[3])<<24) * 2654435761 >> 20)
@@ -320,16 +320,16 @@ func (n *regexNode) match(s *scratch) bool {
 	return n.all
 }
 
-// expression is a regular expression and the least number of bytes that it
-// matches: rules that look for very long command lines are slow otherwise.
+// expression is a regular expression and what a match needs: most texts need
+// not be looked at.
 type expression struct {
-	re  *regexp.Regexp
-	min int
+	re   *regexp.Regexp
+	need need
 }
 
 func (x *expression) matchAny(texts [][]byte) bool {
 	for _, t := range texts {
-		if len(t) >= x.min && x.re.Match(t) {
+		if len(t) >= x.need.size && x.re.Match(t) {
 			return true
 		}
 	}
