@@ -208,7 +208,7 @@ func (c *compiler) logsource(d *document) node {
 			c.fail(d, l.line, l.col, "logsource.product", CodeLogsource, quote(l.product)+" のイベントは記録していません",
 				"no events of product "+quote(l.product)+" are recorded here").Hint = suggest(l.product, keys(products))
 		} else if os != "" {
-			out = append(out, &textNode{field: c.use(Getter{Name: "host.os.type", id: osID}), patterns: []pattern{newPattern([]token{{literal, []byte(os)}}, false)}})
+			out = append(out, newText(c.use(Getter{Name: "host.os.type", id: osID}), []pattern{newPattern([]token{{literal, []byte(os)}}, false)}, false, false))
 		}
 	}
 	if l.service != "" && l.product != "sekisho" {
@@ -230,7 +230,7 @@ func (c *compiler) actions(actions []event.Action) node {
 	for _, a := range actions {
 		ps = append(ps, newPattern([]token{{literal, []byte(a)}}, false))
 	}
-	return &textNode{field: c.use(Getter{Name: "event.action", id: actionID}), patterns: ps}
+	return newText(c.use(Getter{Name: "event.action", id: actionID}), ps, false, false)
 }
 
 func keys[V any](m map[string]V) []string {
@@ -526,13 +526,14 @@ func (c *compiler) text(d *document, it *item, h how, g Getter) node {
 		// Each value has three forms, of which one suffices.
 		var each []node
 		for i := 0; i < len(n.patterns); i += 3 {
-			each = append(each, &textNode{field: field, patterns: n.patterns[i : i+3], cased: h.cased})
+			each = append(each, newText(field, n.patterns[i:i+3], false, h.cased))
 		}
 		return both(each...)
 	}
 	if slices.Contains(h.encode, "base64offset") {
 		n.all = false
 	}
+	n = newText(field, n.patterns, n.all, n.cased)
 	switch {
 	case len(others) == 0:
 		return n

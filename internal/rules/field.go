@@ -90,6 +90,26 @@ func (g *Getter) Value(e *event.Event) (event.Value, bool) {
 	return event.Value{}, false
 }
 
+// parts is Value without joining: where joint is not 0, the value is the text of
+// before, joint and v's.
+func (g *Getter) parts(e *event.Event) (before string, joint byte, v event.Value, ok bool) {
+	switch g.from {
+	case fromTable:
+		v, ok = e.Lookup(g.id)
+		return "", 0, v, ok
+	case fromAccount:
+		if v, ok = e.Lookup(g.b); !ok {
+			return "", 0, v, false
+		}
+		if domain, ok := e.Lookup(g.a); ok && domain.Str() != "" {
+			return domain.Str(), '\\', v, true
+		}
+		return "", 0, v, true
+	}
+	v, ok = g.Value(e)
+	return "", 0, v, ok
+}
+
 var (
 	hashesID = fieldID("sekisho.process.hashes")
 	sha256ID = fieldID("process.hash.sha256")

@@ -50,12 +50,77 @@ func commonness(lit string) float64 {
 	return float64(least) + 0.01
 }
 
+// charset is which ASCII characters occur in folded texts; bit 0 stands for all
+// others.
+type charset [2]uint64
+
+func (c *charset) add(text string) {
+	for i := range len(text) {
+		b := text[i]
+		if b >= utf8.RuneSelf {
+			b = 0
+		}
+		c[b>>6&1] |= 1 << (b & 63)
+	}
+}
+
+// holds reports whether all of sub is in c.
+func (c *charset) holds(sub *charset) bool { return sub[0]&^c[0]|sub[1]&^c[1] == 0 }
+
+func (c charset) union(d charset) charset  { return charset{c[0] | d[0], c[1] | d[1]} }
+func (c charset) common(d charset) charset { return charset{c[0] & d[0], c[1] & d[1]} }
+
 // need is what any text that an expression matches must hold, case folded:
 // a cheap reason not to run the expression.
 type need struct {
-	size  int       // bytes
-	chars [2]uint64 // all of these ASCII characters
-	any   []string  // one of these, each of gramLen bytes or more; none: nothing known
+	size  int      // bytes
+	chars charset  // all of these characters
+	any   []string // one of these, each of gramLen bytes or more; none: nothing known
+
+	// isLine says that a match is any run of this many characters, and nothing
+	// else is asked.
+	isLine  bool
+	line    int
+	newline bool // line feeds count
+}
+
+// longLine is how many characters an expression asks for in a row where that is
+// all it asks for (".{1000,}"); ok is false for other expressions. newline says
+// that line feeds count too.
+func longLine(re *syntax.Regexp) (n int, newline, ok bool) {
+	for re.Op == syntax.OpCapture {
+		re = re.Sub[0]
+	}
+	if re.Op != syntax.OpRepeat || re.Max >= 0 {
+		return 0, false, false
+	}
+	switch re.Sub[0].Op {
+	case syntax.OpAnyChar:
+		return re.Min, true, true
+	case syntax.OpAnyCharNotNL:
+		return re.Min, false, true
+	}
+	return 0, false, false
+}
+
+// hasLine reports whether a text has n characters in a row.
+func hasLine(text []byte, n int, newline bool) bool {
+	run := 0
+	for i := 0; i < len(text); {
+		size := 1
+		if text[i] >= utf8.RuneSelf {
+			_, size = utf8.DecodeRune(text[i:])
+		}
+		run++
+		if text[i] == '\n' && !newline {
+			run = 0
+		}
+		if run >= n {
+			return true
+		}
+		i += size
+	}
+	return n == 0
 }
 
 // maxNeedAny bounds the texts of which one is needed; more say little.
@@ -66,10 +131,11 @@ const maxNeedAny = 64
 func needOf(re *syntax.Regexp) need {
 	n := need{size: leastLength(re)}
 	n.chars, n.any = needed(re)
+	n.line, n.newline, n.isLine = longLine(re)
 	return n
 }
 
-func needed(re *syntax.Regexp) (chars [2]uint64, any []string) {
+func needed(re *syntax.Regexp) (chars charset, any []string) {
 	switch re.Op {
 	case syntax.OpLiteral:
 		return literalNeeds(string(re.Rune))
@@ -82,7 +148,7 @@ func needed(re *syntax.Regexp) (chars [2]uint64, any []string) {
 	case syntax.OpConcat:
 		for _, s := range re.Sub {
 			c, a := needed(s)
-			chars[0], chars[1] = chars[0]|c[0], chars[1]|c[1]
+			chars = chars.union(c)
 			if len(a) > 0 && (len(any) == 0 || commonest(a) < commonest(any)) {
 				any = a
 			}
@@ -94,7 +160,7 @@ func needed(re *syntax.Regexp) (chars [2]uint64, any []string) {
 				chars, any = c, a
 				continue
 			}
-			chars[0], chars[1] = chars[0]&c[0], chars[1]&c[1]
+			chars = chars.common(c)
 			if len(a) == 0 || len(any) == 0 || len(any)+len(a) > maxNeedAny {
 				any = nil
 			} else {
@@ -105,16 +171,12 @@ func needed(re *syntax.Regexp) (chars [2]uint64, any []string) {
 	return chars, any
 }
 
-func literalNeeds(lit string) (chars [2]uint64, any []string) {
+func literalNeeds(lit string) (chars charset, any []string) {
 	if strings.ContainsRune(lit, utf8.RuneError) { // it matches broken bytes too
 		return chars, nil
 	}
 	lit = fold(lit)
-	for i := range len(lit) {
-		if c := lit[i]; c < utf8.RuneSelf {
-			chars[c>>6] |= 1 << (c & 63)
-		}
-	}
+	chars.add(lit)
 	if len(lit) >= gramLen {
 		any = []string{lit}
 	}

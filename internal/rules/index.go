@@ -270,7 +270,7 @@ func (ix *indexer) text(n *textNode) node {
 	}
 	switch {
 	case n.all && len(rest) > 0:
-		return both(append(facts, &textNode{field: n.field, patterns: rest, all: true, cased: n.cased})...)
+		return both(append(facts, newText(n.field, rest, true, n.cased))...)
 	case n.all:
 		return both(facts...)
 	case exact:

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"sync"
+	"unicode/utf8"
 
 	"sekisho/internal/event"
 )
@@ -61,6 +62,13 @@ type slot struct {
 	raw     [][]byte
 	grammed bool // grams is made
 	grams   grams
+	charred bool // chars is made
+	chars   charset
+
+	// What stands before the value, with a character between: the domain of an
+	// account, the kind of a hash. Joining them would allocate.
+	before string
+	joint  byte
 }
 
 // grams is which groups of four bytes occur in a field's folded texts, as a
@@ -111,8 +119,8 @@ func (s *scratch) end() {
 func (s *scratch) slot(i int) *slot {
 	f := &s.slots[i]
 	if f.epoch != s.epoch {
-		f.epoch, f.folded, f.copied, f.grammed = s.epoch, false, false, false
-		f.v, f.present = s.getters[i].Value(s.e)
+		f.epoch, f.folded, f.copied, f.grammed, f.charred = s.epoch, false, false, false, false
+		f.before, f.joint, f.v, f.present = s.getters[i].parts(s.e)
 	}
 	return f
 }
@@ -130,6 +138,13 @@ func (s *scratch) add(text string, folded bool) []byte {
 
 func (s *scratch) texts(f *slot, into [][]byte, folded bool) [][]byte {
 	into = into[:0]
+	if f.joint != 0 {
+		from := len(s.arena)
+		s.add(f.before, folded)
+		s.arena = append(s.arena, f.joint)
+		s.add(f.v.Str(), folded)
+		return append(into, s.arena[from:len(s.arena):len(s.arena)])
+	}
 	switch f.v.Type() {
 	case event.String:
 		return append(into, s.add(f.v.Str(), folded))
@@ -180,6 +195,24 @@ func (s *scratch) grams(i int) *grams {
 	return &f.grams
 }
 
+// chars is which characters the folded texts of a field hold.
+func (s *scratch) chars(i int) *charset {
+	f := s.slot(i)
+	if !f.charred {
+		f.charred = true
+		f.chars = charset{}
+		for _, t := range s.folded(i) {
+			for _, c := range t {
+				if c >= utf8.RuneSelf {
+					c = 0
+				}
+				f.chars[c>>6&1] |= 1 << (c & 63)
+			}
+		}
+	}
+	return &f.chars
+}
+
 // raw is the texts of a field as they are; none if it is absent.
 func (s *scratch) raw(i int) [][]byte {
 	f := s.slot(i)
@@ -211,6 +244,7 @@ type (
 		patterns []pattern
 		all      bool
 		cased    bool
+		need     charset // of every match; empty where asking is no gain
 	}
 	regexNode struct {
 		field int
@@ -269,7 +303,32 @@ func (n notNode) match(s *scratch) bool    { return !n.x.match(s) }
 func (n constNode) match(*scratch) bool    { return bool(n) }
 func (n existsNode) match(s *scratch) bool { return s.slot(n.field).present == n.want }
 
+// newText is the node of these patterns.
+func newText(field int, patterns []pattern, all, cased bool) *textNode {
+	n := &textNode{field: field, patterns: patterns, all: all, cased: cased}
+	dear := false
+	for i := range patterns {
+		p := &patterns[i]
+		dear = dear || p.shape == within || p.shape == glob
+		switch {
+		case i == 0:
+			n.need = p.chars
+		case all:
+			n.need = n.need.union(p.chars)
+		default:
+			n.need = n.need.common(p.chars)
+		}
+	}
+	if !dear {
+		n.need = charset{}
+	}
+	return n
+}
+
 func (n *textNode) match(s *scratch) bool {
+	if n.need != (charset{}) && !s.chars(n.field).holds(&n.need) {
+		return false
+	}
 	var texts [][]byte
 	if n.cased {
 		texts = s.raw(n.field)
@@ -288,6 +347,8 @@ func (n *textNode) match(s *scratch) bool {
 				g = s.grams(n.field)
 			}
 			hit = g.has(p.first) && g.has(p.last) && p.matchAny(texts)
+		} else if p.shape == within {
+			hit = s.chars(n.field).holds(&p.chars) && p.matchAny(texts)
 		} else {
 			hit = p.matchAny(texts)
 		}
@@ -313,7 +374,9 @@ func (n *regexNode) match(s *scratch) bool {
 		return false
 	}
 	for i := range n.res {
-		if n.res[i].matchAny(texts) != n.all {
+		x := &n.res[i]
+		hit := s.chars(n.field).holds(&x.need.chars) && x.matchAny(texts)
+		if hit != n.all {
 			return !n.all
 		}
 	}
@@ -329,7 +392,14 @@ type expression struct {
 
 func (x *expression) matchAny(texts [][]byte) bool {
 	for _, t := range texts {
-		if len(t) >= x.need.size && x.re.Match(t) {
+		if len(t) < x.need.size {
+			continue
+		}
+		if x.need.isLine {
+			if hasLine(t, x.need.line, x.need.newline) {
+				return true
+			}
+		} else if x.re.Match(t) {
 			return true
 		}
 	}
@@ -338,7 +408,7 @@ func (x *expression) matchAny(texts [][]byte) bool {
 
 func (n *cidrNode) match(s *scratch) bool {
 	f := s.slot(n.field)
-	if !f.present {
+	if !f.present || f.joint != 0 { // what is joined is no address
 		return false
 	}
 	if f.v.Type() == event.List {
@@ -422,36 +492,55 @@ func (n *refNode) match(s *scratch) bool {
 
 func (n *keywordNode) match(s *scratch) bool {
 	for i := range n.patterns {
-		if n.anywhere(s, func(text string) bool { return n.patterns[i].match(appendFold(nil, text)) }) != n.all {
+		if n.anywhere(s, &n.patterns[i], nil) != n.all {
 			return !n.all
 		}
 	}
 	for i := range n.res {
-		if n.anywhere(s, n.res[i].re.MatchString) != n.all {
+		if n.anywhere(s, nil, &n.res[i]) != n.all {
 			return !n.all
 		}
 	}
 	return n.all
 }
 
-// anywhere asks f of every text in the event.
-func (n *keywordNode) anywhere(s *scratch, f func(string) bool) bool {
-	hit := false
-	s.e.Each(func(_ string, v event.Value) {
-		if hit {
-			return
+// fields is how many fields the event table has.
+var fields = len(event.Fields())
+
+// anywhere asks a pattern, or else an expression, of every text in the event.
+func (n *keywordNode) anywhere(s *scratch, p *pattern, x *expression) bool {
+	for id := range fields {
+		if v, ok := s.e.Lookup(event.FieldID(id)); ok && s.holds(v, p, x) {
+			return true
 		}
-		if v.Type() == event.List {
-			for _, t := range v.List() {
-				if f(t) {
-					hit = true
-					return
-				}
+	}
+	for _, v := range s.e.Extra {
+		if s.holds(v, p, x) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *scratch) holds(v event.Value, p *pattern, x *expression) bool {
+	if v.Type() == event.List {
+		for _, t := range v.List() {
+			if s.holdsText(t, p, x) {
+				return true
 			}
-			return
 		}
-		hit = f(v.String())
-	})
+		return false
+	}
+	return s.holdsText(v.String(), p, x)
+}
+
+func (s *scratch) holdsText(text string, p *pattern, x *expression) bool {
+	if p == nil {
+		return x.re.MatchString(text)
+	}
+	before := len(s.arena)
+	hit := p.match(s.add(text, true))
+	s.arena = s.arena[:before]
 	return hit
 }
 

@@ -114,9 +114,21 @@ type pattern struct {
 	// anchored says that they are known.
 	anchored    bool
 	first, last uint16
+
+	chars charset // a text can only match if all these occur in it; folded
 }
 
 func newPattern(toks []token, cased bool) pattern {
+	p := newShape(toks, cased)
+	for _, t := range toks {
+		if !cased || utf8.Valid(t.lit) { // half a character may be another when folded
+			p.chars.add(fold(string(t.lit)))
+		}
+	}
+	return p
+}
+
+func newShape(toks []token, cased bool) pattern {
 	cp := make([]token, 0, len(toks))
 	for _, t := range toks {
 		if t.kind == literal && !cased {
