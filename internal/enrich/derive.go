@@ -158,29 +158,10 @@ func volumeKind(v *event.Volume) string {
 	return ""
 }
 
-// starters maps programs, in lower case without .exe, to what a process that
-// they start was started by.
-var starters = func() map[string]string {
-	m := map[string]string{}
-	for _, row := range [...]struct{ kind, names string }{
-		{"browser", "chrome msedge msedgewebview2 firefox firefox-esr firefox-bin iexplore brave opera vivaldi chromium chromium-browser google-chrome epiphany floorp sleipnir"},
-		{"mail", "outlook olk hxoutlook thunderbird thunderbird-bin evolution kmail becky2 b2 winmail msimn shuriken"},
-		{"shell", "explorer cmd powershell pwsh bash sh dash zsh ksh fish tcsh csh gnome-shell plasmashell nautilus dolphin thunar nemo gnome-terminal-server konsole xterm xfce4-terminal xfce4-panel"},
-		{"service", "services svchost systemd init wininit smss launchd runsvdir s6-supervise sshd"},
-		{"scheduler", "taskeng taskhostw cron crond atd anacron fcron"},
-	} {
-		for n := range strings.FieldsSeq(row.names) {
-			m[n] = row.kind
-		}
+// starter is who started what this program starts, as far as one ancestor tells.
+func starter(program string) string {
+	if by := event.Starter(program); by != "" {
+		return by
 	}
-	return m
-}()
-
-// starter says what kind of program starts others by that name.
-func starter(name string) string {
-	n := strings.TrimSuffix(strings.ToLower(name), ".exe")
-	if kind, ok := starters[n]; ok {
-		return kind
-	}
-	return "other"
+	return event.ByOther
 }

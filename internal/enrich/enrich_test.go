@@ -341,14 +341,6 @@ func TestSourceIDIsStable(t *testing.T) {
 	}
 }
 
-func TestStarter(t *testing.T) {
-	for name, want := range map[string]string{"Chrome.exe": "browser", "OUTLOOK.EXE": "mail", "bash": "shell", "svchost.exe": "service", "cron": "scheduler", "winword.exe": "other"} {
-		if got := starter(name); got != want {
-			t.Errorf("%s: got %s, want %s", name, got, want)
-		}
-	}
-}
-
 // A replay has to answer what the agent answered.
 func TestSameEventsSameAnswers(t *testing.T) {
 	lines := []string{

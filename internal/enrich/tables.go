@@ -175,7 +175,7 @@ func (t *tables) remoteTool(e *event.Event) {
 		tool, _ = t.catalog.Match(p)
 		// A browser on a vendor's pages is no remote access, and who else it is
 		// cannot be told without a process.
-		if n := e.Network; tool == nil && n != nil && n.DestinationDomain != "" && p != nil && p.Name != "" && starter(p.Name) != "browser" {
+		if n := e.Network; tool == nil && n != nil && n.DestinationDomain != "" && p != nil && p.Name != "" && event.Starter(p.Name) != event.ByBrowser {
 			tool, _ = t.catalog.MatchDomain(n.DestinationDomain)
 		}
 	}

@@ -426,7 +426,7 @@ func (w *Watcher) adopt(p *proc, depth int) {
 		p.parent, p.startedBy = pa.image, startedBy(pa)
 	}
 	if p.startedBy == "" {
-		p.startedBy = byOther
+		p.startedBy = event.ByOther
 	}
 }
 

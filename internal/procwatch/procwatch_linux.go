@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sekisho/internal/endpoint"
+	"sekisho/internal/event"
 )
 
 const (
@@ -317,7 +318,7 @@ func (n *native) exec(m *message) {
 		}
 	}
 	if p.startedBy == "" {
-		p.startedBy = byOther
+		p.startedBy = event.ByOther
 	}
 	n.w.procs.put(p)
 	n.q.push(item{proc: p, raw: raw, at: at, sensor: n.sensor, errs: errs})

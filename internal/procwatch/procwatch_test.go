@@ -212,20 +212,20 @@ func TestStartedBy(t *testing.T) {
 		chain []string
 		want  string
 	}{
-		{[]string{"/usr/lib/systemd/systemd", "/usr/sbin/cron -f"}, byScheduler},
-		{[]string{"/usr/lib/systemd/systemd", "/usr/sbin/anything"}, byService},
-		{[]string{"/usr/lib/systemd/systemd", "/usr/lib/systemd/systemd --user", "/usr/bin/unknown"}, byOther},
-		{[]string{"/usr/lib/systemd/systemd", "/usr/bin/bash"}, byShell},
-		{[]string{"/usr/lib/systemd/systemd", "/usr/bin/bash", "/usr/bin/firefox"}, byBrowser},
-		{[]string{"/sbin/init", "/opt/google/chrome/chrome", "/bin/sh -c xdg-open x", "/usr/bin/xdg-open x"}, byBrowser},
-		{[]string{"/sbin/init", "/usr/bin/thunderbird", "/bin/sh /usr/bin/xdg-open x"}, byMail},
-		{[]string{"/sbin/init", "/usr/bin/firefox", "/bin/bash -l"}, byShell},
-		{[]string{"/sbin/init", "/usr/bin/firefox", "/bin/bash -lc x"}, byBrowser},
-		{[]string{`C:\Windows\System32\services.exe`, `C:\Windows\explorer.exe`, `C:\Program Files\Google\Chrome\Application\chrome.exe`}, byBrowser},
-		{[]string{`C:\Windows\explorer.exe`, `C:\Windows\System32\cmd.exe /k`}, byShell},
-		{[]string{`C:\Windows\explorer.exe`, `C:\Windows\System32\cmd.exe /d /c x.bat`}, byOther},
-		{[]string{`C:\Windows\explorer.exe`, `C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe -ExecutionPolicy Bypass -File x.ps1`}, byOther},
-		{[]string{"/entrypoint"}, byOther},
+		{[]string{"/usr/lib/systemd/systemd", "/usr/sbin/cron -f"}, event.ByScheduler},
+		{[]string{"/usr/lib/systemd/systemd", "/usr/sbin/anything"}, event.ByService},
+		{[]string{"/usr/lib/systemd/systemd", "/usr/lib/systemd/systemd --user", "/usr/bin/unknown"}, event.ByOther},
+		{[]string{"/usr/lib/systemd/systemd", "/usr/bin/bash"}, event.ByShell},
+		{[]string{"/usr/lib/systemd/systemd", "/usr/bin/bash", "/usr/bin/firefox"}, event.ByBrowser},
+		{[]string{"/sbin/init", "/opt/google/chrome/chrome", "/bin/sh -c xdg-open x", "/usr/bin/xdg-open x"}, event.ByBrowser},
+		{[]string{"/sbin/init", "/usr/bin/thunderbird", "/bin/sh /usr/bin/xdg-open x"}, event.ByMail},
+		{[]string{"/sbin/init", "/usr/bin/firefox", "/bin/bash -l"}, event.ByShell},
+		{[]string{"/sbin/init", "/usr/bin/firefox", "/bin/bash -lc x"}, event.ByBrowser},
+		{[]string{`C:\Windows\System32\services.exe`, `C:\Windows\explorer.exe`, `C:\Program Files\Google\Chrome\Application\chrome.exe`}, event.ByBrowser},
+		{[]string{`C:\Windows\explorer.exe`, `C:\Windows\System32\cmd.exe /k`}, event.ByShell},
+		{[]string{`C:\Windows\explorer.exe`, `C:\Windows\System32\cmd.exe /d /c x.bat`}, event.ByOther},
+		{[]string{`C:\Windows\explorer.exe`, `C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe -ExecutionPolicy Bypass -File x.ps1`}, event.ByOther},
+		{[]string{"/entrypoint"}, event.ByOther},
 	}
 	for _, tt := range tests {
 		// The path of a program may hold blanks; the first word is enough to tell it.
@@ -242,7 +242,7 @@ func TestStartedBy(t *testing.T) {
 func TestTrackerRemembersTheDeadAndItsBounds(t *testing.T) {
 	tr := newTracker()
 	now := time.Now()
-	tr.put(&proc{image: &image{pid: 10, exe: "/bin/sh", entity: "e10", uid: 5, uidOK: true}, session: "3", startedBy: byShell})
+	tr.put(&proc{image: &image{pid: 10, exe: "/bin/sh", entity: "e10", uid: 5, uidOK: true}, session: "3", startedBy: event.ByShell})
 	tr.fork(10, 11, 5, now)
 	tr.exit(10, now)
 	p := tr.get(11)

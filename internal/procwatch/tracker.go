@@ -3,7 +3,6 @@ package procwatch
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"path"
 	"strconv"
 	"strings"
 	"sync"
@@ -184,53 +183,21 @@ func entityID(boot string, pid int, ticks uint64) string {
 	return hex.EncodeToString(h[:16])
 }
 
-// The values of sekisho.process.started_by.
-const (
-	byBrowser   = "browser"
-	byMail      = "mail"
-	byShell     = "shell"
-	byService   = "service"
-	byScheduler = "scheduler"
-	byOther     = "other"
-)
-
-// telling maps the name of a program (lower case, without .exe) to what it
-// means for what it starts.
-var telling = map[string]string{
-	"firefox": byBrowser, "firefox-esr": byBrowser, "firefox-bin": byBrowser, "chrome": byBrowser, "google-chrome": byBrowser,
-	"chromium": byBrowser, "chromium-browser": byBrowser, "msedge": byBrowser, "microsoft-edge": byBrowser, "brave": byBrowser,
-	"brave-browser": byBrowser, "vivaldi": byBrowser, "vivaldi-bin": byBrowser, "opera": byBrowser, "iexplore": byBrowser,
-	"epiphany": byBrowser, "falkon": byBrowser, "konqueror": byBrowser, "sleipnir": byBrowser,
-
-	"thunderbird": byMail, "thunderbird-bin": byMail, "evolution": byMail, "kmail": byMail, "geary": byMail, "claws-mail": byMail,
-	"outlook": byMail, "olk": byMail, "hxoutlook": byMail, "shuriken": byMail, "becky": byMail, "b2": byMail,
-
-	"sh": byShell, "bash": byShell, "dash": byShell, "zsh": byShell, "fish": byShell, "ksh": byShell, "tcsh": byShell, "csh": byShell,
-	"busybox": byShell, "cmd": byShell, "powershell": byShell, "pwsh": byShell, "powershell_ise": byShell,
-
-	"systemd": byService, "init": byService, "services": byService, "svchost": byService, "openrc": byService, "runit": byService, "runsv": byService,
-
-	"cron": byScheduler, "crond": byScheduler, "atd": byScheduler, "anacron": byScheduler, "fcron": byScheduler, "taskeng": byScheduler, "taskhostw": byScheduler,
-
-	"gnome-shell": byOther, "plasmashell": byOther, "xfce4-panel": byOther, "cinnamon": byOther, "mate-panel": byOther, "lxqt-panel": byOther,
-	"kwin_wayland": byOther, "explorer": byOther, "sshd": byOther, "gdm-session-worker": byOther,
-}
-
 // startedBy is what the children of p are started by: p itself if it is
 // telling, else what started p.
 func startedBy(p *proc) string {
-	name := strings.ToLower(path.Base(strings.ReplaceAll(p.image.exe, `\`, "/")))
-	if p.image.exe == "" {
-		name = strings.ToLower(p.image.name)
+	program := p.image.exe
+	if program == "" {
+		program = p.image.name
 	}
-	by := telling[strings.TrimSuffix(name, ".exe")]
+	by := event.Starter(program)
 	args, _ := splitArgs(p.image.raw)
 	switch {
-	case by == byShell && runsScript(args):
+	case by == event.ByShell && runsScript(args):
 		// A browser opens a download through sh -c xdg-open: the shell is not who did it.
 		by = ""
-	case by == byService && strings.HasPrefix(name, "systemd") && len(args) > 1 && args[1] == "--user":
-		by = byOther // a user's session, desktop programs included
+	case by == event.ByService && strings.HasSuffix(program, "systemd") && len(args) > 1 && args[1] == "--user":
+		by = event.ByOther // a user's session, desktop programs included
 	}
 	switch {
 	case by != "":
@@ -238,7 +205,7 @@ func startedBy(p *proc) string {
 	case p.startedBy != "":
 		return p.startedBy
 	case p.ppid == 0:
-		return byOther // the first process of the machine or container
+		return event.ByOther // the first process of the machine or container
 	}
 	return ""
 }
