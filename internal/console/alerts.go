@@ -129,6 +129,15 @@ func (l *listQuery) values() url.Values {
 	return q
 }
 
+// String is the query for the audit log: as in the URL, but readable.
+func (l *listQuery) String() string {
+	q := l.values().Encode()
+	if text, err := url.QueryUnescape(q); err == nil {
+		return text
+	}
+	return q
+}
+
 // with is the URL of the list with one parameter changed; "" drops it.
 func (l *listQuery) with(name, value string) string {
 	q := l.values()
@@ -305,6 +314,13 @@ func (s *Server) alerts(w http.ResponseWriter, r *http.Request) error {
 	}
 	for i := range found.Records {
 		page.Rows = append(page.Rows, v.p.row(&found.Records[i], v.user.Name))
+	}
+	// A list of one person, PC or case, or of what was searched for, is a look at
+	// them; the queue as such is not.
+	if q.Host+q.User+q.Group+q.Text != "" && len(page.Rows) > 0 {
+		if err := s.note(r, v.user.Name, "alert-list", "", fmt.Sprintf("%d alerts, %s", len(page.Rows), &q)); err != nil {
+			return err
+		}
 	}
 	page.Updates = "/alerts?" + q.values().Encode()
 	if partOf(r) == "list" {
@@ -598,7 +614,7 @@ func (s *Server) alertsCSV(w http.ResponseWriter, r *http.Request) error {
 	}
 	f := q.filter(v.user.Name)
 	f.Limit = 1000
-	if err := s.note(r, v.user.Name, "alert-export", "csv", q.values().Encode()); err != nil {
+	if err := s.note(r, v.user.Name, "alert-export", "csv", q.String()); err != nil {
 		return err
 	}
 	next := func(ctx context.Context) (alert.Page, error) { return s.o.Store.Alerts(ctx, f) }

@@ -192,10 +192,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case _, open := <-changed:
-			if !open {
-				return nil // the store is closing
-			}
+		case <-changed:
 			select {
 			case <-ctx.Done():
 				return nil

@@ -47,6 +47,7 @@ type Server struct {
 	static   *staticFiles
 
 	byIP, byName *limiter
+	told         *limiter      // bounds the entries of the audit log about those two
 	hashing      chan struct{} // bounds how many password checks wait
 	live         live
 }
@@ -77,6 +78,7 @@ func NewServer(o Options) *Server {
 		printers: map[string]*printer{},
 		byIP:     newLimiter(6*time.Second, 20),
 		byName:   newLimiter(30*time.Second, 10),
+		told:     newLimiter(time.Minute, 1),
 		hashing:  make(chan struct{}, waiting),
 	}
 	for _, lang := range languages {
@@ -108,11 +110,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 
 // Who may use a route.
 var (
-	anyone   = access{public: true}
-	signedIn = access{}
-	viewer   = access{role: account.Viewer}
-	analyst  = access{role: account.Analyst}
-	auditor  = access{role: account.Auditor}
+	anyone     = access{public: true}
+	signedIn   = access{}
+	unfinished = access{unfinished: true}
+	viewer     = access{role: account.Viewer}
+	analyst    = access{role: account.Analyst}
+	auditor    = access{role: account.Auditor}
 )
 
 type access struct {
@@ -122,33 +125,40 @@ type access struct {
 	unfinished bool
 }
 
-// routes is the whole surface of the console.
+// routes is the whole surface of the console, besides static files.
+var routes = []struct {
+	pattern string
+	access  access
+	handle  func(s *Server, w http.ResponseWriter, r *http.Request) error
+}{
+	{"GET /{$}", signedIn, (*Server).home},
+	{"GET /login", anyone, (*Server).showLogin},
+	{"POST /login", anyone, (*Server).login},
+	{"POST /logout", unfinished, (*Server).logout},
+	{"POST /lang", anyone, (*Server).setLang},
+	{"POST /theme", anyone, (*Server).setTheme},
+	{"GET /account", unfinished, (*Server).showAccount},
+	{"POST /account/password", unfinished, (*Server).changePassword},
+
+	{"GET /alerts", viewer, (*Server).alerts},
+	{"GET /alerts.csv", viewer, (*Server).alertsCSV},
+	{"GET /alerts/{id}", viewer, (*Server).alert},
+	{"GET /alerts/{id}/raw", viewer, (*Server).alertRaw},
+	{"POST /alerts/{id}", analyst, (*Server).changeAlert},
+	{"GET /endpoints", viewer, (*Server).endpoints},
+	{"GET /endpoints/{id}", viewer, (*Server).endpoint},
+	{"GET /audit", auditor, (*Server).audit},
+	{"GET /live", viewer, (*Server).stream},
+}
+
+// routes is routes with what stands around each.
 func (s *Server) routes() http.Handler {
 	m := http.NewServeMux()
-	route := func(pattern string, a access, h handler) { m.Handle(pattern, s.page(a, h)) }
-	unfinished := access{unfinished: true}
-
-	route("GET /{$}", signedIn, s.home)
-	route("GET /login", anyone, s.showLogin)
-	route("POST /login", anyone, s.login)
-	route("POST /logout", unfinished, s.logout)
-	route("POST /lang", anyone, s.setLang)
-	route("POST /theme", anyone, s.setTheme)
-	route("GET /account", unfinished, s.showAccount)
-	route("POST /account/password", unfinished, s.changePassword)
-
-	route("GET /alerts", viewer, s.alerts)
-	route("GET /alerts.csv", viewer, s.alertsCSV)
-	route("GET /alerts/{id}", viewer, s.alert)
-	route("GET /alerts/{id}/raw", viewer, s.alertRaw)
-	route("POST /alerts/{id}", analyst, s.changeAlert)
-	route("GET /endpoints", viewer, s.endpoints)
-	route("GET /endpoints/{id}", viewer, s.endpoint)
-	route("GET /audit", auditor, s.audit)
-	route("GET /live", viewer, s.stream)
-
+	for _, rt := range routes {
+		m.Handle(rt.pattern, s.page(rt.access, func(w http.ResponseWriter, r *http.Request) error { return rt.handle(s, w, r) }))
+	}
 	m.Handle("GET "+staticRoot+"{rest...}", s.static)
-	route("/", anyone, func(http.ResponseWriter, *http.Request) error { return fs.ErrNotExist })
+	m.Handle("/", s.page(anyone, func(http.ResponseWriter, *http.Request) error { return fs.ErrNotExist }))
 
 	cross := http.NewCrossOriginProtection()
 	cross.SetDenyHandler(s.page(anyone, func(http.ResponseWriter, *http.Request) error { return errCrossSite }))
@@ -293,7 +303,8 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		}
 	}
 	if r.Context().Err() != nil && status >= 500 {
-		return // the browser has gone
+		w.WriteHeader(http.StatusServiceUnavailable) // the browser has gone, or the console stops
+		return
 	}
 	id := randomHex(4)
 	fields := []zap.Field{zap.String("error_id", id), zap.Int("status", status), zap.String("method", r.Method),
