@@ -77,7 +77,7 @@ const (
 	defaultLimit = 100
 	maxLimit     = 1000
 	// failRate and failBurst bound wrong tokens from one address. A token has 192
-	// random bits; this only keeps the log short.
+	// random bits; this only slows down a script that was given a wrong one.
 	failRate, failBurst = 1, 20
 )
 
@@ -256,6 +256,10 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, v visit, err error
 	case http.StatusTooManyRequests:
 		w.Header().Set("Retry-After", "10")
 	}
+	if r.Context().Err() != nil && status >= 500 {
+		w.WriteHeader(http.StatusServiceUnavailable) // the caller has gone, or the console stops
+		return
+	}
 	log := s.log.Info
 	if status >= 500 {
 		log = s.log.Error
@@ -288,14 +292,13 @@ func (s *Server) recognize(r *http.Request, remote string) (*account.Token, erro
 	if !strings.EqualFold(kind, "Bearer") || text == "" {
 		return nil, errToken
 	}
-	if !s.mayFail(remote, false) {
-		return nil, errTooMany
-	}
 	t, err := s.store.TokenByHash(r.Context(), sha256.Sum256([]byte(text)))
 	now := time.Now()
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && (t.Revoked || !t.Expires.IsZero() && !now.Before(t.Expires)):
-		s.mayFail(remote, true)
+		if !s.mayFail(remote) { // a valid one from there, behind the same proxy, is answered still
+			return nil, errTooMany
+		}
 		return nil, errToken
 	case err != nil:
 		return nil, err
@@ -306,25 +309,19 @@ func (s *Server) recognize(r *http.Request, remote string) (*account.Token, erro
 	return t, nil
 }
 
-// mayFail reports whether an address may still send wrong tokens; spend counts one.
-func (s *Server) mayFail(remote string, spend bool) bool {
+// mayFail counts a wrong token and reports whether its address may send more.
+func (s *Server) mayFail(remote string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.failures[remote]
 	if l == nil {
-		if !spend {
-			return true
-		}
 		if len(s.failures) > 10_000 {
 			clear(s.failures)
 		}
 		l = rate.NewLimiter(failRate, failBurst)
 		s.failures[remote] = l
 	}
-	if spend {
-		return l.Allow()
-	}
-	return l.Tokens() >= 1
+	return l.Allow()
 }
 
 // remote is the peer's address without its port. Headers of proxies are not

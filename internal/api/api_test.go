@@ -270,6 +270,9 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	if resp, p := s.ask("GET", "/api/v1/alerts", "skt1_guess", "", nil); resp.StatusCode != 429 || p.Code != "API-07" {
 		t.Errorf("after many wrong tokens: got %d %+v, want 429", resp.StatusCode, p)
 	}
+	if resp, _ := s.ask("GET", "/api/v1/alerts", viewer, "", nil); resp.StatusCode != 200 {
+		t.Errorf("a valid token from the same address: got %d, want 200", resp.StatusCode)
+	}
 }
 
 // The file and the routes say the same, and what the file says of answers is true.
