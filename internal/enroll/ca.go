@@ -283,11 +283,12 @@ func (ca *CA) ServerTLS(names []string) *tls.Config {
 			defer mu.Unlock()
 			now := time.Now()
 			if cert == nil || cert.Leaf.NotAfter.Sub(now) < serverLife/3 {
-				c, err := ca.issueServer(names, now)
-				if err != nil {
+				switch c, err := ca.issueServer(names, now); {
+				case err == nil:
+					cert = c
+				case cert == nil || now.After(cert.Leaf.NotAfter):
 					return nil, err
 				}
-				cert = c
 			}
 			return cert, nil
 		},
@@ -311,6 +312,9 @@ func (ca *CA) issueServer(names []string, now time.Time) (*tls.Certificate, erro
 		} else {
 			c.DNSNames = append(c.DNSNames, n)
 		}
+	}
+	if c.NotAfter.After(issuing.NotAfter) { // the root's key is elsewhere: no longer than the chain is valid, so that it is renewed in time
+		c.NotAfter = issuing.NotAfter
 	}
 	leaf, err := sign(c, issuing, key.Public(), signer)
 	if err != nil {

@@ -95,6 +95,10 @@ func TestTheKeyOfTheRootMayBeKeptElsewhere(t *testing.T) {
 	}
 	ca := openCA(t, dir)
 	issue(t, ca, "a", time.Now().Add(time.Hour))
+	late := ca.issuing.NotAfter.Add(-serverLife * 2 / 3)
+	if c, err := ca.issueServer([]string{"localhost"}, late); err != nil || !c.Leaf.NotAfter.Equal(ca.issuing.NotAfter) {
+		t.Errorf("a server certificate %v before its issuer ends (%v): ends at %v, want with it", serverLife*2/3, err, c.Leaf.NotAfter)
+	}
 	if _, _, err := ca.issuer(time.Now().Add(issuingLife)); err == nil {
 		t.Error("an issuing certificate that has ended was used on")
 	}
