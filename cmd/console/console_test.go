@@ -20,6 +20,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/zap"
 
 	"sekisho/internal/alert"
 	"sekisho/internal/endpoint"
@@ -311,6 +312,15 @@ func TestKilledDuringIngestLosesNothingAndDoublesNothing(t *testing.T) {
 	}
 	if killed < kills/2 {
 		t.Errorf("killed %d times only: the stream was too short to say anything", killed)
+	}
+}
+
+func TestNoConnectionIsKeptForABrowserThatStalls(t *testing.T) {
+	h := (&server{log: zap.NewNop()}).httpServer(nil)
+	for what, d := range map[string]time.Duration{"header": h.ReadHeaderTimeout, "body": h.ReadTimeout, "answer": h.WriteTimeout, "idle": h.IdleTimeout} {
+		if d <= 0 || d > 10*time.Minute {
+			t.Errorf("%s: got a limit of %v, want one of minutes at most", what, d)
+		}
 	}
 }
 

@@ -271,6 +271,7 @@ func (s *server) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler: h, ErrorLog: quiet,
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
+		WriteTimeout: 5 * time.Minute, // the longest export over a slow line; live streams have a limit per event
 	}
 }
 
@@ -285,7 +286,8 @@ func (s *server) health(mux *http.ServeMux) {
 		mu.Lock()
 		defer mu.Unlock()
 		if time.Since(asked) > time.Second { // each answer is a write to the disk
-			ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+			// The answer is for those who ask next, too: it must not be "the first one hung up".
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
 			last, asked = s.db.Ready(ctx), time.Now()
 			cancel()
 			if last != nil {

@@ -152,7 +152,9 @@ func (s *Server) HTTP(names []string) *http.Server {
 		Handler:           s,
 		TLSConfig:         s.o.CA.ServerTLS(names),
 		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute, // above the agents' minute between heartbeats
+		ReadTimeout:       10*time.Second + bodyTime, // also of a body that no handler reads: net/http reads on to the next request
+		WriteTimeout:      time.Minute,               // answers are short; the wait for the commit is in it
+		IdleTimeout:       2 * time.Minute,           // above the agents' minute between heartbeats
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          handshakes,
 	}

@@ -396,6 +396,19 @@ func TestWhatCannotBeStoredIsNotAcknowledged(t *testing.T) {
 	}
 }
 
+func TestNoConnectionIsKeptForAClientThatStalls(t *testing.T) {
+	ca, err := enroll.OpenCA(filepath.Join(t.TempDir(), "ca"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := collector.NewServer(collector.Options{CA: ca}).HTTP(nil)
+	for what, d := range map[string]time.Duration{"header": h.ReadHeaderTimeout, "body": h.ReadTimeout, "answer": h.WriteTimeout, "idle": h.IdleTimeout} {
+		if d <= 0 || d > 5*time.Minute {
+			t.Errorf("%s: got a limit of %v, want one of minutes at most", what, d)
+		}
+	}
+}
+
 func TestEnrolmentOverRealTLS(t *testing.T) {
 	s := newSite(t, nil)
 	dir := filepath.Join(t.TempDir(), "identity")
