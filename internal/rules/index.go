@@ -67,7 +67,7 @@ func (p *Program) index(actionSlot, osSlot int) {
 					b.entries = append(b.entries, entry{r, without(without(r.node, actionSlot, a), osSlot, o)})
 				}
 			}
-			b.build()
+			b.build(p.getters)
 			p.buckets[place{a, o}] = b
 		}
 	}
@@ -136,13 +136,18 @@ func (p *Program) about(e *event.Event) []*Rule {
 }
 
 // build makes the facts of a bucket and what finds them.
-func (b *bucket) build() {
+func (b *bucket) build(getters []Getter) {
 	ix := indexer{facts: map[string]factNode{}, lits: map[litKey]*lit{}}
+	for i := range b.entries {
+		en := &b.entries[i]
+		en.node = ix.rewrite(en.node)
+	}
+	ix.searched(getters)
 	b.always = make([]uint64, (len(b.entries)+63)/64)
 	candidates := make([][]factNode, len(b.entries))
 	for i := range b.entries {
 		en := &b.entries[i]
-		en.node = ix.rewrite(en.node)
+		en.node = ix.keywords(en.node)
 		facts, _, ok := ix.triggers(en.node)
 		if !ok {
 			b.always[i>>6] |= 1 << (i & 63)
@@ -187,6 +192,11 @@ type indexer struct {
 	weights []float64           // by fact: how often it holds, by estimate
 	lits    map[litKey]*lit
 	order   []*lit // as they came, so that a program is built the same way each time
+
+	// The fields of the event table that finders go over anyhow, and the others:
+	// keywords are looked for in all.
+	named []int // slots
+	other []event.FieldID
 }
 
 // fact is the fact that one of these literals occurs.
@@ -296,6 +306,78 @@ func (ix *indexer) regex(n *regexNode) node {
 		return both(out...)
 	}
 	return either(out...)
+}
+
+// searched notes the fields that finders go over.
+func (ix *indexer) searched(getters []Getter) {
+	named := map[event.FieldID]bool{}
+	for _, l := range ix.order {
+		if g := &getters[l.field]; g.from == fromTable && !named[g.id] {
+			named[g.id] = true
+			ix.named = append(ix.named, l.field)
+		}
+	}
+	for id := range event.FieldID(fields) {
+		if !named[id] {
+			ix.other = append(ix.other, id)
+		}
+	}
+}
+
+// keywords is a rewritten node with facts for its keywords, as far as fields are
+// searched for other words too.
+func (ix *indexer) keywords(n node) node {
+	switch n := n.(type) {
+	case *keywordNode:
+		var out []node
+		for i := range n.patterns {
+			p := &n.patterns[i]
+			rest := &keywordNode{patterns: n.patterns[i : i+1], all: n.all}
+			var x node = rest
+			if p.shape == within && len(p.lit) >= gramLen && len(ix.named) > 0 {
+				var keys []litKey
+				for _, slot := range ix.named {
+					keys = append(keys, litKey{slot, within, string(p.lit)})
+				}
+				rest.others = ix.textual(p)
+				x = either(ix.fact(keys), rest)
+			}
+			out = append(out, x)
+		}
+		for i := range n.res {
+			out = append(out, &keywordNode{res: n.res[i : i+1], all: n.all})
+		}
+		if n.all {
+			return both(out...)
+		}
+		return either(out...)
+	case allNode:
+		out := make([]node, len(n))
+		for i, x := range n {
+			out[i] = ix.keywords(x)
+		}
+		return both(out...)
+	case anyNode:
+		out := make([]node, len(n))
+		for i, x := range n {
+			out[i] = ix.keywords(x)
+		}
+		return either(out...)
+	}
+	return n
+}
+
+// textual is the fields outside finders that can hold a pattern's literal.
+func (ix *indexer) textual(p *pattern) []event.FieldID {
+	var numbers charset
+	numbers.add("0123456789+-.:tz" + "true" + "false") // folded
+	out := []event.FieldID{}
+	for _, id := range ix.other {
+		if t := id.Type(); t == event.String || t == event.List || numbers.holds(&p.chars) {
+			out = append(out, id)
+		}
+	}
+	return out
 }
 
 // literals is what a text has to hold one of to match the pattern; sure says

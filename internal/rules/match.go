@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"sekisho/internal/event"
@@ -278,6 +280,9 @@ type (
 		patterns []pattern
 		res      []expression
 		all      bool
+		// others is the fields of the event table to look in where facts answer
+		// for the rest; nil: all of them.
+		others []event.FieldID
 	}
 )
 
@@ -509,9 +514,21 @@ var fields = len(event.Fields())
 
 // anywhere asks a pattern, or else an expression, of every text in the event.
 func (n *keywordNode) anywhere(s *scratch, p *pattern, x *expression) bool {
-	for id := range fields {
-		if v, ok := s.e.Lookup(event.FieldID(id)); ok && s.holds(v, p, x) {
-			return true
+	if n.others != nil {
+		there := payloads(s.e)
+		for _, id := range n.others {
+			if in := payloadOf[id]; in != 0 && in&there == 0 {
+				continue
+			}
+			if v, ok := s.e.Lookup(id); ok && s.holds(v, p, x) {
+				return true
+			}
+		}
+	} else {
+		for id := range event.FieldID(fields) {
+			if v, ok := s.e.Lookup(id); ok && s.holds(v, p, x) {
+				return true
+			}
 		}
 	}
 	for _, v := range s.e.Extra {
@@ -521,6 +538,33 @@ func (n *keywordNode) anywhere(s *scratch, p *pattern, x *expression) bool {
 	}
 	return false
 }
+
+// payloads is which parts an event has, a bit each.
+func payloads(e *event.Event) (set uint16) {
+	for i, there := range [...]bool{e.Host != nil, e.Agent != nil, e.User != nil, e.Device != nil, e.Volume != nil, e.File != nil,
+		e.Copy != nil, e.Process != nil, e.Network != nil, e.Session != nil, e.Print != nil, e.Lost != nil, e.Context != nil} {
+		if there {
+			set |= 1 << i
+		}
+	}
+	return set
+}
+
+// payloadOf is, by field, the part without which it can only be empty, as
+// payloads has it; 0 where that is none.
+var payloadOf = func() []uint16 {
+	samples := map[event.Type]event.Value{event.String: event.Text("x"), event.Int: event.Number(1), event.Bool: event.Truth(true),
+		event.Time: event.Moment(time.Unix(1, 0)), event.List: event.Texts("x")}
+	out := make([]uint16, fields)
+	for i := range out {
+		var e event.Event
+		id := event.FieldID(i)
+		if e.Set(id.Name(), samples[id.Type()]) == nil {
+			out[i] = payloads(&e)
+		}
+	}
+	return out
+}()
 
 func (s *scratch) holds(v event.Value, p *pattern, x *expression) bool {
 	if v.Type() == event.List {
@@ -537,6 +581,9 @@ func (s *scratch) holds(v event.Value, p *pattern, x *expression) bool {
 func (s *scratch) holdsText(text string, p *pattern, x *expression) bool {
 	if p == nil {
 		return x.re.MatchString(text)
+	}
+	if p.sign != 0 && strings.IndexByte(text, p.sign) < 0 {
+		return false
 	}
 	before := len(s.arena)
 	hit := p.match(s.add(text, true))

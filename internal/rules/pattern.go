@@ -116,6 +116,7 @@ type pattern struct {
 	first, last uint16
 
 	chars charset // a text can only match if all these occur in it; folded
+	sign  byte    // one of them that has no other case and is no letter or digit; 0: none
 }
 
 func newPattern(toks []token, cased bool) pattern {
@@ -123,6 +124,11 @@ func newPattern(toks []token, cased bool) pattern {
 	for _, t := range toks {
 		if !cased || utf8.Valid(t.lit) { // half a character may be another when folded
 			p.chars.add(fold(string(t.lit)))
+		}
+		for _, c := range t.lit {
+			if c > ' ' && c < '0' || c == '\\' {
+				p.sign = c
+			}
 		}
 	}
 	return p
