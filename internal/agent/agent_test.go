@@ -99,6 +99,24 @@ func TestOpenVolumesAreToldAgainWhenARemoteSessionBegins(t *testing.T) {
 	}
 }
 
+// A segment of a small spool is smaller than a row: what is longer is cut, and
+// takes nothing down that goes to disk with it.
+func TestASmallSpoolTakesALargeAlert(t *testing.T) {
+	src := newScripted()
+	r := start(t, shortDir(t), "limits: {spool_alerts: 1MiB, spool_activity: 1MiB}\n", src)
+	for i := range 6 {
+		e := stick(fmt.Sprint("S", i))
+		if i%2 == 1 {
+			e.Device.ProductName = strings.Repeat("長", 40_000)
+		}
+		src.out <- e
+	}
+	r.until("all alerts are on disk", func() bool { return r.status().AlertsRaised == 6 })
+	if st := r.status(); st.Lost != 0 {
+		t.Errorf("%d lost: %+v, %+v", st.Lost, st.Alerts, st.Activity)
+	}
+}
+
 func TestASecondAgentOnTheSameStateIsRefused(t *testing.T) {
 	r := start(t, shortDir(t), "", newScripted())
 	_, err := New(Options{ConfigFile: r.o.ConfigFile, Version: "test", Log: zap.NewNop(), Sources: []Source{newScripted()}})
@@ -174,7 +192,7 @@ func TestEvidenceGoesBeforeTextsAreCutAndTheDecidingEventStays(t *testing.T) {
 		a.Evidence = append(a.Evidence, e)
 	}
 	a.Event = a.Evidence[19]
-	rec := encodeAlert(a)
+	rec := encodeAlert(a, wire.MaxRowBytes)
 	got, err := alert.Decode(rec)
 	if err != nil {
 		t.Fatal(err)

@@ -76,7 +76,7 @@ func openOutbox(dir string, maxAlerts, maxActivity int64, maxAge time.Duration, 
 // alert queues an alert for the disk. It never blocks, and is done with a when
 // it returns: the judge goes on counting in it.
 func (o *outbox) alert(a *alert.Alert, update bool) {
-	x := outgoing{rec: encodeAlert(a), update: update}
+	x := outgoing{rec: encodeAlert(a, rowBytes(o.alerts)), update: update}
 	if a.Test() {
 		x.test = a.Event.ID
 	}
@@ -95,8 +95,8 @@ func (o *outbox) alert(a *alert.Alert, update bool) {
 // later at most.
 func (o *outbox) act(e *event.Event) bool {
 	rec := e.AppendJSON(nil)
-	if len(rec) > wire.MaxRowBytes {
-		rec = shortened(rec, wire.MaxRowBytes)
+	if most := rowBytes(o.activity); len(rec) > most {
+		rec = shortened(rec, most)
 	}
 	err := o.activity.Append(false, rec)
 	o.trouble(o.activity, "activity", err)
@@ -183,12 +183,16 @@ func (o *outbox) run(stopping <-chan struct{}) {
 	}
 }
 
-// encodeAlert is the alert as a record. Until it fits a row evidence goes, the
-// newest first and the deciding event never; the total still tells how much there
-// was.
-func encodeAlert(a *alert.Alert) []byte {
+// rowBytes is how long a record of a spool may be: the console takes no longer
+// rows, and a spool with a small limit no longer records.
+func rowBytes(s *spool.Spool) int { return min(wire.MaxRowBytes, s.MaxRecordBytes()) }
+
+// encodeAlert is the alert as a record of at most so many bytes. Until it fits
+// evidence goes, the newest first and the deciding event never; the total still
+// tells how much there was.
+func encodeAlert(a *alert.Alert, most int) []byte {
 	b := a.AppendJSON(nil)
-	for len(b) > wire.MaxRowBytes && len(a.Evidence) > 1 {
+	for len(b) > most && len(a.Evidence) > 1 {
 		fewer := *a
 		fewer.Evidence = nil
 		for i, e := range a.Evidence {
@@ -202,8 +206,8 @@ func encodeAlert(a *alert.Alert) []byte {
 		a = &fewer
 		b = a.AppendJSON(nil)
 	}
-	if len(b) > wire.MaxRowBytes {
-		b = shortened(b, wire.MaxRowBytes)
+	if len(b) > most {
+		b = shortened(b, most)
 	}
 	return b
 }

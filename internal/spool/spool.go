@@ -296,6 +296,9 @@ func (s *Spool) countTorn(base uint64, offset int64) error {
 	return s.save(st)
 }
 
+// MaxRecordBytes is the length of the longest record that Append takes.
+func (s *Spool) MaxRecordBytes() int { return int(s.o.SegmentBytes - headerBytes - frameBytes) }
+
 // Append adds records to the end of the queue and copies them. With durable it returns when they are on disk; appends that
 // wait at the same time share one sync.
 //
@@ -307,7 +310,7 @@ func (s *Spool) Append(durable bool, recs ...[]byte) error {
 		if len(r) == 0 {
 			return ErrEmptyRecord
 		}
-		if most := s.o.SegmentBytes - headerBytes - frameBytes; int64(len(r)) > most {
+		if most := s.MaxRecordBytes(); len(r) > most {
 			return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(r), most)
 		}
 	}
