@@ -26,9 +26,8 @@ const (
 	factsFor = 2 * time.Second
 	maxFacts = 4096
 	// statWait is how long a file system may take to answer; one that takes
-	// longer is not asked for stuckFor.
+	// longer is not asked again before it does.
 	statWait = time.Second
-	stuckFor = 30 * time.Second
 	// rescanLimit bounds the files looked at on a volume after a loss.
 	rescanLimit = 100_000
 	// resyncEvery is how often folders of protected places are looked for anew,
@@ -65,9 +64,9 @@ type core struct {
 	set   *settle
 	reads recentReads
 	facts map[int]*facts
-	stuck map[volume.Dev]time.Time
-	gone  map[volume.Dev]goneVolume // unmounted a moment ago: its last files are still to be told
-	since time.Time                 // up to when nothing was lost
+	stuck map[volume.Dev]<-chan struct{} // file systems that owe an answer, and what is closed with it
+	gone  map[volume.Dev]goneVolume      // unmounted a moment ago: its last files are still to be told
+	since time.Time                      // up to when nothing was lost
 
 	folders []string  // that came up in protected places and are not marked yet
 	resync  bool      // the mechanism asks for a sync
@@ -91,7 +90,7 @@ type facts struct {
 }
 
 func newCore(w *Watcher, q *queue, out chan<- *event.Event) *core {
-	return &core{w: w, q: q, out: out, reads: recentReads{map[int]*reader{}}, facts: map[int]*facts{}, stuck: map[volume.Dev]time.Time{}, gone: map[volume.Dev]goneVolume{}}
+	return &core{w: w, q: q, out: out, reads: recentReads{map[int]*reader{}}, facts: map[int]*facts{}, stuck: map[volume.Dev]<-chan struct{}{}, gone: map[volume.Dev]goneVolume{}}
 }
 
 // run works until ctx is done. The cause of that, if it is not the caller's, is
@@ -659,30 +658,35 @@ func (c *core) findInode(r *record) (string, int64) {
 
 var errStuck = errors.New("file system does not answer")
 
-// stat is os.Lstat that does not wait for ever.
+// stat is os.Lstat that does not wait for ever. A question that hangs keeps a
+// goroutine and a thread, so that there is one at most for each file system.
 func (c *core) stat(path string, dev volume.Dev) (os.FileInfo, error) {
-	if t, ok := c.stuck[dev]; ok {
-		if time.Since(t) < stuckFor {
+	return c.ask(dev, func() (os.FileInfo, error) { return os.Lstat(path) })
+}
+
+func (c *core) ask(dev volume.Dev, lstat func() (os.FileInfo, error)) (os.FileInfo, error) {
+	if answered, ok := c.stuck[dev]; ok {
+		select {
+		case <-answered:
+			delete(c.stuck, dev)
+		default:
 			return nil, errStuck
 		}
-		delete(c.stuck, dev)
 	}
-	type answer struct {
-		fi  os.FileInfo
-		err error
-	}
-	done := make(chan answer, 1)
+	var answer os.FileInfo
+	var failure error
+	done := make(chan struct{})
 	go func() {
-		fi, err := os.Lstat(path)
-		done <- answer{fi, err}
+		defer close(done)
+		answer, failure = lstat()
 	}()
 	t := time.NewTimer(statWait)
 	defer t.Stop()
 	select {
-	case a := <-done:
-		return a.fi, a.err
+	case <-done:
+		return answer, failure
 	case <-t.C:
-		c.stuck[dev] = time.Now()
+		c.stuck[dev] = done
 		return nil, errStuck
 	}
 }

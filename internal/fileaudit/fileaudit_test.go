@@ -3,12 +3,15 @@ package fileaudit
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sekisho/internal/endpoint"
@@ -297,6 +300,39 @@ func (s oneStick) Lookup(p string) (volume.Volume, bool) {
 }
 func (oneStick) Watch() <-chan struct{}  { return nil }
 func (oneStick) Unwatch(<-chan struct{}) {}
+
+func TestAFileSystemThatHangsIsAskedOneQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCore(New(Options{}), newQueue(1), nil)
+		dead, alive := volume.Dev{Major: 8, Minor: 1}, volume.Dev{Major: 8, Minor: 2}
+		var asked atomic.Int32
+		over := make(chan struct{})
+		ask := func(dev volume.Dev) error {
+			_, err := c.ask(dev, func() (os.FileInfo, error) {
+				if dev == dead {
+					asked.Add(1)
+					<-over
+				}
+				return nil, nil
+			})
+			return err
+		}
+		for range 100 {
+			if err := ask(dead); !errors.Is(err, errStuck) {
+				t.Fatalf("got %v, want errStuck", err)
+			}
+			time.Sleep(time.Hour)
+		}
+		if err := ask(alive); err != nil || asked.Load() != 1 {
+			t.Errorf("the other file system: %v; %d questions hang", err, asked.Load())
+		}
+		close(over)
+		synctest.Wait()
+		if err := ask(dead); err != nil {
+			t.Errorf("after it answered: %v", err)
+		}
+	})
+}
 
 // The mechanism that every system has.
 func TestNotificationsTellCopiesWithoutTheProcess(t *testing.T) {
