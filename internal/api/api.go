@@ -21,7 +21,6 @@ import (
 	"io/fs"
 	"mime"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -35,6 +34,7 @@ import (
 	"sekisho/internal/account"
 	"sekisho/internal/alert"
 	"sekisho/internal/endpoint"
+	"sekisho/internal/peer"
 )
 
 // Store is what the API needs of the database. What is not there is an error
@@ -89,7 +89,7 @@ type Server struct {
 	mux   *http.ServeMux
 
 	mu       sync.Mutex               // guards all below
-	failures map[string]*rate.Limiter // wrong tokens by address
+	failures map[string]*rate.Limiter // wrong tokens by peer.Network
 }
 
 // route is one line of the API.
@@ -212,7 +212,7 @@ func (s *Server) handle(rt route) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		v := visit{remote: remote(r)}
+		v := visit{remote: peer.Address(r)}
 		err := func() (err error) {
 			defer func() {
 				if x := recover(); x != nil {
@@ -296,7 +296,7 @@ func (s *Server) recognize(r *http.Request, remote string) (*account.Token, erro
 	now := time.Now()
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && (t.Revoked || !t.Expires.IsZero() && !now.Before(t.Expires)):
-		if !s.mayFail(remote) { // a valid one from there, behind the same proxy, is answered still
+		if !s.mayFail(peer.Network(remote)) { // a valid one from there, behind the same proxy, is answered still
 			return nil, errTooMany
 		}
 		return nil, errToken
@@ -309,28 +309,19 @@ func (s *Server) recognize(r *http.Request, remote string) (*account.Token, erro
 	return t, nil
 }
 
-// mayFail counts a wrong token and reports whether its address may send more.
-func (s *Server) mayFail(remote string) bool {
+// mayFail counts a wrong token and reports whether its network may send more.
+func (s *Server) mayFail(network string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := s.failures[remote]
+	l := s.failures[network]
 	if l == nil {
 		if len(s.failures) > 10_000 {
 			clear(s.failures)
 		}
 		l = rate.NewLimiter(failRate, failBurst)
-		s.failures[remote] = l
+		s.failures[network] = l
 	}
 	return l.Allow()
-}
-
-// remote is the peer's address without its port. Headers of proxies are not
-// believed.
-func remote(r *http.Request) string {
-	if a, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		return a.Addr().Unmap().String()
-	}
-	return r.RemoteAddr
 }
 
 // note writes to the audit log. What cannot be logged is not done.

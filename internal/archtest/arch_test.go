@@ -53,9 +53,10 @@ var layers = map[string]row{
 	"enroll":    {"wire endpoint", "identity only: it must work before, and when, everything else does not"},
 	"respond":   {"event alert", "acts on an alert; what led to it is not its business"},
 	"store":     {"event alert endpoint account", "the only package with SQL; handlers and pages declare what they need and it satisfies them"},
-	"collector": {"wire store enroll endpoint event alert", "authenticates, checks, stores; pages belong to console"},
-	"console":   {"event alert endpoint account", "declares the small interfaces it needs; store satisfies them, so pages can be tested without a database"},
-	"api":       {"alert endpoint account version", "the JSON API for scripts declares what it needs and store satisfies it, as with console"},
+	"peer":      {"", "who is at the other end of a request; asked by every server, knows none"},
+	"collector": {"wire store enroll endpoint event alert peer", "authenticates, checks, stores; pages belong to console"},
+	"console":   {"event alert endpoint account peer", "declares the small interfaces it needs; store satisfies them, so pages can be tested without a database"},
+	"api":       {"alert endpoint account version peer", "the JSON API for scripts declares what it needs and store satisfies it, as with console"},
 	"agent":     {"*", "wires the agent"},
 }
 

@@ -22,9 +22,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"mime"
-	"net"
 	"net/http"
-	"net/netip"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -39,6 +37,7 @@ import (
 
 	"sekisho/internal/endpoint"
 	"sekisho/internal/enroll"
+	"sekisho/internal/peer"
 	"sekisho/internal/store"
 	"sekisho/internal/wire"
 )
@@ -89,7 +88,7 @@ type Server struct {
 	decoder sync.Pool     // of *zstd.Decoder
 
 	agents  keyed[*caller] // by agent id
-	remotes keyed[*caller] // by address, for enrolment
+	remotes keyed[*caller] // by peer.Network, for enrolment
 
 	mu     sync.Mutex // guards all below
 	known  map[[32]byte]standing
@@ -209,7 +208,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) (code s
 		log = s.log.Error
 	}
 	log("agent request refused", zap.Int("status", f.status), zap.String("code", f.code), zap.String("method", r.Method),
-		zap.String("path", cutText(r.URL.Path, 100)), zap.String("remote", remote(r)), zap.Error(err))
+		zap.String("path", cutText(r.URL.Path, 100)), zap.String("remote", peer.Address(r)), zap.Error(err))
 	answer(w, f.status, body)
 	return f.code
 }
@@ -222,19 +221,6 @@ func answer(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	w.Write(append(b, '\n'))
-}
-
-// remote is the peer's address without its port. Headers of proxies are not
-// believed.
-func remote(r *http.Request) string {
-	if a, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		return a.Addr().Unmap().String()
-	}
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
 }
 
 func cutText(s string, n int) string {
@@ -382,7 +368,7 @@ func (s *Server) batch(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	d.Received, d.Remote = received, remote(r)
+	d.Received, d.Remote = received, peer.Address(r)
 	s.clock(agentID, b.Sent, received)
 	switch err := s.o.Store.Ingest(r.Context(), d); {
 	case errors.Is(err, store.ErrFull):
@@ -426,7 +412,7 @@ func (s *Server) clock(agentID string, sent, received time.Time) {
 
 // enroll is POST /v1/enroll.
 func (s *Server) enroll(w http.ResponseWriter, r *http.Request) error {
-	c := s.remotes.at(remote(r))
+	c := s.remotes.at(peer.Network(peer.Address(r)))
 	if err := c.enter(); err != nil {
 		return err
 	}
@@ -452,7 +438,7 @@ func (s *Server) enroll(w http.ResponseWriter, r *http.Request) error {
 	}
 	now := time.Now().UTC()
 	e := store.Enrolment{
-		TokenID: req.TokenID, SecretHash: enroll.SecretHash(req.Secret), KeyHash: keyHash, Host: req.Host, Remote: remote(r),
+		TokenID: req.TokenID, SecretHash: enroll.SecretHash(req.Secret), KeyHash: keyHash, Host: req.Host, Remote: peer.Address(r),
 		Serial: enroll.NewSerial(), Expires: now.Add(enroll.ClientLife).Truncate(time.Second), Now: now,
 	}
 	got, err := s.o.Store.Enrol(r.Context(), e)

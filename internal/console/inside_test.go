@@ -103,9 +103,18 @@ func TestTheLimiterIsBounded(t *testing.T) {
 	if later := now.Add(1e10); !l.allow("new", later) || len(l.keys) > 2 {
 		t.Errorf("10 s later: refused, or %d keys are left", len(l.keys))
 	}
-	for addr, want := range map[string]string{"192.0.2.7": "192.0.2.7", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "fe80::1%eth0": "fe80::/64", "": ""} {
-		if got := network(addr); got != want {
-			t.Errorf("network of %q: got %q, want %q", addr, got, want)
+}
+
+func TestCutsFallBetweenCharacters(t *testing.T) {
+	for _, tt := range []struct {
+		s    string
+		max  int
+		want string
+	}{
+		{"PC-1047", 7, "PC-1047"}, {"PC-1047", 2, "PC"}, {"総務課", 9, "総務課"}, {"総務課", 8, "総務"}, {"総務課", 6, "総務"}, {"総務課", 4, "総"}, {"総務課", 2, ""}, {"a総務課", 4, "a総"},
+	} {
+		if got := cutBytes(tt.s, tt.max); got != tt.want {
+			t.Errorf("%q to %d bytes: got %q, want %q", tt.s, tt.max, got, tt.want)
 		}
 	}
 }

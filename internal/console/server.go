@@ -8,9 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -20,6 +18,7 @@ import (
 
 	"sekisho/internal/account"
 	"sekisho/internal/alert"
+	"sekisho/internal/peer"
 )
 
 // Options are what a console needs.
@@ -242,7 +241,7 @@ func is(target error) func(error) bool {
 // body, and turns an error into a page and a line of the log.
 func (s *Server) page(a access, h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		v := &visit{remote: remote(r), theme: themeOf(r), start: time.Now()}
+		v := &visit{remote: peer.Address(r), theme: themeOf(r), start: time.Now()}
 		err := s.recognize(r, v)
 		v.p = s.printers[langOf(r, v.user)]
 		r = r.WithContext(context.WithValue(r.Context(), visitKey{}, v))
@@ -308,7 +307,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	id := randomHex(4)
 	fields := []zap.Field{zap.String("error_id", id), zap.Int("status", status), zap.String("method", r.Method),
-		zap.String("path", r.URL.Path), zap.String("remote", v.remote), zap.Error(err)}
+		zap.String("path", cutBytes(r.URL.Path, 200)), zap.String("remote", v.remote), zap.Error(err)}
 	if v.user != nil {
 		fields = append(fields, zap.String("user", v.user.Name))
 	}
@@ -441,19 +440,6 @@ func (s *Server) home(w http.ResponseWriter, r *http.Request) error {
 	}
 	http.Redirect(w, r, to, http.StatusSeeOther)
 	return nil
-}
-
-// remote is the peer's address without its port. Headers of proxies are not
-// believed.
-func remote(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	if a, err := netip.ParseAddr(host); err == nil {
-		return a.Unmap().String()
-	}
-	return host
 }
 
 // localPath reports whether a redirect to p stays on this server.

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"sekisho/internal/account"
+	"sekisho/internal/peer"
 )
 
 // The cookies. A __Host- cookie can be set only over TLS, by this very host,
@@ -147,9 +147,9 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) error {
 		return s.render(w, r, status, "login", page)
 	}
 	now := time.Now()
-	if !s.byIP.allow(network(v.remote), now) || !s.byName.allow(cut(name, 100), now) {
+	if !s.byIP.allow(peer.Network(v.remote), now) || !s.byName.allow(cut(name, 100), now) {
 		// Nothing is ever deleted from the audit log: a minute of guessing is one entry.
-		if s.told.allow(network(v.remote), now) {
+		if s.told.allow(peer.Network(v.remote), now) {
 			if err := s.note(r, "", "login-limited", name, ""); err != nil {
 				return err
 			}
@@ -428,18 +428,4 @@ func (l *limiter) forgive(key string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.keys, key)
-}
-
-// network is what one attacker can change at will: an IPv4 address, the /64 of
-// an IPv6 one.
-func network(remote string) string {
-	a, err := netip.ParseAddr(remote)
-	if err != nil || a.Is4() {
-		return remote
-	}
-	p, err := a.WithZone("").Prefix(64)
-	if err != nil {
-		return remote
-	}
-	return p.String()
 }

@@ -78,12 +78,10 @@ func cutBytes(s string, max int) string {
 	if len(s) <= max {
 		return s
 	}
-	s = s[:max]
-	for len(s) > 0 && !utf8.ValidString(s[max-min(max, 4):]) {
-		s = s[:len(s)-1]
+	for max > 0 && !utf8.RuneStart(s[max]) {
 		max--
 	}
-	return s
+	return s[:max]
 }
 
 // plain is a text from outside for an attribute or CSV: clean, with the length
