@@ -96,15 +96,16 @@ func Compile(files []*File, o Options) (*Program, error) {
 }
 
 type compiler struct {
-	o        Options
-	docs     []*document
-	rules    []*Rule
-	byDoc    map[*document]*Rule
-	refused  map[*document]bool // by this compilation; documents are shared and not written to
-	getters  []Getter
-	slots    map[Getter]int
-	problems Problems
-	failed   bool // the document at hand has a problem
+	o           Options
+	docs        []*document
+	rules       []*Rule
+	byDoc       map[*document]*Rule
+	refused     map[*document]bool // by this compilation; documents are shared and not written to
+	getters     []Getter
+	slots       map[Getter]int
+	expressions int // how many
+	problems    Problems
+	failed      bool // the document at hand has a problem
 }
 
 func (c *compiler) fail(d *document, line, col int, path, code, ja, en string) *Problem {
@@ -647,8 +648,8 @@ func (c *compiler) compileRegexp(d *document, it *item, v *scalar, flags string)
 		text = "(?" + flags + ")" + text
 	}
 	parsed, err := syntax.Parse(text, syntax.Perl)
+	var prog *syntax.Prog
 	if err == nil {
-		var prog *syntax.Prog
 		if prog, err = syntax.Compile(parsed.Simplify()); err == nil && len(prog.Inst) > maxProgram {
 			c.bad(d, it, v, "正規表現が大きすぎます", "regular expression too large")
 			return nil
@@ -670,7 +671,8 @@ func (c *compiler) compileRegexp(d *document, it *item, v *scalar, flags string)
 		c.bad(d, it, v, ja, en)
 		return nil
 	}
-	return &expression{re, needOf(parsed)}
+	c.expressions++
+	return &expression{c.expressions - 1, re, prog, needOf(parsed)}
 }
 
 // leastLength is how many bytes a match of an expression has at least.

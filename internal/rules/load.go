@@ -3,13 +3,13 @@ package rules
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"sort"
 	"strings"
 
+	"sekisho/internal/input"
 	"sekisho/internal/rules/pack"
 )
 
@@ -86,7 +86,7 @@ func ParsePaths(paths []string) ([]*File, error) {
 		if len(files) >= maxFiles || total > maxLoad {
 			return
 		}
-		data, err := readFile(name)
+		data, err := input.ReadFile(name, MaxFile+1) // a little more than Parse takes: it tells what is too large
 		if err != nil {
 			unreadable(name, err)
 			return
@@ -123,16 +123,6 @@ func ParsePaths(paths []string) ([]*File, error) {
 		return files, problems
 	}
 	return files, nil
-}
-
-// readFile reads what Parse will take, and a little more where it is too large.
-func readFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, MaxFile+1))
 }
 
 // below lists the rule files of a folder, sorted. Folders named "tests" hold

@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"net/netip"
 	"regexp"
+	"regexp/syntax"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,6 +53,8 @@ type scratch struct {
 	set     []uint64  // candidates
 	facts   []uint64  // bit set, see factNode
 	asks    [][]int32 // the bucket's
+
+	automata automata
 }
 
 type slot struct {
@@ -380,7 +383,7 @@ func (n *regexNode) match(s *scratch) bool {
 	}
 	for i := range n.res {
 		x := &n.res[i]
-		hit := s.chars(n.field).holds(&x.need.chars) && x.matchAny(texts)
+		hit := s.chars(n.field).holds(&x.need.chars) && x.matchAny(s, texts)
 		if hit != n.all {
 			return !n.all
 		}
@@ -391,11 +394,13 @@ func (n *regexNode) match(s *scratch) bool {
 // expression is a regular expression and what a match needs: most texts need
 // not be looked at.
 type expression struct {
+	id   int // among the expressions of a program
 	re   *regexp.Regexp
+	prog *syntax.Prog // of re
 	need need
 }
 
-func (x *expression) matchAny(texts [][]byte) bool {
+func (x *expression) matchAny(s *scratch, texts [][]byte) bool {
 	for _, t := range texts {
 		if len(t) < x.need.size {
 			continue
@@ -404,7 +409,7 @@ func (x *expression) matchAny(texts [][]byte) bool {
 			if hasLine(t, x.need.line, x.need.newline) {
 				return true
 			}
-		} else if x.re.Match(t) {
+		} else if s.automata.match(x, t) {
 			return true
 		}
 	}
