@@ -672,7 +672,7 @@ func (c *compiler) compileRegexp(d *document, it *item, v *scalar, flags string)
 		return nil
 	}
 	c.expressions++
-	return &expression{c.expressions - 1, re, prog, needOf(parsed)}
+	return &expression{c.expressions - 1, re, prog, kindsOf(prog), needOf(parsed)}
 }
 
 // leastLength is how many bytes a match of an expression has at least.

@@ -8,7 +8,7 @@ import (
 )
 
 // The limits of automata. Judgement: SigmaHQ's expressions make 20 to 200 states
-// each over real events; a state takes 600 bytes, so a worker keeps 8 MB at most.
+// each over real events; a state takes some 300 bytes, so a worker keeps 4 MB at most.
 const (
 	maxStates     = 512    // of one expression; a text that leads beyond is left to package regexp
 	maxAllStates  = 14_000 // of a worker, after which it begins anew
@@ -35,7 +35,7 @@ func (a *automata) match(x *expression, text []byte) bool {
 	}
 	d := a.by[x.id]
 	if d == nil {
-		d = newDFA(x.prog)
+		d = newDFA(x)
 		a.by[x.id] = d
 	}
 	if d.rest > 0 {
@@ -49,7 +49,7 @@ func (a *automata) match(x *expression, text []byte) bool {
 		return hit
 	}
 	a.states -= len(d.states)
-	a.by[x.id] = newDFA(x.prog)
+	a.by[x.id] = newDFA(x)
 	a.by[x.id].rest = restAfterFull
 	return x.re.Match(text)
 }
@@ -59,6 +59,7 @@ func (a *automata) match(x *expression, text []byte) bool {
 // far as it matters to \b, ^ and $.
 type dfa struct {
 	prog   *syntax.Prog
+	kinds  *kinds
 	looks  bool // the expression has \b, ^, $ or their like
 	next   []int32
 	states []dfaState
@@ -87,8 +88,56 @@ const (
 	fullStep // too many states
 )
 
-func newDFA(prog *syntax.Prog) *dfa {
-	d := &dfa{prog: prog, byKey: map[string]int32{}, seen: make([]bool, len(prog.Inst))}
+// kinds puts the ASCII characters into groups that an expression treats alike,
+// so that a state is small.
+type kinds struct {
+	of [utf8.RuneSelf]uint8
+	n  int
+}
+
+func kindsOf(prog *syntax.Prog) *kinds {
+	k := &kinds{n: 1}
+	split := func(in func(r rune) bool) {
+		var moved [utf8.RuneSelf]int // by kind: 1 + that of its characters which are in
+		whole := k.of
+		for c := range k.of {
+			if !in(rune(c)) {
+				continue
+			}
+			if moved[whole[c]] == 0 {
+				moved[whole[c]] = k.n + 1
+				k.n++
+			}
+			k.of[c] = uint8(moved[whole[c]] - 1)
+		}
+		// A kind that moved as a whole leaves its number unused: count anew.
+		var number [2 * utf8.RuneSelf]int
+		k.n = 0
+		for c, kind := range k.of {
+			if number[kind] == 0 {
+				k.n++
+				number[kind] = k.n
+			}
+			k.of[c] = uint8(number[kind] - 1)
+		}
+	}
+	split(syntax.IsWordChar)
+	split(func(r rune) bool { return r == '\n' })
+	var last *syntax.Inst
+	for i := range prog.Inst {
+		in := &prog.Inst[i]
+		if in.Op != syntax.InstRune && in.Op != syntax.InstRune1 || last != nil && last.Arg == in.Arg && slices.Equal(last.Rune, in.Rune) {
+			continue
+		}
+		last = in
+		split(in.MatchRune)
+	}
+	return k
+}
+
+func newDFA(x *expression) *dfa {
+	prog := x.prog
+	d := &dfa{prog: prog, kinds: x.kinds, byKey: map[string]int32{}, seen: make([]bool, len(prog.Inst))}
 	for i := range prog.Inst {
 		d.looks = d.looks || prog.Inst[i].Op == syntax.InstEmptyWidth
 	}
@@ -111,7 +160,7 @@ func (d *dfa) state(pcs []uint32, before rune) int32 {
 	i := int32(len(d.states))
 	d.byKey[string(d.key)] = i
 	d.states = append(d.states, dfaState{pcs: slices.Clone(pcs), before: before})
-	for range utf8.RuneSelf {
+	for range d.kinds.n {
 		d.next = append(d.next, unknownStep)
 	}
 	return i
@@ -120,18 +169,20 @@ func (d *dfa) state(pcs []uint32, before rune) int32 {
 // match reports whether the text matches; ok is false where that would take too
 // many states.
 func (d *dfa) match(text []byte) (hit, ok bool) {
-	at := int32(0)
+	at, next, kinds, n := int32(0), d.next, d.kinds, d.kinds.n
 	for i := 0; i < len(text); {
 		var to int32
 		if c := text[i]; c < utf8.RuneSelf {
 			i++
-			if to = d.next[int(at)<<7|int(c)]; to == unknownStep {
+			place := int(at)*n + int(kinds.of[c])
+			if to = next[place]; to == unknownStep {
 				to = d.step(at, rune(c))
-				d.next[int(at)<<7|int(c)] = to
+				next = d.next
+				next[place] = to
 			}
 		} else {
-			r, n := utf8.DecodeRune(text[i:])
-			i += n
+			r, size := utf8.DecodeRune(text[i:])
+			i += size
 			if to, ok = d.states[at].wide[r]; !ok {
 				to = d.step(at, r)
 				if s := &d.states[at]; len(s.wide) < maxWide {
@@ -140,6 +191,7 @@ func (d *dfa) match(text []byte) (hit, ok bool) {
 					}
 					s.wide[r] = to
 				}
+				next = d.next
 			}
 		}
 		if to < 0 {

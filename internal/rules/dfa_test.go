@@ -21,7 +21,7 @@ func expressionOf(t testing.TB, text string) *expression {
 	if err != nil {
 		return nil
 	}
-	return &expression{0, re, prog, needOf(parsed)}
+	return &expression{0, re, prog, kindsOf(prog), needOf(parsed)}
 }
 
 // asked is what a rule with the expression answers: guards, then automaton.
@@ -35,6 +35,7 @@ func (x *expression) asked(a *automata, text string) bool {
 	for _, l := range x.need.any {
 		any = any || strings.Contains(string(folded), l)
 	}
+	any = any && strings.Contains(string(folded), string(x.need.word))
 	hit := guarded && any && x.matchAny(s, [][]byte{[]byte(text)})
 	*a = s.automata
 	return hit

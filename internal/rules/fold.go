@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"encoding/binary"
 	"unicode"
 	"unicode/utf8"
 )
@@ -27,9 +28,23 @@ func foldRune(r rune) rune {
 	return least
 }
 
+// ones is a one in each byte.
+const ones = 0x0101010101010101
+
 // appendFold appends s with its case folded. Bytes that are not UTF-8 stay.
 func appendFold(b []byte, s string) []byte {
-	for i := 0; i < len(s); {
+	i := 0
+	for ; i+8 <= len(s); i += 8 { // ASCII, eight at a time
+		x := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
+			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+		if x&(ones<<7) != 0 {
+			break
+		}
+		// The top bit of each byte: at least 'A', and not above 'Z'.
+		capital := (x + (0x80-'A')*ones) &^ (x + (0x80-'Z'-1)*ones) & (ones << 7)
+		b = binary.LittleEndian.AppendUint64(b, x|capital>>2)
+	}
+	for i < len(s) {
 		c := s[i]
 		if c < utf8.RuneSelf {
 			if 'A' <= c && c <= 'Z' {

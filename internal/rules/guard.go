@@ -75,6 +75,7 @@ func (c charset) common(d charset) charset { return charset{c[0] & d[0], c[1] & 
 type need struct {
 	size  int      // bytes
 	chars charset  // all of these characters
+	word  []byte   // this, the longest literal that every match has
 	any   []string // one of these, each of gramLen bytes or more; none: nothing known
 
 	// isLine says that a match is any run of this many characters, and nothing
@@ -131,6 +132,7 @@ const maxNeedAny = 64
 func needOf(re *syntax.Regexp) need {
 	n := need{size: leastLength(re)}
 	n.chars, n.any = needed(re)
+	n.word = []byte(word(re))
 	n.line, n.newline, n.isLine = longLine(re)
 	return n
 }
@@ -169,6 +171,31 @@ func needed(re *syntax.Regexp) (chars charset, any []string) {
 		}
 	}
 	return chars, any
+}
+
+// word is the longest literal that every match has, folded.
+func word(re *syntax.Regexp) string {
+	switch re.Op {
+	case syntax.OpLiteral:
+		if s := string(re.Rune); !strings.ContainsRune(s, utf8.RuneError) {
+			return fold(s)
+		}
+	case syntax.OpCapture, syntax.OpPlus:
+		return word(re.Sub[0])
+	case syntax.OpRepeat:
+		if re.Min > 0 {
+			return word(re.Sub[0])
+		}
+	case syntax.OpConcat:
+		longest := ""
+		for _, s := range re.Sub {
+			if w := word(s); len(w) > len(longest) {
+				longest = w
+			}
+		}
+		return longest
+	}
+	return ""
 }
 
 func literalNeeds(lit string) (chars charset, any []string) {

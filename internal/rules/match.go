@@ -383,7 +383,7 @@ func (n *regexNode) match(s *scratch) bool {
 	}
 	for i := range n.res {
 		x := &n.res[i]
-		hit := s.chars(n.field).holds(&x.need.chars) && x.matchAny(s, texts)
+		hit := s.chars(n.field).holds(&x.need.chars) && s.holdsWord(n.field, x.need.word) && x.matchAny(s, texts)
 		if hit != n.all {
 			return !n.all
 		}
@@ -391,13 +391,27 @@ func (n *regexNode) match(s *scratch) bool {
 	return n.all
 }
 
+// holdsWord reports whether one of a field's folded texts contains the word.
+func (s *scratch) holdsWord(i int, word []byte) bool {
+	if len(word) == 0 {
+		return true
+	}
+	for _, t := range s.folded(i) {
+		if bytes.Contains(t, word) {
+			return true
+		}
+	}
+	return false
+}
+
 // expression is a regular expression and what a match needs: most texts need
 // not be looked at.
 type expression struct {
-	id   int // among the expressions of a program
-	re   *regexp.Regexp
-	prog *syntax.Prog // of re
-	need need
+	id    int // among the expressions of a program
+	re    *regexp.Regexp
+	prog  *syntax.Prog // of re
+	kinds *kinds       // of prog
+	need  need
 }
 
 func (x *expression) matchAny(s *scratch, texts [][]byte) bool {
