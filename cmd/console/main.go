@@ -53,10 +53,13 @@ func (e exit) Unwrap() error { return e.err }
 func main() { os.Exit(run()) }
 
 // run is the whole program; it answers the exit code.
-func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	return report(root().ExecuteContext(ctx))
+func run() int { return report(root().ExecuteContext(context.Background())) }
+
+// untilStopped is the context of a command that has something to finish when it is
+// told to stop. The others are ended by the signal itself, also while they wait
+// for input that does not come.
+func untilStopped(c *cobra.Command) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 }
 
 // report tells the error to the person and answers the exit code.
@@ -108,16 +111,8 @@ func (s *settings) flag(c *cobra.Command) {
 	c.Flags().StringVar(&s.file, "config", defaultConfig(), lang.T("設定ファイル", "settings file"))
 }
 
-// load reads the settings. A file that cannot be read is wrong use; problems in
-// it are config.Problems.
-func (s *settings) load() (*config.Console, error) {
-	cfg, err := config.LoadConsole(s.file)
-	var problems config.Problems
-	if err != nil && !errors.As(err, &problems) {
-		err = exit{exitUsage, err}
-	}
-	return cfg, err
-}
+// load reads the settings; the error is config.Problems.
+func (s *settings) load() (*config.Console, error) { return config.LoadConsole(s.file) }
 
 // open opens the database that the settings name, beside a running server or
 // without one.

@@ -81,6 +81,7 @@ type EnrollToken struct {
 
 // AuditEntry is one act in the console: who did what to what, why, from where.
 type AuditEntry struct {
+	N      int64 // counts entries, given by the store
 	Time   time.Time
 	Who    string // user name, or "token:ID", or "system"
 	Action string // "login", "login-failed", "alert-view", "alert-change", ...

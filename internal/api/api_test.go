@@ -155,7 +155,7 @@ func TestAnAlertIsToldAsItWasReceivedAndChanged(t *testing.T) {
 		!strings.HasPrefix(got.Log[0].User, "token:") || got.Log[0].Note != "申請あり" {
 		t.Errorf("got %d %+v, want it closed", resp.StatusCode, got)
 	}
-	log, err := s.store.AuditLog(t.Context(), time.Time{}, 10)
+	log, err := s.store.AuditLog(t.Context(), 0, 10)
 	if err != nil || len(log) != 2 || log[0].Action != "alert-change" || log[1].Action != "alert-view" || log[1].Object != a.ID || log[1].Remote != "127.0.0.1" {
 		t.Errorf("got audit log %+v (%v), want the view and the change", log, err)
 	}
@@ -261,7 +261,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	if got, err := s.store.Alert(t.Context(), a.ID); err != nil || got.State != alert.Open || len(got.Log) != 0 {
 		t.Errorf("got %+v (%v), want it untouched", got, err)
 	}
-	if log, err := s.store.AuditLog(t.Context(), time.Time{}, 10); err != nil || len(log) != 0 {
+	if log, err := s.store.AuditLog(t.Context(), 0, 10); err != nil || len(log) != 0 {
 		t.Errorf("got audit log %+v (%v), want nothing that was not seen", log, err)
 	}
 	for range 2 * failBurst {

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"time"
+	"strconv"
 
 	"sekisho/internal/account"
 )
@@ -24,13 +24,12 @@ type auditRow struct {
 // audit is the audit log, newest first, 100 a page.
 func (s *Server) audit(w http.ResponseWriter, r *http.Request) error {
 	v := visitOf(r)
-	before := time.Now().UTC().Add(time.Minute)
+	var before int64 // entries are told apart by their number: many may be of one instant
 	if at := r.URL.Query().Get("before"); at != "" {
-		t, err := time.Parse(time.RFC3339Nano, at)
-		if err != nil {
-			return fmt.Errorf("%w: before: %w", errBadRequest, err)
+		var err error
+		if before, err = strconv.ParseInt(at, 10, 64); err != nil || before < 1 {
+			return fmt.Errorf("%w: before %q", errBadRequest, cut(at, 40))
 		}
-		before = t
 	}
 	entries, err := s.o.Store.AuditLog(r.Context(), before, pageSize)
 	if err != nil {
@@ -48,7 +47,7 @@ func (s *Server) audit(w http.ResponseWriter, r *http.Request) error {
 		page.Rows = append(page.Rows, row)
 	}
 	if len(entries) == pageSize {
-		page.Next = "/audit?before=" + url.QueryEscape(entries[len(entries)-1].Time.UTC().Format(time.RFC3339Nano))
+		page.Next = "/audit?before=" + strconv.FormatInt(entries[len(entries)-1].N, 10)
 	}
 	return s.render(w, r, http.StatusOK, "audit", page)
 }

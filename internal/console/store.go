@@ -38,5 +38,5 @@ type Store interface {
 	DeleteSession(ctx context.Context, hash [32]byte) error
 
 	Audit(ctx context.Context, e account.AuditEntry) error
-	AuditLog(ctx context.Context, before time.Time, limit int) ([]account.AuditEntry, error)
+	AuditLog(ctx context.Context, before int64, limit int) ([]account.AuditEntry, error)
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -288,12 +289,12 @@ func putAudit(tx *tx, e account.AuditEntry) error {
 }
 
 // AuditLog implements Store.
-func (s *SQLite) AuditLog(ctx context.Context, before time.Time, limit int) ([]account.AuditEntry, error) {
-	if before.IsZero() {
-		before = MaxTime
+func (s *SQLite) AuditLog(ctx context.Context, before int64, limit int) ([]account.AuditEntry, error) {
+	if before == 0 {
+		before = math.MaxInt64
 	}
-	rows, err := s.rdb.QueryContext(ctx, `SELECT ts_ns, who, action, object, detail, remote FROM audit WHERE ts_ns < ? ORDER BY ts_ns DESC, n DESC LIMIT `+
-		strconv.Itoa(min(max(limit, 1), maxLimit)), clampNS(before))
+	rows, err := s.rdb.QueryContext(ctx, `SELECT n, ts_ns, who, action, object, detail, remote FROM audit WHERE n < ? ORDER BY n DESC LIMIT `+
+		strconv.Itoa(min(max(limit, 1), maxLimit)), before)
 	if err != nil {
 		return nil, fmt.Errorf("read audit log: %w", err)
 	}
@@ -302,7 +303,7 @@ func (s *SQLite) AuditLog(ctx context.Context, before time.Time, limit int) ([]a
 	for rows.Next() {
 		var e account.AuditEntry
 		var t int64
-		if err := rows.Scan(&t, &e.Who, &e.Action, &e.Object, &e.Detail, &e.Remote); err != nil {
+		if err := rows.Scan(&e.N, &t, &e.Who, &e.Action, &e.Object, &e.Detail, &e.Remote); err != nil {
 			return nil, fmt.Errorf("read audit log: %w", err)
 		}
 		e.Time = fromNS(t)

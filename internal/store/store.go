@@ -119,9 +119,9 @@ type Store interface {
 
 	// Audit appends to the audit log, which nothing changes or deletes.
 	Audit(ctx context.Context, e account.AuditEntry) error
-	// AuditLog lists entries older than before (zero: from the newest), newest
-	// first.
-	AuditLog(ctx context.Context, before time.Time, limit int) ([]account.AuditEntry, error)
+	// AuditLog lists the entries that were written before number before (0: from
+	// the newest), newest first, at most limit.
+	AuditLog(ctx context.Context, before int64, limit int) ([]account.AuditEntry, error)
 
 	// Ready tells whether the database takes writes.
 	Ready(ctx context.Context) error

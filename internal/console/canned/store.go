@@ -331,17 +331,18 @@ func (s *Store) DeleteSession(_ context.Context, hash [32]byte) error {
 func (s *Store) Audit(_ context.Context, e account.AuditEntry) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	e.N = int64(len(s.audit) + 1)
 	s.audit = append(s.audit, e)
 	return nil
 }
 
-// AuditLog is the log before a time, newest first.
-func (s *Store) AuditLog(_ context.Context, before time.Time, limit int) ([]account.AuditEntry, error) {
+// AuditLog is the log before an entry, newest first.
+func (s *Store) AuditLog(_ context.Context, before int64, limit int) ([]account.AuditEntry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []account.AuditEntry
 	for _, e := range slices.Backward(s.audit) {
-		if e.Time.Before(before) && len(out) < limit {
+		if (before == 0 || e.N < before) && len(out) < limit {
 			out = append(out, e)
 		}
 	}
