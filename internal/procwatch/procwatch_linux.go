@@ -51,6 +51,7 @@ type native struct {
 	fanBuf []byte
 	batch  []message
 	sensor string
+	flaw   string // why it is not the best mechanism; "" if it is
 }
 
 // message is a connector message with what was read for it at once.
@@ -79,10 +80,8 @@ func (w *Watcher) watchNative(ctx context.Context, q *queue) error {
 	if err == nil {
 		defer marks.close()
 		n.fan = marks.fd
-		w.setState(q, endpoint.SensorOK, mechOpenExec, "")
 	} else {
-		n.sensor = mechConnector
-		w.setState(q, endpoint.SensorDegraded, mechConnector, fmt.Sprintf("programs that end within a few milliseconds can lack their path: %v", err))
+		n.sensor, n.flaw = mechConnector, fmt.Sprintf("programs that end within a few milliseconds can lack their path: %v", err)
 	}
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
@@ -115,6 +114,12 @@ func (n *native) run(ctx context.Context, marks *execMarks, wake int) error {
 	if err := n.scan(n.w.firstScan() || !n.w.procs.empty()); err != nil {
 		return err
 	}
+	// Not before: what starts during the first scan counts as running at start.
+	state := endpoint.SensorOK
+	if n.flaw != "" {
+		state = endpoint.SensorDegraded
+	}
+	n.w.setState(n.q, state, n.sensor, n.flaw)
 	fds := []unix.PollFd{{Fd: int32(n.nl), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
 	if marks != nil {
 		fds = append(fds, unix.PollFd{Fd: int32(marks.mounts.Fd()), Events: unix.POLLPRI})
