@@ -33,6 +33,7 @@ type tab struct {
 	states []alert.State
 	mine   bool // only the visitor's own
 	tests  bool // tests, and nothing else
+	hidden bool // shown while it is looked at only
 }
 
 // tabs are in the order they are shown. "all" holds what colleagues work on,
@@ -44,6 +45,7 @@ var tabs = []tab{
 	{Key: "closed", states: []alert.State{alert.Closed}},
 	{Key: "all"},
 	{Key: "tests", tests: true},
+	{Key: "open", states: []alert.State{alert.Open, alert.Working, alert.Waiting}, hidden: true}, // what the numbers above the list count
 }
 
 // listQuery is what the URL of the list says. All of it is the visitor's input.
@@ -337,6 +339,9 @@ func (s *Server) alerts(w http.ResponseWriter, r *http.Request) error {
 	}
 	page.Strip = v.p.strip(c, time.Now())
 	for _, t := range tabs {
+		if t.hidden && t.Key != q.Tab.Key {
+			continue
+		}
 		link := tabLink{Key: t.Key, Href: "/alerts?tab=" + t.Key, Active: t.Key == q.Tab.Key}
 		if t.Key == "triage" {
 			link.Count = v.p.number(int64(c.ByState[alert.Open]))

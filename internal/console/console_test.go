@@ -524,6 +524,28 @@ func TestRolesSeeWhatTheyMay(t *testing.T) {
 	}
 }
 
+func TestANumberAboveTheListLeadsToAsMany(t *testing.T) {
+	s := newSite(t, console.Options{})
+	now := time.Now().UTC()
+	var ids []string
+	for i := range 4 {
+		a := canned.Alert(1, now.Add(time.Duration(i)*time.Second))
+		a.ID = event.NewID()
+		ids = append(ids, s.ingest(a)...)
+	}
+	b := s.signedIn("analyst")
+	for i, do := range []string{"mine", "waiting", "close"} {
+		b.do("POST", "/alerts/"+ids[i], url.Values{"do": {do}, "reason": {"false-positive"}})
+	}
+	m := regexp.MustCompile(`href="([^"]+)"[^>]*><[^"]+"[^"]*level-high.*?<b id="live-level-high">(\d+)<`).FindStringSubmatch(b.get("/alerts"))
+	if m == nil {
+		t.Fatal("no number of high ones")
+	}
+	if rows := strings.Count(b.get(strings.ReplaceAll(m[1], "&amp;", "&")), "data-alert-id"); fmt.Sprint(rows) != m[2] || rows != 3 {
+		t.Errorf("%s lists %d, the number is %s, want 3: open, taken and waiting", m[1], rows, m[2])
+	}
+}
+
 func TestTheAuditLogIsReadToItsEnd(t *testing.T) {
 	s := newSite(t, console.Options{})
 	at := time.Now().UTC() // all of one instant, as clocks that tick in steps make them
