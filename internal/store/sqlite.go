@@ -347,7 +347,7 @@ func (s *SQLite) commit(t *tx, batch []*job) {
 			}
 			if errs[i] != nil {
 				if _, err := t.exec("ROLLBACK TO one"); err != nil {
-					return err
+					return errs[i] // it has ended the transaction, as a full disk may; that is what the others have to hear
 				}
 			}
 			if _, err := t.exec("RELEASE one"); err != nil {
