@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
@@ -114,7 +113,7 @@ func New(o Options) (*Agent, error) {
 	if a.log == nil {
 		a.log = zap.NewNop()
 	}
-	if err := os.MkdirAll(a.stateDir, 0o700); err != nil {
+	if err := makeStateDir(a.stateDir); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
 	if a.host, a.osVersion, err = Machine(a.stateDir); err != nil {

@@ -16,6 +16,10 @@ import (
 // systems that we run on.
 const maxSocketPath = 107
 
+// makeStateDir makes the state directory. One that is there stays as it is: what
+// the agent puts into it only its owner can read.
+func makeStateDir(dir string) error { return os.MkdirAll(dir, 0o700) }
+
 func controlPath(stateDir string) string { return filepath.Join(stateDir, "control.sock") }
 
 // listenControl opens the socket with mode 0600: who may connect is a matter of

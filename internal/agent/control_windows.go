@@ -9,7 +9,19 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"sekisho/internal/enroll"
 )
+
+// makeStateDir makes the state directory and lets only the system, administrators
+// and its owner in: below %ProgramData% all users may read what others make, and
+// file modes change nothing. The root of a drive is never closed.
+func makeStateDir(dir string) error {
+	if filepath.Dir(dir) == dir {
+		return nil
+	}
+	return enroll.PrivateDir(dir)
+}
 
 func controlPath(stateDir string) string { return filepath.Join(stateDir, "control.addr") }
 

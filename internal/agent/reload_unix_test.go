@@ -3,6 +3,9 @@
 package agent
 
 import (
+	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -14,4 +17,21 @@ func TestSIGHUPReadsTheSettingsAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.until("they were read again", func() bool { return r.status().Settings.LoadedAt.After(before) })
+}
+
+// A pipe that nobody writes to is not waited for: the reload would never end, and
+// none after it would begin.
+func TestAPipeAmongTheRulesIsRefused(t *testing.T) {
+	dir := shortDir(t)
+	r := start(t, dir, "", newScripted())
+	pipe := filepath.Join(dir, "pipe.yml")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	write(t, r.o.ConfigFile, settingsOf(r, "host: {department: 税務課}\nrules: {paths: [pipe.yml]}\n"))
+	r.until("the pipe is told of", func() bool {
+		return slices.ContainsFunc(r.status().Settings.Problems, func(p string) bool { return strings.Contains(p, pipe) })
+	})
+	write(t, r.o.ConfigFile, settingsOf(r, "host: {department: 建設課}\n"))
+	r.until("good settings are in force", func() bool { return r.status().Department == "建設課" })
 }

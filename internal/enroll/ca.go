@@ -47,7 +47,7 @@ func OpenCA(dir string) (*CA, error) {
 }
 
 func (ca *CA) open(now time.Time) error {
-	if err := privateDir(ca.dir); err != nil {
+	if err := PrivateDir(ca.dir); err != nil {
 		return err
 	}
 	root, err := readCert(ca.file("root.pem"))

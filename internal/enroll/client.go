@@ -45,7 +45,7 @@ func Enroll(ctx context.Context, token string, host endpoint.Identity, dir strin
 	if err != nil {
 		return nil, err
 	}
-	if err := privateDir(dir); err != nil {
+	if err := PrivateDir(dir); err != nil {
 		return nil, newError(CodeStore, err)
 	}
 	key, err := pendingKey(dir, t.ID)

@@ -116,7 +116,7 @@ func identity(t *testing.T, ca *CA, dir string) *Identity {
 		t.Fatal(err)
 	}
 	tok := &Token{Pin: ca.Pin(), Addresses: []string{"127.0.0.1:1"}}
-	if err := privateDir(dir); err != nil {
+	if err := PrivateDir(dir); err != nil {
 		t.Fatal(err)
 	}
 	id, err := keep(dir, tok, key, wire.EnrollReply{AgentID: "agent-1", Certificate: cert, CA: ca.RootPEM()})

@@ -37,9 +37,9 @@ func writeFile(file string, data []byte) (err error) {
 	return syncDir(filepath.Dir(file))
 }
 
-// privateDir makes a folder that only its owner (on Windows: the system and
-// administrators) can look into.
-func privateDir(dir string) error {
+// PrivateDir makes a folder that only its owner (on Windows: the system and
+// administrators) can look into; one that is there already is closed to others.
+func PrivateDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
