@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"reflect"
@@ -20,6 +19,8 @@ import (
 
 	"go.yaml.in/yaml/v4"
 	"go.yaml.in/yaml/v4/plugin/loaderlimits"
+
+	"sekisho/internal/input"
 )
 
 // Limits of the loader. Judgement: a ledger of 2,000 sticks or 2,000 people
@@ -106,12 +107,7 @@ func read(name string) ([]byte, error) {
 		return Problems{{File: name, Code: CodeRead,
 			JA: "設定ファイルを読めません: " + err.Error(), EN: "cannot read the settings file: " + err.Error()}}
 	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, fail(err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	data, err := input.ReadFile(name, MaxFile+1)
 	if err != nil {
 		return nil, fail(err)
 	}

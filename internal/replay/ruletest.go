@@ -22,6 +22,7 @@ import (
 
 	"sekisho/internal/alert"
 	"sekisho/internal/event"
+	"sekisho/internal/input"
 	"sekisho/internal/rules"
 )
 
@@ -95,12 +96,7 @@ func TestFiles(paths []string, o TestOptions) (TestSummary, error) {
 				su = sum.suite(dir)
 				suites[dir] = su
 			}
-			f, err := os.Open(name)
-			if err != nil {
-				return sum, err
-			}
-			data, err := io.ReadAll(io.LimitReader(f, maxTestFile+1))
-			f.Close()
+			data, err := input.ReadFile(name, maxTestFile+1)
 			if err != nil {
 				return sum, err
 			}
