@@ -45,10 +45,13 @@ func (e exit) Unwrap() error { return e.err }
 func main() { os.Exit(run()) }
 
 // run is the whole program; it answers the exit code.
-func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	return report(root().ExecuteContext(ctx))
+func run() int { return report(root().ExecuteContext(context.Background())) }
+
+// untilStopped is the context of a command that has something to finish when it is
+// told to stop. The others are ended by the signal itself, also while they wait
+// for input that does not come.
+func untilStopped(c *cobra.Command) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 }
 
 // report tells the error to the person and answers the exit code.

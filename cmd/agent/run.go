@@ -26,10 +26,12 @@ func runCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			work := func(ctx context.Context) error { return runAgent(ctx, s, !asService, tee) }
+			ctx, stop := untilStopped(c)
+			defer stop()
 			if asService {
-				return underServiceManager(c.Context(), work)
+				return underServiceManager(ctx, work)
 			}
-			return work(c.Context())
+			return work(ctx)
 		},
 	}
 	s.flag(c)

@@ -36,7 +36,9 @@ func selftestCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(c.Context(), within)
+			ctx, stop := untilStopped(c)
+			defer stop()
+			ctx, cancel := context.WithTimeout(ctx, within)
 			defer cancel()
 			h, err := selftest(ctx, agent.Dial(cfg.StateDir), id, through == "console")
 			if err != nil {

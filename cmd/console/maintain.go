@@ -25,8 +25,10 @@ func backupCommand() *cobra.Command {
 		Long: lang.T("証明機関の鍵（data_dir/ca）は含みません。別に保管してください。", "The keys of the certificate authority (data_dir/ca) are not in it: keep them apart."),
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, a []string) error {
-			return s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (account.AuditEntry, error) {
-				err := db.Backup(c.Context(), a[0])
+			ctx, stop := untilStopped(c) // leaves no half copy behind
+			defer stop()
+			return s.change(ctx, func(_ *config.Console, db *store.SQLite) (account.AuditEntry, error) {
+				err := db.Backup(ctx, a[0])
 				return account.AuditEntry{Action: "backup", Object: a[0]}, err
 			})
 		},

@@ -64,7 +64,9 @@ func serveCommand() *cobra.Command {
 				return err
 			}
 			sv := &server{cfg: cfg, file: s.file, collector: slices.Contains(roles, "collector"), web: slices.Contains(roles, "web"), out: c.OutOrStdout()}
-			return sv.run(c.Context())
+			ctx, stop := untilStopped(c)
+			defer stop()
+			return sv.run(ctx)
 		},
 	}
 	s.flag(c)
