@@ -1,8 +1,10 @@
 package rules
 
 import (
+	"bytes"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -35,7 +37,7 @@ func (x *expression) asked(a *automata, text string) bool {
 	for _, l := range x.need.any {
 		any = any || strings.Contains(string(folded), l)
 	}
-	any = any && strings.Contains(string(folded), string(x.need.word))
+	any = any && (len(x.need.words) == 0 || slices.ContainsFunc(x.need.words, func(w []byte) bool { return bytes.Contains(folded, w) }))
 	hit := guarded && any && x.matchAny(s, [][]byte{[]byte(text)})
 	*a = s.automata
 	return hit

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"regexp/syntax"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -75,7 +76,7 @@ func (c charset) common(d charset) charset { return charset{c[0] & d[0], c[1] & 
 type need struct {
 	size  int      // bytes
 	chars charset  // all of these characters
-	word  []byte   // this, the longest literal that every match has
+	words [][]byte // one of these, where any is empty; none: nothing known
 	any   []string // one of these, each of gramLen bytes or more; none: nothing known
 
 	// isLine says that a match is any run of this many characters, and nothing
@@ -131,83 +132,160 @@ const maxNeedAny = 64
 // text holds is, folded, in the folded text.
 func needOf(re *syntax.Regexp) need {
 	n := need{size: leastLength(re)}
-	n.chars, n.any = needed(re)
-	n.word = []byte(word(re))
 	n.line, n.newline, n.isLine = longLine(re)
+	re = re.Simplify()
+	n.chars = needed(re)
+	best := 0
+	for _, set := range sets(re) {
+		least := shortest(set)
+		if least >= gramLen && (len(n.any) == 0 || commonest(set) < commonest(n.any)) {
+			n.any = set
+		}
+		if least > best {
+			best = least
+			n.words = n.words[:0]
+			for _, w := range set {
+				n.words = append(n.words, []byte(w))
+			}
+		}
+	}
+	if len(n.any) > 0 {
+		n.words = nil // finders know already
+	}
 	return n
 }
 
-func needed(re *syntax.Regexp) (chars charset, any []string) {
+// needed is the characters that every match has.
+func needed(re *syntax.Regexp) (chars charset) {
 	switch re.Op {
 	case syntax.OpLiteral:
-		return literalNeeds(string(re.Rune))
+		if lit := string(re.Rune); !strings.ContainsRune(lit, utf8.RuneError) { // which matches broken bytes too
+			chars.add(fold(lit))
+		}
 	case syntax.OpCapture, syntax.OpPlus:
 		return needed(re.Sub[0])
-	case syntax.OpRepeat:
-		if re.Min > 0 {
-			return needed(re.Sub[0])
-		}
 	case syntax.OpConcat:
 		for _, s := range re.Sub {
-			c, a := needed(s)
-			chars = chars.union(c)
-			if len(a) > 0 && (len(any) == 0 || commonest(a) < commonest(any)) {
-				any = a
-			}
+			chars = chars.union(needed(s))
 		}
 	case syntax.OpAlternate:
-		for i, s := range re.Sub {
-			c, a := needed(s)
-			if i == 0 {
-				chars, any = c, a
+		chars = needed(re.Sub[0])
+		for _, s := range re.Sub[1:] {
+			chars = chars.common(needed(s))
+		}
+	}
+	return chars
+}
+
+// spelled is all the texts that an expression matches, folded; nil where they
+// are more than a few.
+func spelled(re *syntax.Regexp) []string {
+	switch re.Op {
+	case syntax.OpEmptyMatch:
+		return []string{""}
+	case syntax.OpLiteral:
+		if lit := string(re.Rune); !strings.ContainsRune(lit, utf8.RuneError) {
+			return []string{fold(lit)}
+		}
+	case syntax.OpCharClass:
+		var out []string
+		for i := 0; i < len(re.Rune); i += 2 {
+			for r := re.Rune[i]; r <= re.Rune[i+1]; r++ {
+				if r == utf8.RuneError || len(out) == 8 {
+					return nil
+				}
+				if c := fold(string(r)); !slices.Contains(out, c) {
+					out = append(out, c)
+				}
+			}
+		}
+		return out
+	case syntax.OpCapture:
+		return spelled(re.Sub[0])
+	case syntax.OpConcat:
+		out := []string{""}
+		for _, s := range re.Sub {
+			if out = times(out, spelled(s)); out == nil {
+				return nil
+			}
+		}
+		return out
+	case syntax.OpAlternate:
+		var out []string
+		for _, s := range re.Sub {
+			x := spelled(s)
+			if x == nil || len(out)+len(x) > maxNeedAny {
+				return nil
+			}
+			out = append(out, x...)
+		}
+		return out
+	}
+	return nil
+}
+
+// times is each text of a followed by each of b; nil where they are too many.
+func times(a, b []string) []string {
+	if len(a)*len(b) > maxNeedAny {
+		return nil
+	}
+	var out []string
+	for _, x := range a {
+		for _, y := range b {
+			out = append(out, x+y)
+		}
+	}
+	return out
+}
+
+// sets is sets of texts, of each of which every match has at least one.
+func sets(re *syntax.Regexp) (out [][]string) {
+	if s := spelled(re); s != nil {
+		return [][]string{s}
+	}
+	switch re.Op {
+	case syntax.OpCapture, syntax.OpPlus:
+		return sets(re.Sub[0])
+	case syntax.OpConcat:
+		run := []string{""}
+		for _, s := range re.Sub {
+			more := times(run, spelled(s))
+			if more != nil {
+				run = more
 				continue
 			}
-			chars = chars.common(c)
-			if len(a) == 0 || len(any) == 0 || len(any)+len(a) > maxNeedAny {
-				any = nil
-			} else {
-				any = append(any[:len(any):len(any)], a...)
+			out = append(out, run)
+			if run = spelled(s); run == nil {
+				run = []string{""}
+				out = append(out, sets(s)...)
 			}
 		}
-	}
-	return chars, any
-}
-
-// word is the longest literal that every match has, folded.
-func word(re *syntax.Regexp) string {
-	switch re.Op {
-	case syntax.OpLiteral:
-		if s := string(re.Rune); !strings.ContainsRune(s, utf8.RuneError) {
-			return fold(s)
-		}
-	case syntax.OpCapture, syntax.OpPlus:
-		return word(re.Sub[0])
-	case syntax.OpRepeat:
-		if re.Min > 0 {
-			return word(re.Sub[0])
-		}
-	case syntax.OpConcat:
-		longest := ""
+		return append(out, run)
+	case syntax.OpAlternate:
+		var one []string
 		for _, s := range re.Sub {
-			if w := word(s); len(w) > len(longest) {
-				longest = w
+			var best []string
+			for _, x := range sets(s) {
+				if best == nil || shortest(x) > shortest(best) {
+					best = x
+				}
 			}
+			if best == nil || len(one)+len(best) > maxNeedAny {
+				return nil
+			}
+			one = append(one, best...)
 		}
-		return longest
+		return [][]string{one}
 	}
-	return ""
+	return nil
 }
 
-func literalNeeds(lit string) (chars charset, any []string) {
-	if strings.ContainsRune(lit, utf8.RuneError) { // it matches broken bytes too
-		return chars, nil
+func shortest(texts []string) int {
+	least := 1 << 30
+	for _, t := range texts {
+		least = min(least, len(t))
 	}
-	lit = fold(lit)
-	chars.add(lit)
-	if len(lit) >= gramLen {
-		any = []string{lit}
-	}
-	return chars, any
+	return least
 }
 
 func commonest(lits []string) float64 {

@@ -368,13 +368,18 @@ func (ix *indexer) keywords(n node) node {
 }
 
 // textual is the fields outside finders that can hold a pattern's literal.
-func (ix *indexer) textual(p *pattern) []event.FieldID {
+func (ix *indexer) textual(p *pattern) []fieldGroup {
 	var numbers charset
 	numbers.add("0123456789+-.:tz" + "true" + "false") // folded
-	out := []event.FieldID{}
+	out := []fieldGroup{}                              // not nil, which means all fields
 	for _, id := range ix.other {
 		if t := id.Type(); t == event.String || t == event.List || numbers.holds(&p.chars) {
-			out = append(out, id)
+			i := slices.IndexFunc(out, func(g fieldGroup) bool { return g.payload == payloadOf[id] })
+			if i < 0 {
+				i = len(out)
+				out = append(out, fieldGroup{payload: payloadOf[id]})
+			}
+			out[i].ids = append(out[i].ids, id)
 		}
 	}
 	return out

@@ -285,7 +285,7 @@ type (
 		all      bool
 		// others is the fields of the event table to look in where facts answer
 		// for the rest; nil: all of them.
-		others []event.FieldID
+		others []fieldGroup
 	}
 )
 
@@ -383,7 +383,7 @@ func (n *regexNode) match(s *scratch) bool {
 	}
 	for i := range n.res {
 		x := &n.res[i]
-		hit := s.chars(n.field).holds(&x.need.chars) && s.holdsWord(n.field, x.need.word) && x.matchAny(s, texts)
+		hit := s.chars(n.field).holds(&x.need.chars) && s.holdsWord(n.field, x.need.words) && x.matchAny(s, texts)
 		if hit != n.all {
 			return !n.all
 		}
@@ -391,14 +391,17 @@ func (n *regexNode) match(s *scratch) bool {
 	return n.all
 }
 
-// holdsWord reports whether one of a field's folded texts contains the word.
-func (s *scratch) holdsWord(i int, word []byte) bool {
-	if len(word) == 0 {
+// holdsWord reports whether one of a field's folded texts contains one of the
+// words, or there are none.
+func (s *scratch) holdsWord(i int, words [][]byte) bool {
+	if len(words) == 0 {
 		return true
 	}
 	for _, t := range s.folded(i) {
-		if bytes.Contains(t, word) {
-			return true
+		for _, w := range words {
+			if bytes.Contains(t, w) {
+				return true
+			}
 		}
 	}
 	return false
@@ -535,12 +538,15 @@ var fields = len(event.Fields())
 func (n *keywordNode) anywhere(s *scratch, p *pattern, x *expression) bool {
 	if n.others != nil {
 		there := payloads(s.e)
-		for _, id := range n.others {
-			if in := payloadOf[id]; in != 0 && in&there == 0 {
+		for i := range n.others {
+			g := &n.others[i]
+			if g.payload != 0 && g.payload&there == 0 {
 				continue
 			}
-			if v, ok := s.e.Lookup(id); ok && s.holds(v, p, x) {
-				return true
+			for _, id := range g.ids {
+				if v, ok := s.e.Lookup(id); ok && s.holds(v, p, x) {
+					return true
+				}
 			}
 		}
 	} else {
@@ -556,6 +562,12 @@ func (n *keywordNode) anywhere(s *scratch, p *pattern, x *expression) bool {
 		}
 	}
 	return false
+}
+
+// fieldGroup is the fields that one part of an event holds (payloadOf).
+type fieldGroup struct {
+	payload uint16
+	ids     []event.FieldID
 }
 
 // payloads is which parts an event has, a bit each.
