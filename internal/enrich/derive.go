@@ -85,16 +85,16 @@ func deriveCopy(e *event.Event) {
 			path = e.File.Path
 		}
 		if path != "" {
-			c.SourceIDs = []string{SourceID(path)}
+			c.SourceIDs = []string{sourceID(path)}
 		}
 	}
 }
 
-// SourceID is the stable hash of a source path for distinct counts: the first 8
+// sourceID is the stable hash of a source path for distinct counts: the first 8
 // bytes of its SHA-256 in hex, as the file sensor takes it, of the path as it
 // compares on its system. Two of a million paths collide with a chance of about
 // 1 in 40 million, which a count of hundreds does not notice.
-func SourceID(path string) string {
+func sourceID(path string) string {
 	if windows(path) {
 		path = fold(path)
 	}

@@ -140,8 +140,8 @@ func TestApply(t *testing.T) {
 		{"a share below it is another", `{"event.action":"file-copied","file.path":"/home/a","sekisho.source.share":"nas:/export/hrx"}`, []string{"sekisho.source.share_department"}},
 		{"protection as recorded", `{"event.action":"file-read","file.path":"/srv/juki/a","sekisho.file.protected":"","sekisho.file.audience":"private"}`, []string{"sekisho.file.protected=", "sekisho.file.audience=private"}},
 
-		{"a copy counts as one", `{"event.action":"file-copied","file.path":"/a/b.txt","file.size":10,"sekisho.source.path":"/srv/x"}`, []string{"sekisho.copy.files=1", "sekisho.copy.bytes=10", "sekisho.copy.source_ids=" + SourceID("/srv/x")}},
-		{"a copy without a source", `{"event.action":"file-copied","file.path":"C:\\A\\b"}`, []string{"sekisho.copy.files=1", "sekisho.copy.bytes", "sekisho.copy.source_ids=" + SourceID(`c:/a/B`)}},
+		{"a copy counts as one", `{"event.action":"file-copied","file.path":"/a/b.txt","file.size":10,"sekisho.source.path":"/srv/x"}`, []string{"sekisho.copy.files=1", "sekisho.copy.bytes=10", "sekisho.copy.source_ids=" + sourceID("/srv/x")}},
+		{"a copy without a source", `{"event.action":"file-copied","file.path":"C:\\A\\b"}`, []string{"sekisho.copy.files=1", "sekisho.copy.bytes", "sekisho.copy.source_ids=" + sourceID(`c:/a/B`)}},
 		{"totals as recorded", `{"event.action":"file-copied","file.path":"/a","file.size":10,"sekisho.copy.files":80,"sekisho.copy.bytes":900,"sekisho.copy.source_ids":["x","y"]}`, []string{"sekisho.copy.files=80", "sekisho.copy.bytes=900", "sekisho.copy.source_ids=x, y"}},
 		{"a read is no copy", `{"event.action":"file-read","file.path":"/a","file.size":10}`, []string{"sekisho.copy.files"}},
 
@@ -331,9 +331,9 @@ func TestHolidaysOfJapan(t *testing.T) {
 func TestSourceIDIsStable(t *testing.T) {
 	// Distinct counts go over days and restarts: the hash must never change.
 	for path, want := range map[string]string{"/srv/a": "b068a6cef8334eeb", `C:\A`: "", "c:/a": ""} {
-		got := SourceID(path)
+		got := sourceID(path)
 		if want == "" {
-			want = SourceID(`c:\a`)
+			want = sourceID(`c:\a`)
 		}
 		if got != want {
 			t.Errorf("%s: got %s, want %s", path, got, want)

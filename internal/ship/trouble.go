@@ -51,8 +51,6 @@ type Trouble struct {
 	index     *int // of the row at fault, if the console told
 }
 
-func (t *Trouble) Error() string { return t.Code + ": " + t.Text }
-
 // Diagnose says what is behind an error of an HTTP client. now is this PC's clock.
 func Diagnose(err error, now time.Time) Trouble {
 	t := Trouble{Code: CodeUnreachable, elsewhere: true}
