@@ -162,12 +162,14 @@ func ParseCSR(text string) (*ecdsa.PublicKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("csr: %w", err)
 	}
-	if err := r.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("csr: %w", err)
-	}
+	// The kind of key first: whoever has no token yet could else let us compute for
+	// seconds with an RSA key that fills the request.
 	key, ok := r.PublicKey.(*ecdsa.PublicKey)
 	if !ok || key.Curve != elliptic.P256() {
 		return nil, errors.New("csr: want a key of P-256")
+	}
+	if err := r.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("csr: %w", err)
 	}
 	return key, nil
 }

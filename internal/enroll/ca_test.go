@@ -177,6 +177,10 @@ func TestRequestsForCertificates(t *testing.T) {
 			t.Errorf("%s: was taken", name)
 		}
 	}
+	der[len(der)-1] ^= 1
+	if _, err := ParseCSR(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))); err == nil || !strings.Contains(err.Error(), "P-256") {
+		t.Errorf("RSA with a broken signature: got %v, want it refused for its key, unverified", err)
+	}
 }
 
 func FuzzParseCSR(f *testing.F) {
