@@ -746,6 +746,7 @@ func TestHostileTextsStayText(t *testing.T) {
 	for i, x := range attacks {
 		a := canned.Hostile(now.Add(-time.Duration(i)*time.Minute), x)
 		a.ID = fmt.Sprintf("00000000-0000-8000-8000-%012d", i)
+		a.Keys = map[string]string{x: x}
 		s.ingest(a)
 	}
 	b := s.signedIn("analyst")
