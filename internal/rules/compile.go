@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unicode/utf16"
 	"unicode/utf8"
 
@@ -38,6 +39,9 @@ type Program struct {
 	buckets map[place]*bucket // by action and system, both folded; "" stands for any other
 	getters []Getter
 	pool    *sync.Pool
+	// spare is a scratch that the garbage collector does not take, as it does
+	// those of the pool: automata are dear to make anew.
+	spare atomic.Pointer[scratch]
 }
 
 // Rule finds a rule by Sigma id, Sigma name or table id (the first document

@@ -178,8 +178,12 @@ func newShape(toks []token, cased bool) pattern {
 
 // anchor notes what must occur in a text that holds the literal.
 func (p pattern) anchor(lit []byte) pattern {
-	if len(lit) >= gramLen {
-		p.anchored, p.first, p.last = true, gramOf(lit), gramOf(lit[len(lit)-gramLen:])
+	switch n := len(lit); {
+	case n >= gramLen:
+		p.anchored, p.first, p.last = true, gramHash(gramAt(lit, 0)), gramHash(gramAt(lit, n-gramLen))
+	case n == gramLen-1:
+		h := gramHash(shortGram(lit, 0))
+		p.anchored, p.first, p.last = true, h, h
 	}
 	return p
 }
