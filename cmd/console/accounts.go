@@ -23,7 +23,7 @@ import (
 )
 
 func userCommand() *cobra.Command {
-	return group("user", lang.T("サインインする人を管理する", "people who may sign in"), userAdd(), userList(), userReset(), userDisable())
+	return group("user", lang.T("ログインする人を管理する", "people who may sign in"), userAdd(), userList(), userReset(), userDisable())
 }
 
 func roleOf(name string) (account.Role, error) {
@@ -156,7 +156,7 @@ func userReset() *cobra.Command {
 	var s settings
 	var stdin bool
 	c := &cobra.Command{
-		Use: "reset-password NAME", Short: lang.T("新しい一度限りのパスワードを表示し、サインインをすべて終わらせる", "print a new one-time password and end all sign-ins"),
+		Use: "reset-password NAME", Short: lang.T("新しい一度限りのパスワードを表示し、ログインをすべて切る", "print a new one-time password and end all sign-ins"),
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, a []string) error {
 			return s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (none account.AuditEntry, err error) {
@@ -186,7 +186,7 @@ func userReset() *cobra.Command {
 func userDisable() *cobra.Command {
 	var s settings
 	c := &cobra.Command{
-		Use: "disable NAME", Short: lang.T("サインインできなくする（戻すには reset-password）", "keep a user from signing in (reset-password brings it back)"),
+		Use: "disable NAME", Short: lang.T("ログインできなくする（戻すには reset-password）", "keep a user from signing in (reset-password brings it back)"),
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, a []string) error {
 			return s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (none account.AuditEntry, err error) {

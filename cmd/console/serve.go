@@ -327,7 +327,7 @@ func (s *server) firstStart(ctx context.Context) error {
 		return err
 	}
 	_, err = fmt.Fprintf(s.out, lang.T(
-		"コンソール / URL: %s\n利用者 / user: %s\n一度限りのパスワード / password: %s\n（この表示は一度だけです。最初のサインインで変更します）\n",
+		"コンソール / URL: %s\n利用者 / user: %s\n一度限りのパスワード / password: %s\n（この表示は一度だけです。最初のログインで変更します）\n",
 		"URL: %s\nuser: %s\npassword: %s\n(shown this once; to be changed at the first sign-in)\n"), publicURL(s.cfg), u.Name, password)
 	return err
 }

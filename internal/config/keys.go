@@ -93,7 +93,7 @@ var agentHead = []Key{
 		JA: "ファイル操作を記録しないプログラム（ウイルス対策やバックアップなど）。* と ** が使えます。", EN: "Programs whose file activity is not recorded (antivirus, backup); * and ** allowed."},
 	{Path: "sensors.process.enabled", Restart: true, JA: "プログラムの起動を見ます。", EN: "Watch programs being started."},
 
-	{Path: "protected[].label", Required: true, Example: "住民情報", JA: "場所の名前。警告に表示されます。", EN: "Name of the place, shown in alerts."},
+	{Path: "protected[].label", Required: true, Example: "住民情報", JA: "場所の名前。アラートに表示されます。", EN: "Name of the place, shown in alerts."},
 	{Path: "protected[].paths", Example: "[\"/srv/juki/**\", \"D:\\\\juki\\\\**\"]", check: checkGlob,
 		JA: "ファイルの場所。* と ** が使えます。Windows では大文字小文字を区別しません。", EN: "Where the files are; * and ** allowed. Case does not count on Windows."},
 	{Path: "protected[].shares", Example: `['\\fs01\juki']`, check: checkShare,
@@ -152,7 +152,7 @@ var agentTail = []Key{
 	{Path: "rules.thresholds.*.*", Min: 1, Max: 1 << 50, sizeToo: true, Example: "{USB-3: {files: 50, bytes: 100MB}}",
 		JA: "ルールのしきい値。ルールの番号、しきい値の名前、数の順に書きます。", EN: "Thresholds of rules: number of the rule, name of the threshold, value."},
 
-	{Path: "limits.spool_alerts", Restart: true, Min: int64(MiB), Max: int64(64 * GiB), Example: "64MB", JA: "未送信の警告に使うディスクの上限。", EN: "Disk for alerts not yet sent."},
+	{Path: "limits.spool_alerts", Restart: true, Min: int64(MiB), Max: int64(64 * GiB), Example: "64MB", JA: "未送信のアラートに使うディスクの上限。", EN: "Disk for alerts not yet sent."},
 	{Path: "limits.spool_activity", Restart: true, Min: int64(MiB), Max: int64(64 * GiB), Example: "256MB", JA: "未送信の活動記録に使うディスクの上限。", EN: "Disk for activity not yet sent."},
 	{Path: "limits.activity_max_age", Restart: true, Min: int64(time.Hour), Max: int64(366 * day), Example: "30d",
 		JA: "未送信の活動記録を残す期間。過ぎたものは捨て、件数を報告します。", EN: "How long unsent activity is kept; what is dropped is counted and told."},
@@ -175,8 +175,8 @@ var consoleHead = []Key{
 	{Path: "storage.sqlite", Restart: true, path: true, Example: "/srv/sekisho/sekisho.db", Default: "data_dir/sekisho.db", JA: "データベースのファイル。", EN: "Database file."},
 	{Path: "limits.body", Restart: true, Min: int64(MiB), Max: int64(256 * MiB), Example: "16MiB", JA: "1 回の送信の上限（圧縮後）。", EN: "Largest request (compressed)."},
 	{Path: "limits.rate", Restart: true, Min: 1, Max: 10_000, Example: "20", JA: "1 台からの 1 秒あたりの送信回数の上限。短い間なら 10 倍まで。", EN: "Requests a second from one agent; short bursts of ten times that."},
-	{Path: "session.idle", Restart: true, Min: int64(time.Minute), Max: int64(7 * day), Example: "8h", JA: "操作がないときにサインアウトするまで。", EN: "Signed out after this long without use."},
-	{Path: "session.absolute", Restart: true, Min: int64(time.Minute), Max: int64(31 * day), Example: "24h", JA: "操作していてもサインアウトするまで。", EN: "Signed out after this long in any case."},
+	{Path: "session.idle", Restart: true, Min: int64(time.Minute), Max: int64(7 * day), Example: "8h", JA: "操作がないときにログアウトするまで。", EN: "Signed out after this long without use."},
+	{Path: "session.absolute", Restart: true, Min: int64(time.Minute), Max: int64(31 * day), Example: "24h", JA: "操作していてもログアウトするまで。", EN: "Signed out after this long in any case."},
 	{Path: "retention.activity", Restart: true, Min: int64(day), Max: int64(3660 * day), Example: "90d", JA: "活動記録を残す期間。", EN: "How long activity is kept."},
 }
 

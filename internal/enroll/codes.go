@@ -58,7 +58,7 @@ var texts = map[string]struct{ ja, en string }{
 		"the stored identity cannot be read: enrol again with a new token"},
 	CodeAddress: {"コンソールの証明書にこの接続先の名前がありません。コンソールの設定 names に加えてください",
 		"the console's certificate does not hold this address: add it to names in the console's settings"},
-	CodeAnswer: {"コンソールのものではない応答です。プロキシのサインイン画面が間にないか確かめてください",
+	CodeAnswer: {"コンソールのものではない応答です。プロキシのログイン画面が間にないか確かめてください",
 		"the answer is not one of a console: does a proxy ask for a sign-in in between?"},
 	CodeTLS:      {"TLS の接続に失敗しました", "the TLS connection failed"},
 	CodeClockOff: {"このPCの時計とコンソールの時計がずれています", "the clocks of this PC and the console differ"},

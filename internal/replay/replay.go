@@ -366,7 +366,7 @@ func (r *run) summary() error {
 		by = " (" + strings.Join(levels, ", ") + ")"
 	}
 	b := new(strings.Builder)
-	fmt.Fprintf(b, r.say("イベント: %d、ホスト: %d、警告: %d%s\n", "events: %d, hosts: %d, alerts: %d%s\n"), r.sum.Events, r.sum.Hosts, total, by)
+	fmt.Fprintf(b, r.say("イベント: %d、ホスト: %d、アラート: %d%s\n", "events: %d, hosts: %d, alerts: %d%s\n"), r.sum.Events, r.sum.Hosts, total, by)
 	if r.sum.Late > 0 {
 		fmt.Fprintf(b, r.say("遅れて届き、集計に入らなかったイベント: %d\n", "events too late for their windows, not counted there: %d\n"), r.sum.Late)
 	}

@@ -130,7 +130,7 @@ func (x *explainer) rule(docs []*Rule) {
 		if len(by) == 0 {
 			by = []string{"host"}
 		}
-		x.line(1, x.say("繰り返し: %s が同じなら、%sの間は 1 つの警告にまとめる", "repeats: with the same %s they join one alert for %s"), strings.Join(by, ", "), x.span(a.RepeatAfter))
+		x.line(1, x.say("繰り返し: %s が同じなら、%sの間は 1 つのアラートにまとめる", "repeats: with the same %s they join one alert for %s"), strings.Join(by, ", "), x.span(a.RepeatAfter))
 	}
 	told := map[*Rule]bool{}
 	for _, d := range docs {
@@ -139,7 +139,7 @@ func (x *explainer) rule(docs []*Rule) {
 		case d.Disabled:
 			state = x.say("（設定で無効）", " (switched off in the settings)")
 		case d.Silent:
-			state = x.say("（単独では警告しない）", " (raises no alert of its own)")
+			state = x.say("（単独ではアラートを上げない）", " (raises no alert of its own)")
 		}
 		x.b.WriteByte('\n')
 		x.line(1, "%s [%s]%s", printable(d.Title), d.Level, state)

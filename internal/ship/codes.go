@@ -51,7 +51,7 @@ var help = map[string]Help{
 	CodeServer: {"コンソール側で問題が起きています。自動的にやり直します", "the console has trouble of its own; it is tried again by itself",
 		"コンソールのログを確かめる", "see the console's log"},
 	CodeAnswer: {"コンソールのものではない応答です", "the answer is not one of a console",
-		"アドレスとポートを確かめる。プロキシのサインイン画面が間にないかを確かめる", "check address and port; does a proxy ask for a sign-in in between?"},
+		"アドレスとポートを確かめる。プロキシのログイン画面が間にないかを確かめる", "check address and port; does a proxy ask for a sign-in in between?"},
 	CodeRows: {"コンソールが受け付けない記録がありました。脇に置き、残りを送っています", "the console refuses some records; they are set aside and the others go on",
 		"state_dir の rejected.jsonl を見て、両方の版を合わせる", "see rejected.jsonl in state_dir; bring both programs to the same version"},
 	CodeSpool: {"この PC の送信待ちの記録を読み書きできません", "the queue on this PC cannot be read or written",
