@@ -34,6 +34,7 @@ type bucket struct {
 	always  []uint64 // bit set of entries that are candidates whatever the facts
 	finders []finder
 	asks    [][]int32 // by fact: entries that it makes candidates
+	memos   int       // how many there are
 }
 
 // entry is a rule and what of its condition the bucket does not vouch for.
@@ -137,7 +138,7 @@ func (p *Program) about(e *event.Event) []*Rule {
 
 // build makes the facts of a bucket and what finds them.
 func (b *bucket) build(getters []Getter) {
-	ix := indexer{facts: map[string]factNode{}, lits: map[litKey]*lit{}}
+	ix := indexer{facts: map[string]factNode{}, lits: map[litKey]*lit{}, memos: map[string]memoNode{}}
 	for i := range b.entries {
 		en := &b.entries[i]
 		en.node = ix.rewrite(en.node)
@@ -147,7 +148,7 @@ func (b *bucket) build(getters []Getter) {
 	candidates := make([][]factNode, len(b.entries))
 	for i := range b.entries {
 		en := &b.entries[i]
-		en.node = ix.keywords(en.node)
+		en.node = ix.shared(ix.keywords(en.node))
 		facts, _, ok := ix.triggers(en.node)
 		if !ok {
 			b.always[i>>6] |= 1 << (i & 63)
@@ -163,6 +164,7 @@ func (b *bucket) build(getters []Getter) {
 		}
 	}
 	b.finders = ix.finders()
+	b.memos = len(ix.memos)
 }
 
 // factNode is a fact that the finders establish: one of some literals occurs in
@@ -171,6 +173,26 @@ type factNode int32
 
 func (n factNode) match(s *scratch) bool { return s.facts[n>>6]&(1<<(n&63)) != 0 }
 func (n factNode) cost() int             { return 0 }
+
+// memoNode is a condition that is no fact, answered once an event for all the
+// rules that have it: mostly exceptions, which rules copy from each other.
+type memoNode struct {
+	id int32
+	x  node
+}
+
+func (n memoNode) cost() int { return n.x.cost() }
+
+func (n memoNode) match(s *scratch) bool {
+	w, bit := n.id>>6, uint64(1)<<(n.id&63)
+	if s.asked[w]&bit == 0 {
+		s.asked[w] |= bit
+		if n.x.match(s) {
+			s.held[w] |= bit
+		}
+	}
+	return s.held[w]&bit != 0
+}
 
 // litKey is a literal to look for in the folded texts of a field.
 type litKey struct {
@@ -191,6 +213,7 @@ type indexer struct {
 	facts   map[string]factNode // by their literals
 	weights []float64           // by fact: how often it holds, by estimate
 	lits    map[litKey]*lit
+	memos   map[string]memoNode
 	order   []*lit // as they came, so that a program is built the same way each time
 
 	// The fields of the event table that finders go over anyhow, and the others:
@@ -201,18 +224,12 @@ type indexer struct {
 
 // fact is the fact that one of these literals occurs.
 func (ix *indexer) fact(keys []litKey) factNode {
-	var name []byte
-	for _, k := range keys {
-		name = binary.AppendUvarint(name, uint64(k.field))
-		name = append(name, byte(k.shape))
-		name = binary.AppendUvarint(name, uint64(len(k.text)))
-		name = append(name, k.text...)
-	}
-	if f, ok := ix.facts[string(name)]; ok {
+	name := nameOf(keys)
+	if f, ok := ix.facts[name]; ok {
 		return f
 	}
 	f := factNode(len(ix.weights))
-	ix.facts[string(name)] = f
+	ix.facts[name] = f
 	weight := 0.0
 	for _, k := range keys {
 		weight += commonness(k.text)
@@ -228,6 +245,79 @@ func (ix *indexer) fact(keys []litKey) factNode {
 	}
 	ix.weights = append(ix.weights, weight)
 	return f
+}
+
+func nameOf(keys []litKey) string {
+	var name []byte
+	for _, k := range keys {
+		name = append(binary.AppendUvarint(name, uint64(k.field)), byte(k.shape))
+		name = appendText(name, []byte(k.text))
+	}
+	return string(name)
+}
+
+func appendText(b, text []byte) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
+}
+
+// shared is a node in which what other rules ask too is asked once. It comes
+// after all facts are known.
+func (ix *indexer) shared(n node) node {
+	flag := func(b bool) byte {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	switch n := n.(type) {
+	case *textNode:
+		var literals []litKey
+		sure := !n.all
+		name := append(binary.AppendUvarint([]byte{'t'}, uint64(n.field)), flag(n.all), flag(n.cased))
+		for i := range n.patterns {
+			p := &n.patterns[i]
+			keys, exact, ok := p.literals(n.field, n.cased)
+			literals, sure = append(literals, keys...), sure && exact && ok
+			name = appendText(append(name, byte(p.shape), byte(len(p.toks))), p.lit)
+			for _, t := range p.toks {
+				name = appendText(append(name, byte(t.kind)), t.lit)
+			}
+		}
+		if f, ok := ix.facts[nameOf(literals)]; ok && sure {
+			return f
+		}
+		return ix.memo(name, n)
+	case *regexNode:
+		name := append(binary.AppendUvarint([]byte{'r'}, uint64(n.field)), flag(n.all))
+		for i := range n.res {
+			name = appendText(name, []byte(n.res[i].re.String()))
+		}
+		return ix.memo(name, n)
+	case notNode:
+		return notNode{ix.shared(n.x)}
+	case allNode:
+		out := make([]node, len(n))
+		for i, x := range n {
+			out[i] = ix.shared(x)
+		}
+		return both(out...)
+	case anyNode:
+		out := make([]node, len(n))
+		for i, x := range n {
+			out[i] = ix.shared(x)
+		}
+		return either(out...)
+	}
+	return n
+}
+
+func (ix *indexer) memo(name []byte, n node) node {
+	m, ok := ix.memos[string(name)]
+	if !ok {
+		m = memoNode{int32(len(ix.memos)), n}
+		ix.memos[string(name)] = m
+	}
+	return m
 }
 
 // rewrite is a node with facts in the place of what finders find out. What
@@ -660,6 +750,10 @@ func (s *scratch) candidates(b *bucket) []uint64 {
 	words := (len(b.asks) + 63) / 64
 	s.facts = slices.Grow(s.facts[:0], words)[:words]
 	clear(s.facts)
+	words = (b.memos + 63) / 64
+	s.asked, s.held = slices.Grow(s.asked[:0], words)[:words], slices.Grow(s.held[:0], words)[:words]
+	clear(s.asked)
+	clear(s.held)
 	s.asks = b.asks
 	for i := range b.finders {
 		f := &b.finders[i]

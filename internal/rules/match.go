@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,6 +60,8 @@ type scratch struct {
 	facts   []uint64  // bit set, see factNode
 	asks    [][]int32 // the bucket's
 
+	asked, held []uint64 // bit sets, see memoNode
+
 	automata automata
 }
 
@@ -83,11 +86,28 @@ type slot struct {
 
 // grams is which groups of three and of four bytes occur in a field's folded
 // texts, as a Bloom filter of one hash: what is not in it does not occur. Most of
-// what candidates ask is answered by it without looking at the text. 16,384 bits:
-// a command line of 200 bytes sets 2 % of them, one of 2,000 bytes 20 %.
-type grams [256]uint64
+// what candidates ask is answered by it without looking at the text.
+type grams struct {
+	bits  []uint64
+	shift uint8 // of a hash, to be a place in bits
+}
 
-func gramHash(g uint32) uint16 { return uint16(g * gramMul >> 18) }
+// A text of up to fewGrams bytes makes do with 16,384 bits, of which 200 bytes
+// set 2 %; longer ones get 65,536, of which 2,000 bytes set 6 %.
+const fewGrams = 512
+
+func gramHash(g uint32) uint16 { return uint16(g * gramMul >> 16) }
+
+// begin empties the filter for so many bytes.
+func (g *grams) begin(size int) {
+	g.shift = 2
+	if size > fewGrams {
+		g.shift = 0
+	}
+	n := 1 << (16 - g.shift) / 64
+	g.bits = slices.Grow(g.bits[:0], n)[:n]
+	clear(g.bits)
+}
 
 // shortGram is the group of three bytes at i.
 func shortGram(s []byte, i int) uint32 {
@@ -100,15 +120,21 @@ func (g *grams) add(s []byte) {
 	}
 	for i := 0; i+gramLen <= len(s); i++ {
 		x := gramAt(s, i)
-		h, h3 := gramHash(x), gramHash(x&0xffffff)
-		g[h>>6] |= 1 << (h & 63)
-		g[h3>>6] |= 1 << (h3 & 63)
+		g.set(gramHash(x))
+		g.set(gramHash(x & 0xffffff))
 	}
-	h := gramHash(shortGram(s, len(s)-3))
-	g[h>>6] |= 1 << (h & 63)
+	g.set(gramHash(shortGram(s, len(s)-3)))
 }
 
-func (g *grams) has(h uint16) bool { return g[h>>6]&(1<<(h&63)) != 0 }
+func (g *grams) set(h uint16) {
+	h >>= g.shift & 15
+	g.bits[h>>6] |= 1 << (h & 63)
+}
+
+func (g *grams) has(h uint16) bool {
+	h >>= g.shift & 15
+	return g.bits[h>>6]&(1<<(h&63)) != 0
+}
 
 func newPool(getters []Getter) *sync.Pool {
 	return &sync.Pool{New: func() any { return &scratch{getters: getters, slots: make([]slot, len(getters))} }}
@@ -207,8 +233,12 @@ func (s *scratch) grams(i int) *grams {
 	f := &s.slots[i]
 	if !f.grammed {
 		f.grammed = true
-		clear(f.grams[:])
-		for _, t := range s.folded(i) {
+		texts, size := s.folded(i), 0
+		for _, t := range texts {
+			size += len(t)
+		}
+		f.grams.begin(size)
+		for _, t := range texts {
 			f.grams.add(t)
 		}
 	}
