@@ -154,6 +154,29 @@ func TestSigmaHQRulesLoadAndMatchTheirEvents(t *testing.T) {
 	}
 }
 
+func TestSigmaHQMissesDoNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	dir := corpusDir(t)
+	files, _ := corpusFiles(t, dir)
+	p, _ := Compile(files, Options{})
+	var misses []*event.Event
+	for _, e := range corpusEvents(t, dir) {
+		if len(p.Match(e, nil)) == 0 {
+			misses = append(misses, e)
+		}
+	}
+	n := testing.AllocsPerRun(5, func() { // warms up once: automata learn
+		for _, e := range misses {
+			p.Match(e, nil)
+		}
+	})
+	if n > 0 || len(misses) < 100 {
+		t.Errorf("%v allocations over %d events that match nothing", n, len(misses))
+	}
+}
+
 func BenchmarkMatchSigmaHQ(b *testing.B) {
 	dir := corpusDir(b)
 	files, _ := corpusFiles(b, dir)

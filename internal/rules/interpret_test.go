@@ -3,10 +3,12 @@ package rules
 import (
 	"encoding/base64"
 	"net/netip"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"unicode/utf8"
 
@@ -117,6 +119,20 @@ func (in *interpreter) keyword(word, re string) bool {
 	return hit
 }
 
+// made keeps the regular expressions made while all of the corpus is compared.
+var made sync.Map
+
+func expressionFor(text string) *regexp.Regexp {
+	if x, ok := made.Load(text); ok {
+		return x.(*regexp.Regexp)
+	}
+	x := regexp.MustCompile(text)
+	if os.Getenv("SEKISHO_ALL") != "" {
+		made.Store(text, x)
+	}
+	return x
+}
+
 // wildcards makes a regular expression of a value with Sigma's wildcards.
 func wildcards(s, op string, cased, windash bool) *regexp.Regexp {
 	type piece struct {
@@ -167,7 +183,7 @@ func wildcards(s, op string, cased, windash bool) *regexp.Regexp {
 	if op == "" || op == "endswith" {
 		b.WriteString(`\z`)
 	}
-	return regexp.MustCompile(b.String())
+	return expressionFor(b.String())
 }
 
 func (in *interpreter) item(it *item) bool {
@@ -209,7 +225,7 @@ func (in *interpreter) item(it *item) bool {
 			if flags != "" {
 				text = "(?" + flags + ")" + text
 			}
-			return slices.ContainsFunc(texts, regexp.MustCompile(text).MatchString)
+			return slices.ContainsFunc(texts, expressionFor(text).MatchString)
 		}
 	case has("cidr"):
 		test = func(v scalar) bool {
@@ -379,8 +395,11 @@ func FuzzProgramAgreesWithInterpreter(f *testing.F) {
 
 // The corpus' rules and events agree both ways too.
 func TestSigmaHQProgramAgreesWithInterpreter(t *testing.T) {
-	every := 40
-	if testing.Short() || raceEnabled {
+	every, parts := 40, 3
+	switch {
+	case os.Getenv("SEKISHO_ALL") != "": // every event with every rule: minutes
+		every, parts = 1, 1
+	case testing.Short() || raceEnabled:
 		every = 400
 	}
 	dir := corpusDir(t)
@@ -395,7 +414,7 @@ func TestSigmaHQProgramAgreesWithInterpreter(t *testing.T) {
 			got[m.Rule.ID] = true
 		}
 		for j, r := range p.Rules {
-			if j%3 == i/every%3 && got[r.ID] != interpret(r.doc, e) {
+			if j%parts == i/every%parts && got[r.ID] != interpret(r.doc, e) {
 				t.Errorf("event %s, rule %s: compiled %v", e.ID, r.ID, got[r.ID])
 			}
 		}

@@ -18,8 +18,9 @@ import (
 
 // Match appends the rules that the event matches to buf, in the order of
 // Program.Rules, and returns it. It takes no lock, cannot fail, and allocates
-// nothing where no rule matches (but for joined fields such as User, and for
-// events with texts longer than any before). Safe for concurrent use.
+// nothing where no rule matches, but for what it has not met before: texts longer
+// than any, steps of regular expressions (automata), and the list of hashes of an
+// event that has a SHA-256 only. Safe for concurrent use.
 func (p *Program) Match(e *event.Event, buf []Match) []Match {
 	b := p.bucket(e)
 	if len(b.entries) == 0 {
@@ -657,6 +658,9 @@ func (s *scratch) holds(v event.Value, p *pattern, x *expression) bool {
 func (s *scratch) holdsText(text string, p *pattern, x *expression) bool {
 	if p == nil {
 		return x.re.MatchString(text)
+	}
+	if len(text) < len(p.lit) { // folding never lengthens: of a character's cases it takes the least
+		return false
 	}
 	if p.sign != 0 && strings.IndexByte(text, p.sign) < 0 {
 		return false

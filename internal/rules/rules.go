@@ -9,6 +9,11 @@
 // approximated. docs/rules.md tells what is honoured and what we decided where
 // the specification is silent.
 //
+// How matching is fast: index.go finds in one pass what an event's texts hold of
+// all the rules' words, and which rules that leaves; match.go evaluates those;
+// guard.go and dfa.go keep regular expressions from costing much. The tests'
+// plain interpreter (interpret_test.go) is the judge of all of it.
+//
 // Windows over matches are package correlate's; this package only describes
 // them ([Correlation]).
 package rules
