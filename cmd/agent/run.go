@@ -51,7 +51,13 @@ func runAgent(ctx context.Context, s settings, terminal bool, tee string) error 
 		MaxBytes: int64(cfg.Log.MaxSize), MaxFiles: cfg.Log.MaxFiles,
 	})
 	if err != nil {
-		return exit{exitFailure, err}
+		// No log file must not leave the PC unwatched: what is to be said goes to
+		// standard error, which a service manager keeps.
+		noFile := err
+		if log, level, closeLog, err = logfile.New(logfile.Options{Level: cfg.Log.Level, Terminal: true}); err != nil {
+			return exit{exitFailure, err}
+		}
+		log.Error("no log file", zap.Error(noFile))
 	}
 	defer closeLog()
 	o := agent.Options{ConfigFile: s.file, Version: version.Version, Log: log, Level: &level}

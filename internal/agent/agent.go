@@ -221,12 +221,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	})
 	helpers.Go(func() { a.out.tellLosses(sourceCtx, a.tellNow) })
 	helpers.Go(func() { a.watchSettings(sourceCtx) })
-	failed := make(chan error, 1)
-	helpers.Go(func() {
-		if err := a.serveControl(sourceCtx); err != nil {
-			failed <- err
-		}
-	})
+	helpers.Go(func() { a.keepControl(sourceCtx) })
 	if before != nil && before.Action == event.AgentCrashed {
 		// Its report is gone from the run file: it must be on disk before anything
 		// else can go wrong.
@@ -243,19 +238,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.log.Info("agent started", zap.String("version", a.o.Version), zap.String("host", a.host.Name), zap.Int("rules", a.judgeIs.Load().Active))
 
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-		a.log.Error("agent stops", zap.Error(err))
-	}
+	<-ctx.Done()
 	stopSources()
 	sources.Wait()
 	helpers.Wait()
 	end := event.New(event.AgentStopped, time.Now())
 	end.Message = "agent stopped"
-	if err != nil {
-		end.Message += ": " + err.Error()
-	}
 	a.events <- end
 	close(drained)
 	pipeline.Wait()

@@ -12,6 +12,8 @@ import (
 
 	"sekisho/internal/config"
 	"sekisho/internal/endpoint"
+
+	"go.uber.org/zap"
 )
 
 // The control socket is how the commands of this PC (status, selftest, reload)
@@ -69,6 +71,31 @@ func answer(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	json.NewEncoder(w).Encode(v)
+}
+
+// controlRetry is the pause between two tries to open the control socket.
+const controlRetry = 10 * time.Second
+
+// keepControl serves the control socket until ctx is done. Without it the agent
+// cannot be asked, but it protects: what is in the way is told in the log, and
+// tried again.
+func (a *Agent) keepControl(ctx context.Context) {
+	told := ""
+	for {
+		err := a.serveControl(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if text := fmt.Sprint(err); text != told {
+			told = text
+			a.log.Error("status and selftest cannot reach the agent", zap.Error(err))
+		}
+		select {
+		case <-time.After(controlRetry):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // serveControl serves until ctx is done.

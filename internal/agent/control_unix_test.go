@@ -3,12 +3,14 @@
 package agent
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestTheControlSocketIsItsOwnersAlone(t *testing.T) {
@@ -70,5 +72,35 @@ func TestWhoAsksAnAgentThatIsNotThereIsToldSo(t *testing.T) {
 	_, err := Dial(t.TempDir()).Status(t.Context())
 	if err == nil || !strings.Contains(err.Error(), ErrNotRunning.Error()) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhatIsInTheWayOfTheControlSocketDoesNotKeepTheAgentFromProtecting(t *testing.T) {
+	dir := shortDir(t)
+	// A directory that is not empty cannot be removed and listened at.
+	if err := os.MkdirAll(filepath.Join(dir, "state", "control.sock", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "agent.yaml"), "state_dir: "+filepath.Join(dir, "state")+"\n")
+	src := newScripted()
+	a, err := New(Options{ConfigFile: filepath.Join(dir, "agent.yaml"), Version: "test", Sources: []Source{src}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	<-src.ready
+	src.out <- stick("S1")
+	for a.Status().AlertsRaised == 0 {
+		select {
+		case err := <-done:
+			t.Fatalf("the agent ended: %v", err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
