@@ -423,13 +423,12 @@ func (p *pattern) matchAny(texts [][]byte) bool {
 }
 
 func (n *regexNode) match(s *scratch) bool {
-	texts := s.raw(n.field)
-	if len(texts) == 0 {
+	if !s.slot(n.field).present {
 		return false
 	}
 	for i := range n.res {
 		x := &n.res[i]
-		hit := s.chars(n.field).holds(&x.need.chars) && s.holdsWord(n.field, x.need.words) && x.matchAny(s, texts)
+		hit := s.chars(n.field).holds(&x.need.chars) && s.holdsWord(n.field, x.need.words) && x.matchAny(s, s.raw(n.field))
 		if hit != n.all {
 			return !n.all
 		}
