@@ -123,13 +123,15 @@ func (s *server) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := s.listen(ca); err != nil {
+		return err
+	}
+	// Only now: a password shown once must not be shown for a console that cannot
+	// run because its port is taken.
 	if s.web {
 		if err := s.firstStart(ctx); err != nil {
 			return err
 		}
-	}
-	if err := s.listen(ca); err != nil {
-		return err
 	}
 
 	ctx, stop := context.WithCancel(ctx)

@@ -263,6 +263,10 @@ func TestPlaceholdersAreFilledIn(t *testing.T) {
 			t.Errorf("%q: got %s, want %s", tt.in, got, tt.want)
 		}
 	}
+	nobody := &alert.Alert{Event: &event.Event{}}
+	if got, want := string(p.fill("{user.name} さんが", nobody)), `<span class="unknown">不明な利用者</span>が`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
 }
 
 func TestNumbersAreWrittenForPeople(t *testing.T) {

@@ -155,12 +155,16 @@ func (p *printer) each(text string, a *alert.Alert, literal func(string), value 
 			continue
 		}
 		literal(cut(text[:open], blockText))
-		if v, ok := p.lookup(a, name); ok {
+		text = text[open+end+1:]
+		switch v, ok := p.lookup(a, name); {
+		case ok:
 			value(v, true)
-		} else {
+		case name == "user.name":
+			value(p.t("unknown.user"), false)
+			text = strings.TrimPrefix(text, " さん") // nobody is called 不明さん
+		default:
 			value(p.t("unknown"), false)
 		}
-		text = text[open+end+1:]
 	}
 	literal(cut(text, blockText))
 }
