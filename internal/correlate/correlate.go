@@ -615,7 +615,12 @@ func (s *Set) holds(g *group, from, to int, total int64) bool {
 		}
 		return false
 	}
-	return def.Holds(total)
+	for _, cond := range def.Conditions {
+		if !cond.Holds(float64(total)) {
+			return false
+		}
+	}
+	return true
 }
 
 // fire makes firings of what was touched: one per family that fired.

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unicode/utf16"
 	"unicode/utf8"
 
@@ -26,10 +27,33 @@ type Options struct {
 	// Thresholds maps a rule's table id ("USB-3") and a key of its thresholds
 	// ("files") to the number that replaces the rule's own.
 	Thresholds map[string]map[string]int64
-	Disable    []string // table ids or Sigma ids
+	// Scoped is thresholds for some people or PCs only: the first entry that fits
+	// an event and names the threshold counts.
+	Scoped []ScopedThresholds
+	// Exceptions take events out of rules, as Sigma's filters do.
+	Exceptions []Exception
+	// Placeholders maps the name of a %placeholder% (modifier expand) to what it
+	// stands for.
+	Placeholders map[string][]string
+	Zone         *time.Location // of the time modifiers (hour, day ...); nil: Asia/Tokyo
+	Disable      []string       // table ids or Sigma ids
 	// Lenient says that some rules may be missing because they were refused:
 	// settings that name a rule which is not there are no problem.
 	Lenient bool
+}
+
+// ScopedThresholds is thresholds, as in Options, for some people or PCs.
+type ScopedThresholds struct {
+	Scope
+	Thresholds map[string]map[string]int64
+}
+
+// Exception is a site's own known case: events that it fits do not match the
+// rules it names.
+type Exception struct {
+	Rules   []string            // table ids, Sigma ids or names; "any"
+	When    map[string][]string // field to values with Sigma's wildcards: each field has to have one of its values
+	Expires string              // last day on which it holds, "2027-03-31" in Options.Zone; "": no end
 }
 
 // Program is compiled rules. It is immutable and safe for concurrent use.

@@ -213,7 +213,7 @@ func (x *explainer) correlation(r *Rule, depth int, told map[*Rule]bool) {
 	}
 	var conds []string
 	for _, cond := range c.Conditions {
-		n := strconv.FormatInt(cond.Value, 10)
+		n := strconv.FormatFloat(cond.Value, 'f', -1, 64)
 		conds = append(conds, x.say(" "+n+" "+opWords[cond.Op][0], " is "+opWords[cond.Op][1]+" "+n))
 	}
 	x.line(depth, "- %s%s%s%s", per, x.say(x.span(c.Timespan)+"のうちに、", "within "+x.span(c.Timespan)+" "), what, strings.Join(conds, x.say(" かつ", " and")))

@@ -327,21 +327,21 @@ func (c *compiler) threshold(r *Rule, a *Addition, t thresholdDoc) {
 		return
 	}
 	cond := target.Correlation.Conditions[0]
-	if doc := d.corr.conds[0]; doc.Value != t.def {
+	if doc := d.corr.conds[0]; int64(doc.Value) != t.def {
 		c.fail(r.doc, t.rule.line, t.rule.col, path+".default", CodeType,
-			fmt.Sprintf("default の %d が correlation の条件の %d と違います", t.def, doc.Value),
-			fmt.Sprintf("the default of %d differs from the %d in the correlation's condition", t.def, doc.Value))
+			fmt.Sprintf("default の %d が correlation の条件の %d と違います", t.def, int64(doc.Value)),
+			fmt.Sprintf("the default of %d differs from the %d in the correlation's condition", t.def, int64(doc.Value)))
 		return
 	}
 	if v, ok := c.o.Thresholds[a.Rule][t.key]; ok {
 		if v <= 0 {
 			c.problem("rules.thresholds."+a.Rule+"."+t.key, CodeSetting, "しきい値は 1 以上でなければなりません", "a threshold is at least 1", "")
 		} else {
-			cond.Value = v
+			cond.Value = float64(v)
 		}
 	}
 	target.Correlation.Conditions = []Condition{cond}
-	a.Thresholds = append(a.Thresholds, Threshold{Key: t.key, Target: t.rule.name, Default: t.def, Value: cond.Value})
+	a.Thresholds = append(a.Thresholds, Threshold{Key: t.key, Target: t.rule.name, Default: t.def, Value: int64(cond.Value)})
 }
 
 // problem tells what is wrong with a setting.

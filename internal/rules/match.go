@@ -517,7 +517,7 @@ func (n *numberNode) match(s *scratch) bool {
 		return false
 	}
 	if f.v.Type() == event.Int && n.isInt {
-		return Condition{n.op, n.whole}.Holds(f.v.Int())
+		return compare(n.op, f.v.Int(), n.whole)
 	}
 	x, ok := f.v.Float()
 	if !ok {

@@ -588,7 +588,7 @@ func (r *reader) condition(n *yaml.Node, c *corrDoc) {
 			c.fields = r.refs(p.val, path)
 		case slices.Contains(condOps, p.name):
 			if v, ok := r.whole(p.val, path); ok {
-				c.conds = append(c.conds, Condition{p.name, v})
+				c.conds = append(c.conds, Condition{p.name, float64(v)})
 			}
 		default:
 			r.fail(p.key, path, CodeKey, "知らないキーです", "unknown key").Hint = suggest(p.name, append([]string{"field"}, condOps...))

@@ -143,7 +143,7 @@ func TestThresholdsFromSettingsReplaceTheRules(t *testing.T) {
 		t.Errorf("conditions %v", c)
 	}
 	if c := p.Rule("usb3-bytes").Correlation.Conditions[0].Value; c != 100_000_000 {
-		t.Errorf("bytes %d", c)
+		t.Errorf("bytes %v", c)
 	}
 	if !p.Rule("SCAM-1").Disabled || p.Rule("SCAM-3").Disabled {
 		t.Error("disable SCAM-1 only")

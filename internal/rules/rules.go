@@ -19,7 +19,10 @@
 package rules
 
 import (
+	"slices"
 	"time"
+
+	"sekisho/internal/event"
 )
 
 // File is the documents of one rule file.
@@ -97,6 +100,15 @@ type Addition struct {
 	RepeatAfter time.Duration
 	Respond     []string // responses the rule allows; settings decide whether they run
 	Thresholds  []Threshold
+	FirstSeen   *FirstSeen // nil: every match counts
+}
+
+// FirstSeen makes a detection rule match only what is new: a combination of keys
+// that no match within a time had. A missing value is a value of its own.
+type FirstSeen struct {
+	Keys   []Getter
+	Within time.Duration // forgotten after this time without a match
+	Learn  time.Duration // nothing is new for this time after the rule was first in force
 }
 
 // DefaultRepeatAfter is the quiet time of a rule that does not say one.
@@ -108,7 +120,30 @@ type Threshold struct {
 	Key     string // in settings, "files"
 	Target  string // name of the correlation whose condition it is
 	Default int64  // as the rule has it
-	Value   int64  // in force
+	Value   int64  // in force where no scope says otherwise
+}
+
+// Scope says for whom a setting is: whatever is set of it has to fit. The zero
+// Scope fits everybody.
+type Scope struct {
+	Department string // the person's; where that is not known, the PC's
+	Tag        string // of the PC
+	List       string // people list the person is on: leaver, secondee, temp, contractor
+}
+
+// Fits reports whether an event is of somebody in the scope.
+func (s Scope) Fits(e *event.Event) bool {
+	c := e.Context
+	if c == nil {
+		return s == Scope{}
+	}
+	department := c.PersonDept
+	if department == "" {
+		department = c.HostDepartment
+	}
+	return (s.Department == "" || s.Department == department) &&
+		(s.Tag == "" || slices.Contains(c.HostTags, s.Tag)) &&
+		(s.List == "" || slices.Contains(c.PersonLists, s.List))
 }
 
 // CorrelationType is how a correlation counts.
@@ -119,6 +154,8 @@ const (
 	EventCount      CorrelationType = "event_count"
 	ValueCount      CorrelationType = "value_count"
 	ValueSum        CorrelationType = "value_sum"
+	ValueAvg        CorrelationType = "value_avg"
+	ValuePercentile CorrelationType = "value_percentile"
 	Temporal        CorrelationType = "temporal"
 	TemporalOrdered CorrelationType = "temporal_ordered"
 )
@@ -130,7 +167,9 @@ type Correlation struct {
 	GroupBy    []Key // one window per combination of these
 	Timespan   time.Duration
 	Fields     []Getter    // value types: the field, or for value_count several
-	Conditions []Condition // all must hold; none for the temporal types
+	Conditions []Condition // all must hold; none for a temporal type: every rule has to match
+	Scoped     []Scoped    // instead of Conditions, the first that fits the event
+	Except     []int       // places in Program.Rules (filters): an event that one of them matches is not counted
 	Total      string      // what the count is called in an alert, after its field: "files"
 	Generate   bool        // the rules it refers to alert on their own too
 }
@@ -152,39 +191,47 @@ func (k *Key) For(rule int) *Getter {
 	return &k.Getter
 }
 
-// Condition compares a count.
+// Scoped is conditions in force for some people or PCs.
+type Scoped struct {
+	Scope
+	Conditions []Condition
+}
+
+// In is the conditions in force for an event.
+func (c *Correlation) In(e *event.Event) []Condition {
+	for i := range c.Scoped {
+		if c.Scoped[i].Fits(e) {
+			return c.Scoped[i].Conditions
+		}
+	}
+	return c.Conditions
+}
+
+// Condition compares a count, sum, mean or percentage.
 type Condition struct {
 	Op    string // gt, gte, lt, lte, eq, neq
-	Value int64
+	Value float64
 }
 
 // Holds reports whether n fulfils the condition.
-func (c Condition) Holds(n int64) bool {
-	switch c.Op {
+func (c Condition) Holds(n float64) bool { return compare(c.Op, n, c.Value) }
+
+func compare[T int64 | float64](op string, a, b T) bool {
+	switch op {
 	case "gt":
-		return n > c.Value
+		return a > b
 	case "gte":
-		return n >= c.Value
+		return a >= b
 	case "lt":
-		return n < c.Value
+		return a < b
 	case "lte":
-		return n <= c.Value
+		return a <= b
 	case "eq":
-		return n == c.Value
+		return a == b
 	case "neq":
-		return n != c.Value
+		return a != b
 	}
 	return false
-}
-
-// Holds reports whether n fulfils all conditions of the correlation.
-func (c *Correlation) Holds(n int64) bool {
-	for _, cond := range c.Conditions {
-		if !cond.Holds(n) {
-			return false
-		}
-	}
-	return true
 }
 
 // Match is a detection rule that an event matched.
