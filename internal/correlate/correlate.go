@@ -56,6 +56,7 @@ type Stats struct {
 	ClockSteps int64 // times the clock was taken to be set back
 	Evicted    int64 // windows dropped because there were too many
 	Trimmed    int64 // entries dropped from a window because there were too many
+	Broken     int64 // values in the Store that made no sense: those windows began afresh
 	Keys       int   // windows now
 	Entries    int   // entries now
 }
@@ -80,6 +81,7 @@ type Firing struct {
 // Set is the windows of a program's correlations. It has one owner.
 type Set struct {
 	limits Limits
+	store  Store // nil: none
 	prog   *rules.Program
 	corrs  []*corr // in the program's order: each after those it refers to
 	feeds  []bool  // by rule: whether a correlation refers to it
@@ -140,8 +142,9 @@ type touch struct {
 	to    int
 }
 
-// New makes the windows of a program.
-func New(p *rules.Program, l Limits) *Set {
+// New makes the windows of a program. Without a Store (nil) everything is in
+// memory.
+func New(p *rules.Program, l Limits, st Store) *Set {
 	d := DefaultLimits
 	for _, f := range []struct{ v, def *int }{{&l.Keys, &d.Keys}, {&l.Entries, &d.Entries}, {&l.Events, &d.Events}, {&l.Evidence, &d.Evidence}} {
 		if *f.v <= 0 {
@@ -151,7 +154,7 @@ func New(p *rules.Program, l Limits) *Set {
 	if l.Tolerance <= 0 {
 		l.Tolerance = d.Tolerance
 	}
-	s := &Set{limits: l}
+	s := &Set{limits: l, store: st}
 	s.lru.prev, s.lru.next = &s.lru, &s.lru
 	s.bind(p)
 	return s

@@ -116,7 +116,7 @@ func TestWindows(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := program(t, tt.rule)
-			s := New(p, Limits{})
+			s := New(p, Limits{}, nil)
 			var got []int
 			for i, e := range tt.events {
 				if len(observe(s, p, e)) > 0 {
@@ -132,7 +132,7 @@ func TestWindows(t *testing.T) {
 
 func TestFiringsTellTotalsAndEvidence(t *testing.T) {
 	p := program(t, "  type: value_sum\n  rules: [a]\n  group-by: [user.name]\n  timespan: 10s\n  condition: {field: sekisho.copy.files, gte: 5}")
-	s := New(p, Limits{})
+	s := New(p, Limits{}, nil)
 	var all []Firing
 	var events []*event.Event
 	for i := range 4 {
@@ -158,7 +158,7 @@ func TestAliasesAndChains(t *testing.T) {
 		"  type: event_count\n  rules: [a]\n  group-by: [user.name]\n  timespan: 10s\n  condition: {gte: 2}",
 		"  type: event_count\n  rules: [c0]\n  timespan: 1h\n  condition: {gte: 2}",
 		"  type: temporal\n  rules: [b, c]\n  group-by: [who]\n  aliases: {who: {b: user.name, c: host.name}}\n  timespan: 1m")
-	s := New(p, Limits{})
+	s := New(p, Limits{}, nil)
 	var got []string
 	c := ev(4, "c", "")
 	c.Host = &event.Host{Name: "w"}
@@ -220,7 +220,7 @@ func TestWindowsAgreeWithTheDefinitionWhateverTheOrderAndTheRestarts(t *testing.
 			p := program(t, tt.rule)
 			for seed := range uint64(12) {
 				r := rand.New(rand.NewPCG(seed, 1))
-				s := New(p, Limits{Tolerance: 10 * time.Second})
+				s := New(p, Limits{Tolerance: 10 * time.Second}, nil)
 				now, newest := 0.0, 0.0
 				var seen []*event.Event
 				for i := range 150 {
@@ -245,7 +245,7 @@ func TestWindowsAgreeWithTheDefinitionWhateverTheOrderAndTheRestarts(t *testing.
 						if err != nil {
 							t.Fatal(err)
 						}
-						fresh := New(p, Limits{Tolerance: 10 * time.Second})
+						fresh := New(p, Limits{Tolerance: 10 * time.Second}, nil)
 						if err := fresh.Restore(state); err != nil {
 							t.Fatal(err)
 						}
@@ -266,7 +266,7 @@ func TestWindowsAgreeWithTheDefinitionWhateverTheOrderAndTheRestarts(t *testing.
 
 func TestTheClockSetBackDoesNotBlind(t *testing.T) {
 	p := program(t, "  type: event_count\n  rules: [a]\n  timespan: 10s\n  condition: {gte: 3}")
-	s := New(p, Limits{})
+	s := New(p, Limits{}, nil)
 	observe(s, p, ev(1e6, "a", "u"))
 	fired := -1
 	for i := range 60 {
@@ -285,7 +285,7 @@ func TestTheClockSetBackDoesNotBlind(t *testing.T) {
 
 func TestMemoryIsBoundedAndWhatIsDroppedIsCounted(t *testing.T) {
 	p := program(t, "  type: event_count\n  rules: [a]\n  group-by: [user.name]\n  timespan: 1h\n  condition: {gte: 100000}")
-	s := New(p, Limits{Keys: 100, Entries: 1000, Events: 50, Evidence: 5})
+	s := New(p, Limits{Keys: 100, Entries: 1000, Events: 50, Evidence: 5}, nil)
 	for i := range 500 {
 		observe(s, p, ev(float64(i)/10, "a", fmt.Sprint(i)))
 	}
@@ -308,7 +308,7 @@ func TestMemoryIsBoundedAndWhatIsDroppedIsCounted(t *testing.T) {
 func TestSwapKeepsWindowsOfWhatCountsTheSame(t *testing.T) {
 	one := program(t, "  type: event_count\n  rules: [a]\n  timespan: 10s\n  condition: {gte: 3}", "  type: event_count\n  rules: [b]\n  timespan: 10s\n  condition: {gte: 2}")
 	two := program(t, "  type: event_count\n  rules: [a]\n  timespan: 10s\n  condition: {gte: 2}", "  type: event_count\n  rules: [b]\n  timespan: 20s\n  condition: {gte: 2}")
-	s := New(one, Limits{})
+	s := New(one, Limits{}, nil)
 	observe(s, one, ev(0, "a", "u"))
 	observe(s, one, ev(0, "b", "u"))
 	s.Swap(two)
@@ -325,7 +325,7 @@ func TestSwapKeepsWindowsOfWhatCountsTheSame(t *testing.T) {
 
 func FuzzRestore(f *testing.F) {
 	p := program(f, "  type: value_count\n  rules: [a]\n  timespan: 10s\n  condition: {field: sekisho.copy.source_ids, gte: 3}", "  type: value_sum\n  rules: [a]\n  timespan: 10s\n  condition: {field: sekisho.copy.files, gte: 3}")
-	s := New(p, Limits{})
+	s := New(p, Limits{}, nil)
 	for i := range 5 {
 		observe(s, p, with(ev(float64(i), "a", "u"), 1, fmt.Sprint(i), "x"))
 	}
@@ -335,7 +335,7 @@ func FuzzRestore(f *testing.F) {
 	}
 	f.Add(state)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s := New(p, Limits{})
+		s := New(p, Limits{}, nil)
 		if s.Restore(data) != nil {
 			return
 		}
@@ -349,7 +349,7 @@ func BenchmarkObserve(b *testing.B) {
 	for _, keys := range []int{1, 1_000, 100_000} {
 		b.Run(fmt.Sprintf("keys=%d", keys), func(b *testing.B) {
 			p := program(b, "  type: value_sum\n  rules: [a]\n  group-by: [user.name]\n  timespan: 10m\n  condition: {field: sekisho.copy.files, gte: 1000000}")
-			s := New(p, Limits{Keys: 200_000, Entries: 400_000})
+			s := New(p, Limits{Keys: 200_000, Entries: 400_000}, nil)
 			users := make([]string, keys)
 			for i := range users {
 				users[i] = fmt.Sprint("user", i)

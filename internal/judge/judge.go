@@ -54,7 +54,7 @@ type Stats struct {
 
 // New makes a Judge.
 func New(o Options) *Judge {
-	return &Judge{enricher: o.Enricher, prog: o.Program, windows: correlate.New(o.Program, o.Limits), book: alert.NewBook()}
+	return &Judge{enricher: o.Enricher, prog: o.Program, windows: correlate.New(o.Program, o.Limits, nil), book: alert.NewBook()}
 }
 
 // Event judges an event and returns the alerts it raises. The event is enriched
