@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"sekisho/internal/agent"
+	"sekisho/internal/cli"
 	"sekisho/internal/config"
 	"sekisho/internal/lang"
 
@@ -35,7 +36,7 @@ func checkCommand() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			n, err := agent.CheckSettings(s.file)
 			if err != nil {
-				return exit{exitFound, err}
+				return cli.Exit(cli.Found, err)
 			}
 			fmt.Printf(lang.T("%s: 問題ありません（ルール %d 件）\n", "%s: ok, %d rules\n"), s.file, n)
 			return nil
@@ -123,14 +124,14 @@ func configureCommand() *cobra.Command {
 			}
 			b.WriteString("]\n")
 			if _, err := config.ParseAgent(s.file, []byte(b.String())); err != nil {
-				return exit{exitUsage, err}
+				return cli.Exit(cli.Usage, err)
 			}
 			if dryRun {
 				fmt.Print(b.String())
 				return nil
 			}
 			if err := os.MkdirAll(filepath.Dir(s.file), 0o755); err != nil {
-				return exit{exitFailure, err}
+				return cli.Exit(cli.Failure, err)
 			}
 			f, err := os.OpenFile(s.file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
 			if errors.Is(err, fs.ErrExist) {
@@ -138,11 +139,11 @@ func configureCommand() *cobra.Command {
 				return nil
 			}
 			if err != nil {
-				return exit{exitFailure, err}
+				return cli.Exit(cli.Failure, err)
 			}
 			_, err = f.WriteString(b.String())
 			if err = errors.Join(err, f.Close()); err != nil {
-				return exit{exitFailure, err}
+				return cli.Exit(cli.Failure, err)
 			}
 			return nil
 		},

@@ -7,6 +7,7 @@ import (
 	"runtime"
 
 	"sekisho/internal/agent"
+	"sekisho/internal/cli"
 	"sekisho/internal/lang"
 	"sekisho/internal/version"
 
@@ -37,7 +38,7 @@ func doctorCommand() *cobra.Command {
 				printChecks(checks)
 			}
 			if failed {
-				return exit{code: exitFound}
+				return cli.Exit(cli.Found, nil)
 			}
 			return nil
 		},
@@ -73,7 +74,7 @@ func bundleCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			files, err := agent.Bundle(c.Context(), s.file, map[string]string{"version": version.Version, "commit": version.Commit, "date": version.Date, "system": goVersion}, withNames)
 			if err != nil {
-				return exit{exitFailure, err}
+				return cli.Exit(cli.Failure, err)
 			}
 			fmt.Println(lang.T("入っているもの:", "It holds:"))
 			for _, f := range files {
@@ -81,7 +82,7 @@ func bundleCommand() *cobra.Command {
 			}
 			out, err := os.OpenFile(filepath.Clean(args[0]), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 			if err != nil {
-				return exit{exitFailure, err}
+				return cli.Exit(cli.Failure, err)
 			}
 			err = agent.WriteBundle(out, files)
 			if cerr := out.Close(); err == nil {
@@ -89,7 +90,7 @@ func bundleCommand() *cobra.Command {
 			}
 			if err != nil {
 				os.Remove(out.Name())
-				return exit{exitFailure, err}
+				return cli.Exit(cli.Failure, err)
 			}
 			return nil
 		},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sekisho/internal/agent"
+	"sekisho/internal/cli"
 	"sekisho/internal/endpoint"
 	"sekisho/internal/enroll"
 	"sekisho/internal/lang"
@@ -39,14 +40,14 @@ func enrollCommand() *cobra.Command {
 			}
 			token, err := findToken(args, file, s.file)
 			if err != nil {
-				return exit{exitUsage, err}
+				return cli.Exit(cli.Usage, err)
 			}
 			if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
-				return exit{exitFailure, err}
+				return cli.Exit(cli.Failure, err)
 			}
 			host, osVersion, err := agent.Machine(cfg.StateDir)
 			if err != nil {
-				return exit{exitFailure, err}
+				return cli.Exit(cli.Failure, err)
 			}
 			ctx, cancel := context.WithTimeout(c.Context(), 2*time.Minute)
 			defer cancel()
@@ -55,14 +56,14 @@ func enrollCommand() *cobra.Command {
 			}, filepath.Join(cfg.StateDir, "identity"))
 			if err != nil {
 				var ee *enroll.Error
-				code := exitFailure
+				code := cli.Failure
 				if errors.As(err, &ee) {
 					if ee.Code == enroll.CodeToken {
-						code = exitUsage
+						code = cli.Usage
 					}
 					err = errors.New(ee.Text(lang.Terminal()))
 				}
-				return exit{code, err}
+				return cli.Exit(code, err)
 			}
 			fmt.Printf(lang.T("%s に登録しました（id %s）\n", "enrolled at %s (id %s)\n"), got.Console, got.AgentID())
 			if got.Known {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"sekisho/internal/cli"
 	"sekisho/internal/enrich"
 	"sekisho/internal/event"
 	"sekisho/internal/lang"
@@ -32,12 +33,12 @@ func explainCommand() *cobra.Command {
 			}
 			e, err := readEvent(args[0])
 			if err != nil {
-				return exit{exitUsage, err}
+				return cli.Exit(cli.Usage, err)
 			}
 			enrich.New(enrich.Options{Config: cfg}).Apply(e)
 			verdicts, err := program.ExplainEvent(e, rule, lang.Terminal())
 			if err != nil {
-				return exit{exitUsage, err}
+				return cli.Exit(cli.Usage, err)
 			}
 			if asJSON {
 				return printJSON(verdicts)

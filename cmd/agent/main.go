@@ -4,101 +4,30 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io/fs"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"sekisho/internal/agent"
 	"sekisho/internal/cli"
 	"sekisho/internal/config"
 	"sekisho/internal/lang"
-	"sekisho/internal/rules"
 
 	"github.com/spf13/cobra"
 )
 
-// The exit codes, the same for every command.
-const (
-	exitOK      = 0
-	exitFound   = 1 // a check found problems
-	exitUsage   = 2 // wrong use, or input that cannot be read
-	exitFailure = 3 // could not do it: rights, network
-)
-
-// exit is an error that knows its exit code. A nil err was told already.
-type exit struct {
-	code int
-	err  error
-}
-
-func (e exit) Error() string {
-	if e.err == nil {
-		return fmt.Sprintf("exit %d", e.code)
-	}
-	return e.err.Error()
-}
-func (e exit) Unwrap() error { return e.err }
-
 func main() { os.Exit(run()) }
 
 // run is the whole program; it answers the exit code.
-func run() int { return report(root().ExecuteContext(context.Background())) }
-
-// untilStopped is the context of a command that has something to finish when it is
-// told to stop. The others are ended by the signal itself, also while they wait
-// for input that does not come.
-func untilStopped(c *cobra.Command) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
-}
-
-// report tells the error to the person and answers the exit code.
-func report(err error) int {
-	var e exit
-	var ofSettings config.Problems
-	var ofRules rules.Problems
-	known := errors.As(err, &e)
-	switch {
-	case err == nil:
-		return exitOK
-	case known && e.err == nil:
-		return e.code
-	case errors.Is(err, cli.ErrHelp):
-		return exitUsage
-	}
-	inSettings, inRules := errors.As(err, &ofSettings), errors.As(err, &ofRules)
-	if inSettings || inRules {
-		ofSettings.Print(os.Stderr, lang.Terminal())
-		ofRules.Print(os.Stderr, lang.Terminal())
-		if known {
-			return e.code
-		}
-		return exitFound
-	}
-	text := err.Error()
-	for _, k := range causes {
-		if errors.Is(err, k.err) {
-			text = lang.T(k.ja+"（"+text+"）", text+": "+k.en)
-		}
-	}
-	fmt.Fprintln(os.Stderr, "sekisho-agent: "+text)
-	if known {
-		return e.code
-	}
-	return exitFailure
+func run() int {
+	return cli.Report("sekisho-agent", root().ExecuteContext(context.Background()), causes...)
 }
 
 // causes are what a person at the terminal can do something about.
-var causes = []struct {
-	err    error
-	ja, en string
-}{
-	{agent.ErrNotRunning, "エージェントが動いていないか、問い合わせる権限がありません。root（Windows では管理者）で実行してみてください", "try as root (on Windows: as administrator)"},
-	{agent.ErrRunning, "この state_dir では別のエージェントが動いています。止めるには `sekisho-agent service stop`", "`sekisho-agent service stop` stops it"},
-	{agent.ErrNoRoom, "state_dir のあるディスクがいっぱいで開始できません。空きを作ってください", "remove something and start again"},
-	{fs.ErrPermission, "権限がありません。root（Windows では管理者）で実行してください", "run as root (on Windows: as administrator)"},
+var causes = []cli.Cause{
+	{Err: agent.ErrNotRunning, JA: "エージェントが動いていないか、問い合わせる権限がありません。root（Windows では管理者）で実行してみてください", EN: "try as root (on Windows: as administrator)"},
+	{Err: agent.ErrRunning, JA: "この state_dir では別のエージェントが動いています。止めるには `sekisho-agent service stop`", EN: "`sekisho-agent service stop` stops it"},
+	{Err: agent.ErrNoRoom, JA: "state_dir のあるディスクがいっぱいで開始できません。空きを作ってください", EN: "remove something and start again"},
+	{Err: fs.ErrPermission, JA: "権限がありません。root（Windows では管理者）で実行してください", EN: "run as root (on Windows: as administrator)"},
 }
 
 // settings is the --config flag that most commands have.
@@ -113,7 +42,7 @@ func (s *settings) flag(c *cobra.Command) {
 func (s *settings) load() (*config.Agent, error) {
 	cfg, err := config.LoadAgent(s.file)
 	if err != nil {
-		return nil, exit{exitUsage, err}
+		return nil, cli.Exit(cli.Usage, err)
 	}
 	return cfg, nil
 }
@@ -135,6 +64,6 @@ func root() *cobra.Command {
 	}
 	c.AddCommand(runCommand(), checkCommand(), replayCommand(), rulesCommand(), explainCommand(), statusCommand(), selftestCommand(), canaryCommand(),
 		configCommand(), enrollCommand(), configureCommand(), serviceCommand(), doctorCommand(), bundleCommand(), versionCommand())
-	cli.Finish(c, func(err error) error { return exit{exitUsage, err} })
+	cli.Finish(c, func(err error) error { return cli.Exit(cli.Usage, err) })
 	return c
 }

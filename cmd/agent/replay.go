@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"sekisho/internal/agent"
 	"sekisho/internal/catalog"
+	"sekisho/internal/cli"
 	"sekisho/internal/config"
 	"sekisho/internal/enrich"
 	"sekisho/internal/judge"
@@ -37,18 +39,23 @@ func (r *ruleFlags) load() (*config.Agent, *rules.Program, rules.Problems, error
 	if r.config != "" {
 		var err error
 		if cfg, err = config.LoadAgent(r.config); err != nil {
-			return nil, nil, nil, exit{exitUsage, err}
+			return nil, nil, nil, cli.Exit(cli.Usage, err)
 		}
 	}
+	o := agent.RuleOptions(cfg)
+	o.Lenient = true // a setting may name a shipped rule that --no-builtin left out
 	program, err := rules.Load(rules.LoadOptions{
 		Builtin: cfg.Rules.Builtin && !r.noBuiltin,
 		Paths:   append(append([]string(nil), cfg.Rules.Paths...), r.paths...),
-		// A setting may name a shipped rule that --no-builtin left out.
-		Options: rules.Options{Thresholds: cfg.Rules.Thresholds, Disable: cfg.Rules.Disable, Lenient: true},
+		Options: o,
 	})
+	inSettings, err := agent.SettingsProblems(cfg, err)
+	if len(inSettings) > 0 {
+		return nil, nil, nil, cli.Exit(cli.Usage, inSettings)
+	}
 	var refused rules.Problems
 	if err != nil && !errors.As(err, &refused) {
-		return nil, nil, nil, exit{exitUsage, err}
+		return nil, nil, nil, cli.Exit(cli.Usage, err)
 	}
 	return cfg, program, refused, nil
 }
@@ -70,12 +77,12 @@ func replayCommand() *cobra.Command {
 			in := os.Stdin
 			if args[0] != "-" {
 				if in, err = os.Open(filepath.Clean(args[0])); err != nil {
-					return exit{exitUsage, err}
+					return cli.Exit(cli.Usage, err)
 				}
 				defer in.Close()
 			}
 			if ps := enrich.Check(cfg, catalog.Load()); len(ps) > 0 {
-				return exit{exitUsage, ps}
+				return cli.Exit(cli.Usage, ps)
 			}
 			stage := enrich.New(enrich.Options{Config: cfg})
 			_, err = replay.Run(c.Context(), replay.Options{
@@ -85,9 +92,9 @@ func replayCommand() *cobra.Command {
 			})
 			switch {
 			case errors.Is(err, replay.ErrInput):
-				return exit{code: exitUsage} // told, line by line
+				return cli.Exit(cli.Usage, nil) // told, line by line
 			case err != nil:
-				return exit{exitUsage, fmt.Errorf("replay: %w", err)}
+				return cli.Exit(cli.Usage, fmt.Errorf("replay: %w", err))
 			}
 			return nil
 		},

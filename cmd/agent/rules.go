@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"sekisho/internal/cli"
 	"sekisho/internal/enrich"
 	"sekisho/internal/event"
 	"sekisho/internal/lang"
@@ -57,7 +58,7 @@ func rulesListCommand() *cobra.Command {
 				}
 			}
 			if len(refused) > 0 {
-				return exit{exitFound, refused}
+				return cli.Exit(cli.Found, refused)
 			}
 			return nil
 		},
@@ -106,14 +107,14 @@ func rulesTestCommand() *cobra.Command {
 			}
 			sum, err := run()
 			if err != nil {
-				return exit{exitUsage, err}
+				return cli.Exit(cli.Usage, err)
 			}
 			fmt.Printf(lang.T("%d ファイル、%d 試験、失敗 %d\n", "%d files, %d tests, %d failed\n"), sum.Files, sum.Tests, sum.Failed)
 			if len(sum.Problems) > 0 {
-				return exit{exitFound, sum.Problems}
+				return cli.Exit(cli.Found, sum.Problems)
 			}
 			if sum.Failed > 0 {
-				return exit{code: exitFound}
+				return cli.Exit(cli.Found, nil)
 			}
 			return nil
 		},
@@ -135,7 +136,7 @@ func rulesExplainCommand() *cobra.Command {
 				return err
 			}
 			if err := program.Explain(os.Stdout, args[0], lang.Terminal()); err != nil {
-				return exit{exitUsage, err}
+				return cli.Exit(cli.Usage, err)
 			}
 			return nil
 		},
@@ -160,7 +161,7 @@ func rulesProfileCommand() *cobra.Command {
 			}
 			in, err := os.Open(filepath.Clean(args[0]))
 			if err != nil {
-				return exit{exitUsage, err}
+				return cli.Exit(cli.Usage, err)
 			}
 			defer in.Close()
 			stage, p := enrich.New(enrich.Options{Config: cfg}), program.NewProfile()
@@ -172,13 +173,13 @@ func rulesProfileCommand() *cobra.Command {
 				}
 				e, err := event.Decode(lines.Bytes())
 				if err != nil {
-					return exit{exitUsage, fmt.Errorf("%s:%d: %w", args[0], n, err)}
+					return cli.Exit(cli.Usage, fmt.Errorf("%s:%d: %w", args[0], n, err))
 				}
 				stage.Apply(e)
 				p.Event(e)
 			}
 			if err := lines.Err(); err != nil {
-				return exit{exitUsage, fmt.Errorf("%s: %w", args[0], err)}
+				return cli.Exit(cli.Usage, fmt.Errorf("%s: %w", args[0], err))
 			}
 			costs := p.Costs()
 			if asJSON {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"sekisho/internal/agent"
+	"sekisho/internal/cli"
 	"sekisho/internal/lang"
 	"sekisho/internal/logfile"
 	"sekisho/internal/version"
@@ -26,7 +27,7 @@ func runCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			work := func(ctx context.Context) error { return runAgent(ctx, s, !asService, tee) }
-			ctx, stop := untilStopped(c)
+			ctx, stop := cli.UntilStopped(c)
 			defer stop()
 			if asService {
 				return underServiceManager(ctx, work)
@@ -55,7 +56,7 @@ func runAgent(ctx context.Context, s settings, terminal bool, tee string) error 
 		// standard error, which a service manager keeps.
 		noFile := err
 		if log, level, closeLog, err = logfile.New(logfile.Options{Level: cfg.Log.Level, Terminal: true}); err != nil {
-			return exit{exitFailure, err}
+			return cli.Exit(cli.Failure, err)
 		}
 		log.Error("no log file", zap.Error(noFile))
 	}
@@ -68,7 +69,7 @@ func runAgent(ctx context.Context, s settings, terminal bool, tee string) error 
 	default:
 		f, err := os.OpenFile(filepath.Clean(tee), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {
-			return exit{exitFailure, fmt.Errorf("open tee: %w", err)}
+			return cli.Exit(cli.Failure, fmt.Errorf("open tee: %w", err))
 		}
 		defer f.Close()
 		o.Tee = f
@@ -79,7 +80,7 @@ func runAgent(ctx context.Context, s settings, terminal bool, tee string) error 
 		return err
 	}
 	if err := a.Run(ctx); err != nil {
-		return exit{exitFailure, err}
+		return cli.Exit(cli.Failure, err)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sekisho/internal/agent"
+	"sekisho/internal/cli"
 	"sekisho/internal/lang"
 
 	"github.com/google/uuid"
@@ -30,19 +31,19 @@ func selftestCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if through != "" && through != "console" && through != "spool" {
-				return exit{exitUsage, fmt.Errorf(lang.T("--through %q: spool か console を指定してください", "--through %q: want spool or console"), through)}
+				return cli.Exit(cli.Usage, fmt.Errorf(lang.T("--through %q: spool か console を指定してください", "--through %q: want spool or console"), through))
 			}
 			cfg, err := s.load()
 			if err != nil {
 				return err
 			}
-			ctx, stop := untilStopped(c)
+			ctx, stop := cli.UntilStopped(c)
 			defer stop()
 			ctx, cancel := context.WithTimeout(ctx, within)
 			defer cancel()
 			h, err := selftest(ctx, agent.Dial(cfg.StateDir), id, through == "console")
 			if err != nil {
-				return exit{exitFailure, err}
+				return cli.Exit(cli.Failure, err)
 			}
 			ok := !h.Spooled.IsZero() && (through != "console" || !h.Shipped.IsZero())
 			if asJSON {
@@ -53,7 +54,7 @@ func selftestCommand() *cobra.Command {
 				printHops(os.Stdout, h, through == "console")
 			}
 			if !ok {
-				return exit{code: exitFound}
+				return cli.Exit(cli.Found, nil)
 			}
 			return nil
 		},
@@ -132,7 +133,7 @@ func canaryCommand() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(*cobra.Command, []string) error {
-			time.AfterFunc(time.Minute, func() { os.Exit(exitOK) })
+			time.AfterFunc(time.Minute, func() { os.Exit(cli.OK) })
 			io.Copy(io.Discard, os.Stdin)
 			return nil
 		},

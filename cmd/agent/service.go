@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sekisho/internal/agent"
+	"sekisho/internal/cli"
 	"sekisho/internal/lang"
 
 	"github.com/kardianos/service"
@@ -40,7 +41,7 @@ func (p *program) Start(s service.Service) error {
 		if ctx.Err() == nil {
 			// It ended by itself. An exit code other than 0 is what makes the
 			// service manager start it again.
-			os.Exit(max(report(err), exitFailure))
+			os.Exit(max(cli.Report("sekisho-agent", err, causes...), cli.Failure))
 		}
 	}()
 	return nil
@@ -75,10 +76,10 @@ func newService(p *program, configFile string) (service.Service, error) {
 func underServiceManager(ctx context.Context, work func(context.Context) error) error {
 	s, err := newService(&program{ctx: ctx, work: work}, "")
 	if err != nil {
-		return exit{exitFailure, err}
+		return cli.Exit(cli.Failure, err)
 	}
 	if err := runService(s); err != nil {
-		return exit{exitFailure, err}
+		return cli.Exit(cli.Failure, err)
 	}
 	return nil
 }
@@ -97,10 +98,10 @@ func serviceCommand() *cobra.Command {
 			}
 			svc, err := newService(&program{}, file)
 			if err != nil {
-				return exit{exitFailure, err}
+				return cli.Exit(cli.Failure, err)
 			}
 			if err := do(svc); err != nil {
-				return exit{exitFailure, fmt.Errorf("service %s: %w", use, err)}
+				return cli.Exit(cli.Failure, fmt.Errorf("service %s: %w", use, err))
 			}
 			return nil
 		}}
@@ -121,7 +122,7 @@ func serviceCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			// The same check as the agent's own, with places and carets.
 			if _, err := agent.CheckSettings(s.file); err != nil {
-				return exit{exitFound, err}
+				return cli.Exit(cli.Found, err)
 			}
 			cfg, err := s.load()
 			if err != nil {
@@ -129,7 +130,7 @@ func serviceCommand() *cobra.Command {
 			}
 			changes, err := agent.Dial(cfg.StateDir).Reload(c.Context())
 			if err != nil {
-				return exit{exitFailure, err}
+				return cli.Exit(cli.Failure, err)
 			}
 			for _, k := range changes {
 				line := k.String()
@@ -165,7 +166,7 @@ func serviceCommand() *cobra.Command {
 			}
 			if st != service.StatusRunning {
 				fmt.Println(lang.T("停止", "stopped"))
-				return exit{code: exitFound}
+				return cli.Exit(cli.Found, nil)
 			}
 			fmt.Println(lang.T("動作中", "running"))
 			return nil

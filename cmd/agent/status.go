@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sekisho/internal/agent"
+	"sekisho/internal/cli"
 	"sekisho/internal/endpoint"
 	"sekisho/internal/enroll"
 	"sekisho/internal/lang"
@@ -44,7 +45,7 @@ func statusCommand() *cobra.Command {
 			}
 			st, err := agent.Dial(cfg.StateDir).Status(c.Context())
 			if err != nil {
-				return exit{exitFailure, err}
+				return cli.Exit(cli.Failure, err)
 			}
 			if asJSON {
 				return printJSON(st)

@@ -17,6 +17,7 @@ import (
 
 	"sekisho/internal/account"
 	"sekisho/internal/api"
+	"sekisho/internal/cli"
 	"sekisho/internal/config"
 	"sekisho/internal/lang"
 	"sekisho/internal/store"
@@ -30,18 +31,18 @@ func roleOf(name string) (account.Role, error) {
 	if r := account.Role(name); slices.Contains(account.Roles, r) {
 		return r, nil
 	}
-	return "", exit{exitUsage, fmt.Errorf("role %.40q: want one of %q", name, account.Roles)}
+	return "", cli.Exit(cli.Usage, fmt.Errorf("role %.40q: want one of %q", name, account.Roles))
 }
 
 // checkUserName keeps names to what can be typed and told apart: lower case,
 // letters and digits of any script.
 func checkUserName(name string) error {
 	if name == "" || len(name) > 100 || name != strings.ToLower(name) {
-		return exit{exitUsage, fmt.Errorf("user name %.40q: want 1 to 100 bytes in lower case", name)}
+		return cli.Exit(cli.Usage, fmt.Errorf("user name %.40q: want 1 to 100 bytes in lower case", name))
 	}
 	for _, r := range name {
 		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune(".-_@", r) {
-			return exit{exitUsage, fmt.Errorf("user name %.40q: want letters, digits and .-_@ only", name)}
+			return cli.Exit(cli.Usage, fmt.Errorf("user name %.40q: want letters, digits and .-_@ only", name))
 		}
 	}
 	return nil
@@ -217,10 +218,10 @@ func life(text string, mayBeNever bool) (time.Time, error) {
 	}
 	d, err := config.ParseDuration(text)
 	if err != nil {
-		return time.Time{}, exit{exitUsage, fmt.Errorf("--expires %.40q: %w", text, err)}
+		return time.Time{}, cli.Exit(cli.Usage, fmt.Errorf("--expires %.40q: %w", text, err))
 	}
 	if d < time.Minute || d > 10*365*24*time.Hour {
-		return time.Time{}, exit{exitUsage, errors.New("--expires: want a minute to ten years")}
+		return time.Time{}, cli.Exit(cli.Usage, errors.New("--expires: want a minute to ten years"))
 	}
 	return time.Now().UTC().Add(d).Truncate(time.Second), nil
 }
@@ -244,7 +245,7 @@ func tokenCreate() *cobra.Command {
 				name = operator()
 			}
 			if len(name) > 200 {
-				return exit{exitUsage, errors.New("--name is longer than 200 bytes")}
+				return cli.Exit(cli.Usage, errors.New("--name is longer than 200 bytes"))
 			}
 			return s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (none account.AuditEntry, err error) {
 				t, text := api.NewToken(name, r, until)

@@ -23,6 +23,7 @@ import (
 	"go.uber.org/zap"
 
 	"sekisho/internal/alert"
+	"sekisho/internal/cli"
 	"sekisho/internal/endpoint"
 	"sekisho/internal/enroll"
 	"sekisho/internal/store"
@@ -340,7 +341,7 @@ func TestASecondServerOnTheSameAddressSaysSo(t *testing.T) {
 	c.Stderr = &errs
 	err = c.Run()
 	var ee *exec.ExitError
-	if !errors.As(err, &ee) || ee.ExitCode() != exitFailure || !strings.Contains(errs.String(), "listen for agents on "+l.Addr().String()) {
+	if !errors.As(err, &ee) || ee.ExitCode() != cli.Failure || !strings.Contains(errs.String(), "listen for agents on "+l.Addr().String()) {
 		t.Errorf("got %v, %q, want exit 3 and the address", err, errs.String())
 	}
 }

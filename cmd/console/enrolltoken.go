@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sekisho/internal/account"
+	"sekisho/internal/cli"
 	"sekisho/internal/config"
 	"sekisho/internal/enroll"
 	"sekisho/internal/lang"
@@ -45,7 +46,7 @@ func enrollTokenCreate() *cobra.Command {
 				}
 				t, err := enroll.NewToken(addresses, ca.Pin(), department, uses, until)
 				if err != nil {
-					return none, exit{exitUsage, err}
+					return none, cli.Exit(cli.Usage, err)
 				}
 				if err := db.AddEnrollToken(c.Context(), account.EnrollToken{
 					ID: t.ID, Hash: enroll.SecretHash(t.SecretText()), Department: department, Uses: uses, Created: time.Now().UTC(), Expires: t.Expires,
@@ -142,7 +143,7 @@ func enrollTokenRevoke() *cobra.Command {
 			if t, err := enroll.ParseToken(id); err == nil {
 				id = t.ID
 			} else if len(id) > 20 {
-				return exit{exitUsage, errors.New("neither the id of a token nor a whole one")}
+				return cli.Exit(cli.Usage, errors.New("neither the id of a token nor a whole one"))
 			}
 			return s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (account.AuditEntry, error) {
 				return account.AuditEntry{Action: "enroll-token-revoke", Object: id}, db.RevokeEnrollToken(c.Context(), id)

@@ -5,16 +5,13 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"os/signal"
 	"os/user"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/mattn/go-runewidth"
@@ -27,62 +24,10 @@ import (
 	"sekisho/internal/store"
 )
 
-// The exit codes, the same for every command and for the agent's.
-const (
-	exitOK      = 0
-	exitFound   = 1 // a check found problems
-	exitUsage   = 2 // wrong use, or input that cannot be read
-	exitFailure = 3 // could not do it
-)
-
-// exit is an error that knows its exit code. A nil err was told already.
-type exit struct {
-	code int
-	err  error
-}
-
-func (e exit) Error() string {
-	if e.err == nil {
-		return fmt.Sprintf("exit %d", e.code)
-	}
-	return e.err.Error()
-}
-
-func (e exit) Unwrap() error { return e.err }
-
 func main() { os.Exit(run()) }
 
 // run is the whole program; it answers the exit code.
-func run() int { return report(root().ExecuteContext(context.Background())) }
-
-// untilStopped is the context of a command that has something to finish when it is
-// told to stop. The others are ended by the signal itself, also while they wait
-// for input that does not come.
-func untilStopped(c *cobra.Command) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
-}
-
-// report tells the error to the person and answers the exit code.
-func report(err error) int {
-	var e exit
-	var problems config.Problems
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &e) && e.err == nil:
-		return e.code
-	case errors.Is(err, cli.ErrHelp): // was printed
-		return exitUsage
-	case errors.As(err, &problems):
-		problems.Print(os.Stderr, lang.Terminal())
-		return exitFound
-	}
-	fmt.Fprintln(os.Stderr, "sekisho-console: "+err.Error())
-	if errors.As(err, &e) {
-		return e.code
-	}
-	return exitFailure
-}
+func run() int { return cli.Report("sekisho-console", root().ExecuteContext(context.Background())) }
 
 func root() *cobra.Command {
 	c := &cobra.Command{
@@ -93,7 +38,7 @@ func root() *cobra.Command {
 	}
 	c.AddCommand(serveCommand(), userCommand(), tokenCommand(), enrollTokenCommand(), endpointCommand(),
 		backupCommand(), migrateCommand(), checkCommand(), versionCommand())
-	cli.Finish(c, func(err error) error { return exit{exitUsage, err} })
+	cli.Finish(c, func(err error) error { return cli.Exit(cli.Usage, err) })
 	return c
 }
 
@@ -135,7 +80,7 @@ func (s *settings) change(ctx context.Context, do func(cfg *config.Console, db *
 	defer func() { err = errors.Join(err, db.Close()) }()
 	e, err := do(cfg, db)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrLastAdmin) || errors.Is(err, account.ErrPasswordLen) {
-		return exit{exitUsage, err}
+		return cli.Exit(cli.Usage, err)
 	}
 	if err != nil || e.Action == "" {
 		return err

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sekisho/internal/account"
+	"sekisho/internal/cli"
 	"sekisho/internal/config"
 	"sekisho/internal/lang"
 	"sekisho/internal/store"
@@ -25,7 +26,7 @@ func backupCommand() *cobra.Command {
 		Long: lang.T("証明機関の鍵（data_dir/ca）は含みません。別に保管してください。", "The keys of the certificate authority (data_dir/ca) are not in it: keep them apart."),
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, a []string) error {
-			ctx, stop := untilStopped(c) // leaves no half copy behind
+			ctx, stop := cli.UntilStopped(c) // leaves no half copy behind
 			defer stop()
 			return s.change(ctx, func(_ *config.Console, db *store.SQLite) (account.AuditEntry, error) {
 				err := db.Backup(ctx, a[0])
@@ -100,7 +101,7 @@ func checkCommand() *cobra.Command {
 				tell("storage.sqlite", "より新しい版のデータベースです", store.ErrNewer.Error())
 			}
 			if found > 0 {
-				return exit{code: exitFound}
+				return cli.Exit(cli.Found, nil)
 			}
 			fmt.Fprintln(c.OutOrStdout(), lang.T("問題はありません", "no problems"))
 			return nil

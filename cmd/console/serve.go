@@ -24,6 +24,7 @@ import (
 
 	"sekisho/internal/account"
 	"sekisho/internal/api"
+	"sekisho/internal/cli"
 	"sekisho/internal/collector"
 	"sekisho/internal/config"
 	"sekisho/internal/console"
@@ -56,7 +57,7 @@ func serveCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			for _, r := range roles {
 				if r != "collector" && r != "web" {
-					return exit{exitUsage, fmt.Errorf("role %q: want collector, web or both", r)}
+					return cli.Exit(cli.Usage, fmt.Errorf("role %q: want collector, web or both", r))
 				}
 			}
 			cfg, err := s.load()
@@ -64,7 +65,7 @@ func serveCommand() *cobra.Command {
 				return err
 			}
 			sv := &server{cfg: cfg, file: s.file, collector: slices.Contains(roles, "collector"), web: slices.Contains(roles, "web"), out: c.OutOrStdout()}
-			ctx, stop := untilStopped(c)
+			ctx, stop := cli.UntilStopped(c)
 			defer stop()
 			return sv.run(ctx)
 		},
@@ -254,7 +255,7 @@ func (s *server) listen(ca *enroll.CA) (err error) {
 		}
 	}
 	if len(s.parts) == 0 {
-		return exit{exitUsage, errors.New("there is nothing to serve: no role was given")}
+		return cli.Exit(cli.Usage, errors.New("there is nothing to serve: no role was given"))
 	}
 	return nil
 }
