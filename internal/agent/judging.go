@@ -24,10 +24,9 @@ type loaded struct {
 // still holds the rules that are right.
 func loadRules(cfg *config.Agent) (loaded, error) {
 	program, err := rules.Load(rules.LoadOptions{
-		Builtin: cfg.Rules.Builtin, Paths: cfg.Rules.Paths,
-		Options: rules.Options{Thresholds: cfg.Rules.Thresholds, Disable: cfg.Rules.Disable},
+		Builtin: cfg.Rules.Builtin, Paths: cfg.Rules.Paths, Options: RuleOptions(cfg),
 	})
-	inSettings, err := settingsProblems(cfg, err)
+	inSettings, err := SettingsProblems(cfg, err)
 	inSettings = append(enrich.Check(cfg, catalog.Load()), inSettings...)
 	if len(inSettings) > 0 {
 		err = errors.Join(inSettings, err)
@@ -35,9 +34,29 @@ func loadRules(cfg *config.Agent) (loaded, error) {
 	return loaded{cfg, program}, err
 }
 
-// settingsProblems parts the problems of rules that lie in the settings, such as
+// RuleOptions is what the settings say of rules: the agent's and every command's
+// only way from the one to the other.
+func RuleOptions(cfg *config.Agent) rules.Options {
+	c := &cfg.Rules
+	o := rules.Options{
+		Thresholds:   c.Thresholds,
+		Placeholders: c.Placeholders,
+		Zone:         cfg.WorkHours.Location(),
+		Disable:      c.Disable,
+	}
+	for _, t := range c.ThresholdsFor {
+		o.Scoped = append(o.Scoped, rules.ScopedThresholds{
+			Scope: rules.Scope{Department: t.Department, Tag: t.Tag, List: t.List}, Thresholds: t.Thresholds})
+	}
+	for _, e := range c.Exceptions {
+		o.Exceptions = append(o.Exceptions, rules.Exception{Rules: e.Rules, When: e.When, Expires: string(e.Expires)})
+	}
+	return o
+}
+
+// SettingsProblems parts the problems of rules that lie in the settings, such as
 // a threshold that no rule has, from the others, and gives them their place.
-func settingsProblems(cfg *config.Agent, err error) (inSettings config.Problems, others error) {
+func SettingsProblems(cfg *config.Agent, err error) (inSettings config.Problems, others error) {
 	var ps, rest rules.Problems
 	if !errors.As(err, &ps) {
 		return nil, err

@@ -179,6 +179,28 @@ type Rules struct {
 	// Thresholds maps a rule ("USB-3") and a key of its thresholds ("files",
 	// "bytes") to the number that replaces the rule's own.
 	Thresholds map[string]map[string]int64 `yaml:"thresholds"`
+
+	ThresholdsFor []ThresholdsFor     `yaml:"thresholds_for"` // the first that fits an event and names the threshold counts
+	Exceptions    []Exception         `yaml:"exceptions"`
+	Placeholders  map[string][]string `yaml:"placeholders"` // name of a %placeholder% in rules -> what it stands for
+}
+
+// ThresholdsFor is thresholds for some people or PCs: whatever is set of
+// Department, Tag and List has to fit, and at least one of them is.
+type ThresholdsFor struct {
+	Department string                      `yaml:"department"` // the person's; where that is not known, the PC's
+	Tag        string                      `yaml:"tag"`        // of the PC
+	List       string                      `yaml:"list"`       // leaver, secondee, temp, contractor
+	Thresholds map[string]map[string]int64 `yaml:"thresholds"` // as in Rules
+}
+
+// Exception is a known case that is right: events that it fits do not match the
+// rules it names.
+type Exception struct {
+	Rules   []string            `yaml:"rules"` // "USB-3", a Sigma id or name; "any"
+	When    map[string][]string `yaml:"when"`  // field -> values, Sigma's wildcards allowed; each field has to have one of its
+	Reason  string              `yaml:"reason"`
+	Expires Date                `yaml:"expires"` // last day on which it holds; "": no end
 }
 
 // AgentLimits bounds what the agent takes of the PC.

@@ -127,6 +127,14 @@ work_hours: {from: 9:00, to: "24:00"}
 rules:
   paths: [C:\rules, more]
   thresholds: {USB-3: {files: 20, bytes: 10MB}}
+  thresholds_for:
+    - {department: 市民課, tag: sensitive, list: leaver, thresholds: {USB-3: {bytes: 5MB}}}
+  exceptions:
+    - rules: any
+      when: {user.name: svc-backup, host.name: [bk01, 'nas-*']}
+      reason: approved
+      expires: 2027-03-31
+  placeholders: {servers: [fs01, fs02]}
 limits: {spool_alerts: 5MiB, activity_max_age: 1d12h}
 `, "\n", "\r\n")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -149,6 +157,10 @@ limits: {spool_alerts: 5MiB, activity_max_age: 1d12h}
 		{"days", a.WorkHours.Days, []string{"mon", "tue", "wed", "thu", "fri"}},
 		{"rules", a.Rules.Paths, []string{`C:\rules`, filepath.Join(dir, "more")}},
 		{"thresholds", a.Rules.Thresholds, map[string]map[string]int64{"USB-3": {"files": 20, "bytes": 10_000_000}}},
+		{"thresholds_for", a.Rules.ThresholdsFor, []ThresholdsFor{{"市民課", "sensitive", "leaver", map[string]map[string]int64{"USB-3": {"bytes": 5_000_000}}}}},
+		{"exceptions", a.Rules.Exceptions, []Exception{{[]string{"any"},
+			map[string][]string{"user.name": {"svc-backup"}, "host.name": {"bk01", "nas-*"}}, "approved", "2027-03-31"}}},
+		{"placeholders", a.Rules.Placeholders, map[string][]string{"servers": {"fs01", "fs02"}}},
 		{"spool_alerts", a.Limits.SpoolAlerts, 5 * MiB},
 		{"age", a.Limits.ActivityMaxAge, 36 * time.Hour},
 		{"zone", a.WorkHours.Location().String(), "Asia/Tokyo"},
@@ -167,7 +179,12 @@ limits: {spool_alerts: 5MiB, activity_max_age: 1d12h}
 		"log.level":                    `"info" default`,
 		"work_hours.from":              `"09:00" ` + file + ":13",
 		"shares":                       "[] default",
-		"limits.activity_max_age":      "36h " + file + ":17",
+		"limits.activity_max_age":      "36h " + file + ":25",
+
+		"rules.thresholds_for[0].thresholds.USB-3.bytes": "5000000 " + file + ":18",
+		"rules.exceptions[0].rules":                      `["any"] ` + file + ":20",
+		"rules.exceptions[0].when.host.name":             `["bk01", "nas-*"] ` + file + ":21",
+		"rules.placeholders.servers":                     `["fs01", "fs02"] ` + file + ":24",
 	} {
 		if origins[path] != want {
 			t.Errorf("%s: got %q, want %q", path, origins[path], want)
@@ -293,7 +310,7 @@ func TestExamplesOfKeys(t *testing.T) {
 			if k.Example == "" {
 				continue
 			}
-			path := strings.TrimSuffix(k.Path, ".*.*")
+			path := strings.TrimSuffix(strings.TrimSuffix(k.Path, ".*"), ".*") // the example of a mapping is all of it
 			var b strings.Builder
 			parts := strings.Split(path, ".")
 			for i, part := range parts {
@@ -419,8 +436,12 @@ func TestExampleFiles(t *testing.T) {
 			for _, s := range c.Settings() {
 				if s.Origin != (Origin{}) {
 					path := index.ReplaceAllString(s.Path, "[]")
-					if strings.HasPrefix(path, "rules.thresholds.") {
-						path = "rules.thresholds.*.*"
+					for _, k := range p.keys { // keys of mappings are people's own
+						if of, any, _ := strings.Cut(k.Path, ".*"); any != "" || strings.HasSuffix(k.Path, ".*") {
+							if strings.HasPrefix(path, of+".") {
+								path = k.Path
+							}
+						}
 					}
 					given[path] = true
 				}

@@ -54,9 +54,10 @@ func wanted(t reflect.Type) reason {
 }
 
 var (
-	audiences = []string{AudiencePrivate, AudienceDepartment, AudienceBroad}
-	weekdays  = []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}
-	levels    = []string{"debug", "info", "warn", "error"}
+	audiences  = []string{AudiencePrivate, AudienceDepartment, AudienceBroad}
+	weekdays   = []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}
+	watchLists = []string{"leaver", "secondee", "temp", "contractor"}
+	levels     = []string{"debug", "info", "warn", "error"}
 )
 
 // agentKeys is every setting of the agent, in the order of the documents.
@@ -142,7 +143,7 @@ var agentTail = []Key{
 	{Path: "people[].accounts", Required: true, Example: `[t.yamada, 'EXAMPLE\t.yamada']`, check: checkAccount,
 		JA: "その人のアカウント（名前 または ドメイン\\名前）。", EN: "Accounts of the person (name or DOMAIN\\name)."},
 	{Path: "people[].department", Example: "市民課", JA: "所属。", EN: "Department."},
-	{Path: "people[].lists", Enum: []string{"leaver", "secondee", "temp", "contractor"}, Example: "[leaver]",
+	{Path: "people[].lists", Enum: watchLists, Example: "[leaver]",
 		JA: "注意する区分。leaver（退職予定）、secondee（出向）、temp（派遣・臨時）、contractor（委託）。", EN: "Watch lists: leaver, secondee, temp, contractor."},
 	{Path: "people[].last_day", Example: "2027-03-31", JA: "最終勤務日。", EN: "Last day at work."},
 
@@ -151,6 +152,23 @@ var agentTail = []Key{
 	{Path: "rules.disable", Example: "[USB-2]", check: checkID, JA: "使わないルール（USB-2 のような番号、または Sigma の id）。", EN: "Rules that do not run (a number such as USB-2, or a Sigma id)."},
 	{Path: "rules.thresholds.*.*", Min: 1, Max: 1 << 50, sizeToo: true, Example: "{USB-3: {files: 50, bytes: 100MB}}",
 		JA: "ルールのしきい値。ルールの番号、しきい値の名前、数の順に書きます。", EN: "Thresholds of rules: number of the rule, name of the threshold, value."},
+	{Path: "rules.thresholds_for[].department", Example: "市民課",
+		JA: "しきい値を変える部署（人の所属。分からないときは PC の部署）。department、tag、list のうち書いたものすべてに合う人と PC に効きます。上から見て、最初に合ったものが効きます。",
+		EN: "Department for which thresholds differ: the person's, or the PC's where that is not known. Whatever is given of department, tag and list has to fit; the first entry that fits counts."},
+	{Path: "rules.thresholds_for[].tag", Example: "sensitive", check: checkTag, JA: "しきい値を変える PC の区分。", EN: "Tag of the PCs for which thresholds differ."},
+	{Path: "rules.thresholds_for[].list", Enum: watchLists, Example: "leaver", JA: "しきい値を変える人の区分。", EN: "Watch list of the people for whom thresholds differ."},
+	{Path: "rules.thresholds_for[].thresholds.*.*", Min: 1, Max: 1 << 50, sizeToo: true, Example: "{USB-3: {files: 20}}",
+		JA: "そのしきい値。rules.thresholds と同じ書きかたです。", EN: "The thresholds, written as in rules.thresholds."},
+	{Path: "rules.exceptions[].rules", Required: true, Example: "[USB-3]", check: checkID,
+		JA: "当てはめないルール（USB-3 のような番号、Sigma の id、name）。any はすべて。", EN: "Rules that do not apply (a number such as USB-3, a Sigma id or a name); any: all of them."},
+	{Path: "rules.exceptions[].when.*", Example: "{user.name: svc-backup, host.name: [nas-*]}",
+		JA: "どのイベントか。項目の名前と値（* と ? が使えます）。すべての項目が、値のどれかに合うときです。",
+		EN: "Which events: fields and their values (* and ? allowed). Each field has to have one of its values."},
+	{Path: "rules.exceptions[].reason", Required: true, Example: "夜間バックアップ（承認 2026-041）", check: checkNotEmpty,
+		JA: "なぜ正しい使いかたなのか。後から見る人のために必ず書きます。", EN: "Why it is right, for whoever reads this later."},
+	{Path: "rules.exceptions[].expires", Example: "2027-03-31", JA: "例外の最終日。", EN: "Last day on which it holds."},
+	{Path: "rules.placeholders.*", Example: "{servers: [fs01, fs02]}",
+		JA: "ルールの %名前% が表す値（修飾子 expand）。", EN: "What a %name% in a rule stands for (modifier expand)."},
 
 	{Path: "limits.spool_alerts", Restart: true, Min: int64(MiB), Max: int64(64 * GiB), Example: "64MB", JA: "未送信のアラートに使うディスクの上限。", EN: "Disk for alerts not yet sent."},
 	{Path: "limits.spool_activity", Restart: true, Min: int64(MiB), Max: int64(64 * GiB), Example: "256MB", JA: "未送信の活動記録に使うディスクの上限。", EN: "Disk for activity not yet sent."},
@@ -214,6 +232,13 @@ func checkID(s string) reason {
 	}
 	if !ok {
 		return reason{JA: quote(s) + " は名前として使えません（英数字と - _ . だけ）", EN: quote(s) + " cannot be a name here (letters, digits, - _ . only)"}
+	}
+	return reason{}
+}
+
+func checkNotEmpty(s string) reason {
+	if strings.TrimSpace(s) == "" {
+		return reason{JA: "空です", EN: "empty text"}
 	}
 	return reason{}
 }

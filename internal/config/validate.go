@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -60,7 +61,40 @@ func (a *Agent) validate() Problems {
 			}
 		}
 	}
+	a.validateRules(add)
 	return ps
+}
+
+// validateRules checks what rules are told. Whether the rules, thresholds and
+// fields exist, whoever compiles the rules knows.
+func (a *Agent) validateRules(add func(at, code, ja, en string)) {
+	for i, t := range a.Rules.ThresholdsFor {
+		at := fmt.Sprintf("rules.thresholds_for[%d]", i)
+		switch {
+		case t.Department == "" && t.Tag == "" && t.List == "" && !a.given(at+".tag") && !a.given(at+".list"):
+			add(at, CodeMissing, "department、tag、list のどれかが必要です（全員なら rules.thresholds に書きます）",
+				"department, tag or list is missing (for everybody, use rules.thresholds)")
+		case len(t.Thresholds) == 0:
+			add(at, CodeMissing, `キー "thresholds" が必要です`, `key "thresholds" is missing`)
+		}
+	}
+	for i, e := range a.Rules.Exceptions {
+		at := fmt.Sprintf("rules.exceptions[%d]", i)
+		if len(e.Rules) == 0 {
+			add(at, CodeMissing, "rules に 1 つ以上のルールが必要です", "rules names no rule")
+		}
+		if len(e.When) == 0 && !a.given(at+".when") {
+			add(at, CodeMissing, `キー "when" が必要です（このままではすべてのイベントに合います）`, `key "when" is missing (as it stands, every event fits)`)
+		}
+		for _, field := range slices.Sorted(maps.Keys(e.When)) {
+			if len(e.When[field]) == 0 {
+				add(at+".when."+field, CodeMissing, "値がありません", "no value is given")
+			}
+		}
+		if e.Reason == "" && !a.given(at+".reason") {
+			add(at, CodeMissing, `キー "reason" が必要です`, `key "reason" is missing`)
+		}
+	}
 }
 
 // validateDevice checks what the two lists of devices have in common; seen maps a
