@@ -96,7 +96,8 @@ func (p *Program) Find(id string) []*Rule {
 // and filters. The error is [Problems]; the program is returned even then and
 // holds the rules that are right, so that a caller may choose to run those.
 func Compile(files []*File, o Options) (*Program, error) {
-	c := &compiler{o: o, slots: map[Getter]int{}, byDoc: map[*document]*Rule{}, refused: map[*document]bool{}}
+	c := &compiler{o: o, slots: map[Getter]int{}, byDoc: map[*document]*Rule{}, refused: map[*document]bool{},
+		firstSeen: map[*document]*FirstSeen{}}
 	for _, f := range files {
 		c.docs = append(c.docs, f.docs...)
 	}
@@ -129,6 +130,7 @@ type compiler struct {
 	rules       []*Rule
 	byDoc       map[*document]*Rule
 	refused     map[*document]bool // by this compilation; documents are shared and not written to
+	firstSeen   map[*document]*FirstSeen
 	getters     []Getter
 	slots       map[Getter]int
 	expressions int // how many
@@ -210,14 +212,36 @@ func (c *compiler) detectionRule(d *document) {
 	if !c.failed { // without the logsource, names of fields mean nothing
 		n = c.detection(d, d.detection, d.names())
 	}
+	r.digest = d.detection.digest(&d.logsource, d.taxonomy)
+	if d.addition != nil && d.addition.firstSeen != nil {
+		f := c.newFirstSeen(d, d.addition.firstSeen)
+		c.firstSeen[d] = f
+		parts := []string{"first-seen", f.Within.String(), f.Learn.String()}
+		for i := range f.Keys {
+			parts = append(parts, f.Keys[i].Field())
+		}
+		r.digest = mix(r.digest, hashText(parts...))
+	}
 	if c.failed {
 		c.refused[d] = true
 		delete(c.byDoc, d)
 		return
 	}
 	r.node = both(where, n)
-	r.digest = d.detection.digest(&d.logsource, d.taxonomy)
 	c.rules = append(c.rules, r)
+}
+
+func (c *compiler) newFirstSeen(d *document, doc *firstSeenDoc) *FirstSeen {
+	f := &FirstSeen{Within: doc.within, Learn: doc.learn}
+	for _, ref := range doc.keys {
+		g, hint, ok := d.names().resolve(ref.name)
+		if !ok {
+			c.fail(d, ref.line, ref.col, ref.path, CodeField, "知らないフィールド "+quote(ref.name)+" です", "unknown field "+quote(ref.name)).Hint = hint
+			continue
+		}
+		f.Keys = append(f.Keys, g)
+	}
+	return f
 }
 
 // logsource is the condition that a logsource stands for.

@@ -159,9 +159,24 @@ func (x *explainer) one(r *Rule, depth int, told map[*Rule]bool) {
 	}
 	x.logsource(r, depth)
 	x.detection(r.doc.detection, depth)
+	if r.Addition != nil && r.Addition.FirstSeen != nil {
+		x.firstSeen(r.Addition.FirstSeen, depth)
+	}
 	for _, f := range r.filter {
 		x.line(depth, "%s: %s", x.say("除外（filter）", "filter"), printable(f.title))
 		x.detection(f.filter.detection, depth+1)
+	}
+}
+
+func (x *explainer) firstSeen(f *FirstSeen, depth int) {
+	var keys []string
+	for i := range f.Keys {
+		keys = append(keys, f.Keys[i].Name)
+	}
+	what := strings.Join(keys, x.say(" と ", " and "))
+	x.line(depth, x.say("- %s の組が、過去 %s に一度もなかった（first-seen）", "- first-seen: this %s did not match in the past %s"), what, x.span(f.Within))
+	if f.Learn > 0 {
+		x.line(depth+1, x.say("このルールが PC で動き始めてから %s は覚えるだけ", "it only learns for %s after the rule was first in force on a PC"), x.span(f.Learn))
 	}
 }
 
@@ -206,17 +221,22 @@ func (x *explainer) correlation(r *Rule, depth int, told map[*Rule]bool) {
 		what = x.say(field+" の異なる値の数が", "the number of different values of "+field)
 	case ValueSum:
 		what = x.say(field+" の合計が", "the sum of "+field)
+	case ValueAvg:
+		what = x.say(field+" の平均が", "the mean of "+field)
+	case ValuePercentile:
+		what = x.say(field+" の値の百分位（数でなければ、同じ値の割合 %）が", "the percentile of "+field+" (where it is no number: the share in % of the same value)")
 	case Temporal:
 		what = x.say("次のすべてが起きる（順序は問わない）", "all of these happen, in any order")
+		if len(c.Conditions) > 0 {
+			what = x.say("次のうち起きたものの数が", "the number of these that happen")
+		}
 	case TemporalOrdered:
 		what = x.say("次のすべてがこの順に起きる", "all of these happen, in this order")
+		if len(c.Conditions) > 0 {
+			what = x.say("次のうち、初めからこの順に起きたものの数が", "the number of these that happen in this order, from the first on,")
+		}
 	}
-	var conds []string
-	for _, cond := range c.Conditions {
-		n := strconv.FormatFloat(cond.Value, 'f', -1, 64)
-		conds = append(conds, x.say(" "+n+" "+opWords[cond.Op][0], " is "+opWords[cond.Op][1]+" "+n))
-	}
-	x.line(depth, "- %s%s%s%s", per, x.say(x.span(c.Timespan)+"のうちに、", "within "+x.span(c.Timespan)+" "), what, strings.Join(conds, x.say(" かつ", " and")))
+	x.line(depth, "- %s%s%s%s", per, x.say(x.span(c.Timespan)+"のうちに、", "within "+x.span(c.Timespan)+" "), what, x.conditions(c.Conditions))
 	for _, o := range x.p.Rules {
 		if o.Addition == nil {
 			continue
@@ -233,6 +253,19 @@ func (x *explainer) correlation(r *Rule, depth int, told map[*Rule]bool) {
 		x.one(o, depth+1, told)
 	}
 }
+
+// conditions is what a number has to fulfil, "" where there is nothing.
+func (x *explainer) conditions(list []Condition) string {
+	var out []string
+	for _, c := range list {
+		n := number(c.Value)
+		out = append(out, x.say(" "+n+" "+opWords[c.Op][0], " is "+opWords[c.Op][1]+" "+n))
+	}
+	return strings.Join(out, x.say(" かつ", " and"))
+}
+
+// number is the number of a condition as text.
+func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
 func (x *explainer) span(d time.Duration) string {
 	s := days(d)

@@ -154,7 +154,7 @@ func (c *compiler) correlation(d *document) {
 		targets = append(targets, r)
 		corr.Rules = append(corr.Rules, slices.Index(c.rules, r))
 	}
-	if (doc.typ == Temporal || doc.typ == TemporalOrdered) && len(targets) > 16 {
+	if doc.typ.temporal() && len(targets) > 16 {
 		c.fail(d, d.line, d.col, "correlation.rules", CodeBounds, "ルールが多すぎます（上限は 16）", "more than 16 rules")
 	}
 	// Field names are those of the rules it refers to, unless it says itself.
@@ -197,8 +197,13 @@ func (c *compiler) correlation(d *document) {
 		if !ok {
 			continue
 		}
-		if t := g.Type(); corr.Type == ValueSum && t != event.Int && t != event.None {
+		switch t := g.Type(); {
+		case corr.Type == ValueSum && t != event.Int && t != event.None:
 			c.fail(d, ref.line, ref.col, ref.path, CodeType, ref.name+" は数ではないため合計できません", fmt.Sprintf("%s is %v and cannot be summed", ref.name, t))
+		case corr.Type == ValueAvg && t != event.Int && t != event.None:
+			c.fail(d, ref.line, ref.col, ref.path, CodeType, ref.name+" は数ではないため平均できません", fmt.Sprintf("%s is %v and has no mean", ref.name, t))
+		case corr.Type == ValuePercentile && t == event.List:
+			c.fail(d, ref.line, ref.col, ref.path, CodeType, ref.name+" はリストのため、順位も割合も決まりません", fmt.Sprintf("%s is a %v and has no rank", ref.name, t))
 		}
 		corr.Fields = append(corr.Fields, g)
 	}
@@ -248,13 +253,10 @@ func totalName(c *Correlation) string {
 	switch c.Type {
 	case EventCount:
 		return "events"
-	case ValueCount, ValueSum:
+	case ValueCount, ValueSum, ValueAvg, ValuePercentile:
 		name := c.Fields[0].Name
 		name = name[strings.LastIndexByte(name, '.')+1:]
-		if c.Type == ValueCount {
-			return "distinct_" + name
-		}
-		return name
+		return map[CorrelationType]string{ValueCount: "distinct_", ValueAvg: "mean_", ValuePercentile: "percentile_"}[c.Type] + name
 	}
 	return ""
 }
@@ -287,6 +289,7 @@ func (c *compiler) additions() {
 		}
 		c.failed = false
 		a := doc.Addition
+		a.FirstSeen = c.firstSeen[r.doc]
 		ns := c.base(r).names()
 		for _, ref := range doc.groupBy {
 			g, hint, ok := ns.resolve(ref.name)
@@ -327,10 +330,10 @@ func (c *compiler) threshold(r *Rule, a *Addition, t thresholdDoc) {
 		return
 	}
 	cond := target.Correlation.Conditions[0]
-	if doc := d.corr.conds[0]; int64(doc.Value) != t.def {
+	if doc := d.corr.conds[0]; doc.Value != float64(t.def) {
 		c.fail(r.doc, t.rule.line, t.rule.col, path+".default", CodeType,
-			fmt.Sprintf("default の %d が correlation の条件の %d と違います", t.def, int64(doc.Value)),
-			fmt.Sprintf("the default of %d differs from the %d in the correlation's condition", t.def, int64(doc.Value)))
+			fmt.Sprintf("default の %d が correlation の条件の %s と違います", t.def, number(doc.Value)),
+			fmt.Sprintf("the default of %d differs from the %s in the correlation's condition", t.def, number(doc.Value)))
 		return
 	}
 	if v, ok := c.o.Thresholds[a.Rule][t.key]; ok {

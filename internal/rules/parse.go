@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -118,7 +119,15 @@ type additionDoc struct {
 	groupBy    []ref
 	groupBySet bool
 	thresholds []thresholdDoc
+	firstSeen  *firstSeenDoc
 	line, col  int
+}
+
+// firstSeenDoc is the key "first-seen" as written.
+type firstSeenDoc struct {
+	keys          []ref
+	within, learn time.Duration
+	line, col     int
 }
 
 type thresholdDoc struct {
@@ -271,6 +280,10 @@ func (r *reader) document(n *yaml.Node) {
 			r.fail(additionNode, "sekisho", CodeKey, "filter の文書には sekisho を書けません", "a filter takes no sekisho key")
 		}
 		d.addition = r.addition(additionNode)
+		if f := d.addition.firstSeen; f != nil && d.corr != nil {
+			r.failAt(f.line, f.col, "sekisho.first-seen", CodeUnhonoured, "first-seen は detection のルールだけに書けます。correlation が数えるルールに書いてください",
+				"first-seen belongs to a detection rule: put it into the rule that the correlation counts")
+		}
 	}
 }
 
@@ -478,9 +491,10 @@ func (r *reader) refs(n *yaml.Node, path string) []ref {
 
 var timespanForm = regexp.MustCompile(`^([0-9]{1,9})([smhd])$`)
 
-// Bound of a timespan. Windows are held exactly and in memory, which does not fit
-// counts over months: those need another shape.
-const maxTimespan = 30 * 24 * time.Hour
+// maxTimespan is the longest timespan: a year, and a month for the rules that look
+// at the same month of the year before. Windows of more than a week are kept in a
+// bounded form (package correlate).
+const maxTimespan = 400 * 24 * time.Hour
 
 func (r *reader) timespan(n *yaml.Node, path string, limit time.Duration) time.Duration {
 	s, ok := r.text(n, path)
@@ -519,7 +533,19 @@ func days(d time.Duration) string {
 
 var corrKeys = []string{"type", "rules", "group-by", "timespan", "condition", "aliases", "generate"}
 
-var honouredTypes = []string{string(EventCount), string(ValueCount), string(ValueSum), string(Temporal), string(TemporalOrdered)}
+var honouredTypes = []string{string(EventCount), string(ValueCount), string(ValueSum), string(ValueAvg), string(ValuePercentile),
+	string(Temporal), string(TemporalOrdered)}
+
+// temporal reports whether the type asks which rules matched.
+func (t CorrelationType) temporal() bool { return t == Temporal || t == TemporalOrdered }
+
+// oneValue reports whether the type looks at the values of a single field.
+func (t CorrelationType) oneValue() bool {
+	return t == ValueSum || t == ValueAvg || t == ValuePercentile
+}
+
+// fractions reports whether what the type computes need not be a whole number.
+func (t CorrelationType) fractions() bool { return t == ValueAvg || t == ValuePercentile }
 
 func (r *reader) correlation(n *yaml.Node) *corrDoc {
 	c := &corrDoc{condAt: ref{line: n.Line, col: n.Column}}
@@ -532,8 +558,9 @@ func (r *reader) correlation(n *yaml.Node) *corrDoc {
 		case "type":
 			s, _ := r.text(p.val, path)
 			c.typ = CorrelationType(s)
-			if s == "value_avg" || s == "value_percentile" || s == "value_median" {
-				r.fail(p.val, path, CodeUnhonoured, s+" には対応していません", s+" is not honoured")
+			if s == "value_median" {
+				r.fail(p.val, path, CodeUnhonoured, "value_median という種類はありません（中央値は value_percentile の 50 です）",
+					"there is no type value_median (the median is the value_percentile of 50)").Hint = string(ValuePercentile)
 			} else {
 				r.oneOf(p.val, path, s, honouredTypes)
 			}
@@ -564,15 +591,11 @@ func (r *reader) correlation(n *yaml.Node) *corrDoc {
 	if len(c.rules) == 0 && seen["rules"] {
 		r.fail(n, "correlation.rules", CodeType, "1 つ以上のルールが必要です", "at least one rule is needed")
 	}
-	temporal := c.typ == Temporal || c.typ == TemporalOrdered
 	switch {
-	case cond == nil && !temporal:
-		r.fail(n, "correlation.condition", CodeKey, "condition がありません", "there is no condition")
-	case cond != nil && temporal:
-		r.fail(cond, "correlation.condition", CodeUnhonoured, string(c.typ)+" の condition には対応していません（全ルールが揃うことが条件です）",
-			"a condition of "+string(c.typ)+" is not honoured: every rule has to match")
 	case cond != nil:
 		r.condition(cond, c)
+	case !c.typ.temporal():
+		r.fail(n, "correlation.condition", CodeKey, "condition がありません", "there is no condition")
 	}
 	return c
 }
@@ -581,14 +604,16 @@ var condOps = []string{"gt", "gte", "lt", "lte", "eq", "neq"}
 
 func (r *reader) condition(n *yaml.Node, c *corrDoc) {
 	c.condAt = ref{line: n.Line, col: n.Column, path: "correlation.condition"}
+	compared := false
 	for _, p := range r.pairs(n, "correlation.condition") {
 		path := "correlation.condition." + p.name
 		switch {
 		case p.name == "field":
 			c.fields = r.refs(p.val, path)
 		case slices.Contains(condOps, p.name):
-			if v, ok := r.whole(p.val, path); ok {
-				c.conds = append(c.conds, Condition{p.name, float64(v)})
+			compared = true
+			if v, ok := r.bound(p.val, path, c.typ); ok {
+				c.conds = append(c.conds, Condition{p.name, v})
 			}
 		default:
 			r.fail(p.key, path, CodeKey, "知らないキーです", "unknown key").Hint = suggest(p.name, append([]string{"field"}, condOps...))
@@ -597,18 +622,77 @@ func (r *reader) condition(n *yaml.Node, c *corrDoc) {
 	if n.Kind != yaml.MappingNode {
 		return
 	}
-	if len(c.conds) == 0 {
+	if !compared {
 		r.fail(n, "correlation.condition", CodeKey, "gt、gte、lt、lte、eq、neq のどれかが必要です", "one of gt, gte, lt, lte, eq, neq is needed")
 	}
-	switch values := c.typ == ValueCount || c.typ == ValueSum; {
+	switch values := c.typ == ValueCount || c.typ.oneValue(); {
 	case !slices.Contains(honouredTypes, string(c.typ)): // told already
+		return
 	case values && len(c.fields) == 0:
 		r.fail(n, "correlation.condition.field", CodeKey, string(c.typ)+" には field が必要です", string(c.typ)+" needs a field")
 	case !values && len(c.fields) > 0:
 		r.fail(n, "correlation.condition.field", CodeKey, string(c.typ)+" に field は使えません", string(c.typ)+" takes no field")
-	case c.typ == ValueSum && len(c.fields) > 1:
-		r.fail(n, "correlation.condition.field", CodeType, "value_sum の field は 1 つだけです", "value_sum takes one field")
+	case c.typ.oneValue() && len(c.fields) > 1:
+		r.fail(n, "correlation.condition.field", CodeType, string(c.typ)+" の field は 1 つだけです", string(c.typ)+" takes one field")
 	}
+	if len(c.conds) > 0 && !possible(c) {
+		r.fail(n, "correlation.condition", CodeType, "この条件は決して成り立ちません", "this condition can never hold")
+	}
+}
+
+// bound is the number of a condition: whole, or for means and percentages any.
+func (r *reader) bound(n *yaml.Node, path string, t CorrelationType) (float64, bool) {
+	if !t.fractions() || null(n) || n.ShortTag() != "!!float" {
+		v, ok := r.whole(n, path)
+		if ok && (v > maxExact || v < -maxExact) {
+			r.fail(n, path, CodeBounds, fmt.Sprintf("数が大きすぎます（上限は %d）", maxExact), fmt.Sprintf("numbers go up to %d", maxExact))
+			return 0, false
+		}
+		return float64(v), ok
+	}
+	if r.plain(n, path) && n.Kind == yaml.ScalarNode {
+		if v, err := strconv.ParseFloat(strings.ReplaceAll(n.Value, "_", ""), 64); err == nil && math.Abs(v) <= maxExact {
+			return v, true
+		}
+	}
+	r.wrong(n, path, "数", "a number")
+	return 0, false
+}
+
+// maxExact is the largest whole number up to which a float64 holds every one: 2^53.
+const maxExact = 1 << 53
+
+// possible reports whether some outcome fulfils all conditions. Windows are looked
+// at when an event joins them, so that a count is at least 1 then.
+func possible(c *corrDoc) bool {
+	least, most, step := math.Inf(-1), math.Inf(1), 1.0
+	switch c.typ {
+	case EventCount:
+		least = 1
+	case ValueCount:
+		least = 0 // of events without the field
+	case Temporal, TemporalOrdered:
+		least, most = 1, float64(len(c.rules))
+	case ValuePercentile:
+		least, most = 0, 100
+	}
+	// Between two neighbouring bounds, and beyond the outermost, all numbers are alike.
+	at := []float64{least, most}
+	for _, cond := range c.conds {
+		at = append(at, cond.Value-step, cond.Value, cond.Value+step)
+	}
+	if c.typ.fractions() {
+		for _, a := range c.conds {
+			for _, b := range c.conds {
+				at = append(at, (a.Value+b.Value)/2)
+			}
+			at = append(at, (a.Value+least)/2, (a.Value+most)/2)
+		}
+	}
+	return slices.ContainsFunc(at, func(n float64) bool {
+		return n >= least && n <= most && !math.IsInf(n, 0) &&
+			!slices.ContainsFunc(c.conds, func(cond Condition) bool { return !cond.Holds(n) })
+	})
 }
 
 func (r *reader) aliases(n *yaml.Node, c *corrDoc) {
@@ -681,12 +765,50 @@ func (r *reader) addition(n *yaml.Node) *additionDoc {
 		case "thresholds":
 			r.thresholds(p.val, a)
 		case "first-seen":
-			r.fail(p.key, path, CodeUnhonoured, "first-seen にはまだ対応していません", "first-seen is not honoured yet")
+			a.firstSeen = r.firstSeen(p.key, p.val)
 		default:
 			r.fail(p.key, path, CodeKey, "知らないキーです", "unknown key").Hint = suggest(p.name, additionKeys)
 		}
 	}
 	return a
+}
+
+// maxKeys bounds what is remembered of each match of a rule with first-seen.
+const maxKeys = 8
+
+// firstSeen reads the key of that name, which stands at key.
+func (r *reader) firstSeen(key, n *yaml.Node) *firstSeenDoc {
+	const path = "sekisho.first-seen"
+	f := &firstSeenDoc{line: key.Line, col: key.Column}
+	seen := map[string]bool{}
+	for _, p := range r.pairs(n, path) {
+		at := path + "." + p.name
+		seen[p.name] = true
+		switch p.name {
+		case "keys":
+			f.keys = r.refs(p.val, at)
+			for i, k := range f.keys {
+				if slices.ContainsFunc(f.keys[:i], func(o ref) bool { return o.name == k.name }) {
+					r.failAt(k.line, k.col, at, CodeKey, quote(k.name)+" が 2 回書かれています", quote(k.name)+" is given twice")
+				}
+			}
+			if len(f.keys) == 0 || len(f.keys) > maxKeys {
+				r.fail(p.val, at, CodeBounds, fmt.Sprintf("フィールドは 1 個から %d 個までです", maxKeys), fmt.Sprintf("1 to %d fields are needed", maxKeys))
+			}
+		case "within":
+			f.within = r.timespan(p.val, at, maxTimespan)
+		case "learn":
+			f.learn = r.timespan(p.val, at, maxTimespan)
+		default:
+			r.fail(p.key, at, CodeKey, "知らないキーです", "unknown key").Hint = suggest(p.name, []string{"keys", "within", "learn"})
+		}
+	}
+	for _, k := range []string{"keys", "within"} {
+		if n.Kind == yaml.MappingNode && !seen[k] {
+			r.fail(n, path+"."+k, CodeKey, k+" がありません", "there is no "+k)
+		}
+	}
+	return f
 }
 
 func (r *reader) bilingual(n *yaml.Node, path string) (t Text) {
