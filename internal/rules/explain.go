@@ -224,7 +224,16 @@ func (x *explainer) correlation(r *Rule, depth int, told map[*Rule]bool) {
 	case ValueAvg:
 		what = x.say(field+" の平均が", "the mean of "+field)
 	case ValuePercentile:
-		what = x.say(field+" の値の百分位（数でなければ、同じ値の割合 %）が", "the percentile of "+field+" (where it is no number: the share in % of the same value)")
+		rank := x.say(field+" の百分位（% のイベントがそれより小さいか）が", "the percentile of "+field+" (how many % of the events have less)")
+		share := x.say(field+" が同じイベントの割合 (%) が", "the share in % of the events with the same "+field)
+		switch c.Fields[0].Type() {
+		case event.Int:
+			what = rank
+		case event.None:
+			what = x.say("数なら "+rank+"、そうでなければ "+share, "for numbers "+rank+", else "+share)
+		default:
+			what = share
+		}
 	case Temporal:
 		what = x.say("次のすべてが起きる（順序は問わない）", "all of these happen, in any order")
 		if len(c.Conditions) > 0 {

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -119,4 +120,68 @@ func TestExplainTellsTheWholeLanguage(t *testing.T) {
 		}
 	}
 	golden(t, "testdata/language.txt", b.String())
+}
+
+func TestLaterDocumentsTakeWhatTheyLeaveOutFromTheFirst(t *testing.T) {
+	const detection = "taxonomy: ecs\nlogsource: {product: sekisho}\ndetection: {s: {event.action: file-copied}, condition: s}\n"
+	text := "title: one\nname: one\n" + detection + `sekisho:
+  rule: SITE-1
+  incidents: ["#1"]
+  title: {ja: 件名, en: title}
+  advice: {ja: 助言, en: advice}
+  group-by: [user.name]
+  repeat-after: 2h
+  respond: [warn-user]
+  first-seen: {keys: [user.name], within: 1d}
+---
+title: other id
+name: other
+` + detection + `sekisho: {rule: SITE-2}
+---
+title: two
+name: two
+` + detection + `sekisho: {rule: SITE-1}
+---
+title: three
+name: three
+` + detection + `sekisho: {rule: SITE-1, incidents: ["#2"], advice: {en: own}, repeat-after: 3h, respond: [], group-by: []}
+---
+title: four
+name: four
+correlation: {type: event_count, rules: [one], group-by: [host.name], timespan: 1h, condition: {gte: 2}}
+sekisho: {rule: SITE-2}
+---
+title: five
+name: five
+correlation: {type: event_count, rules: [two], group-by: [host.name], timespan: 1h, condition: {gte: 2}}
+sekisho: {rule: SITE-1}
+`
+	p := compileText(t, text, Options{})
+	tests := []struct {
+		rule, want string
+	}{
+		{"one", "[#1] {件名 title} {助言 advice} [user.name] 2h0m0s [warn-user] true"},
+		{"other", "[] { } { } [] 1h0m0s [] false"},
+		{"two", "[#1] {件名 title} {助言 advice} [user.name] 2h0m0s [warn-user] false"},
+		{"three", "[#2] {件名 title} { own} [] 3h0m0s [] false"},
+		{"four", "[] { } { } [host.name] 1h0m0s [] false"},
+		{"five", "[#1] {件名 title} {助言 advice} [user.name] 2h0m0s [warn-user] false"},
+	}
+	for _, tt := range tests {
+		a := p.Rule(tt.rule).Addition
+		by := []string{}
+		for i := range a.GroupBy {
+			by = append(by, a.GroupBy[i].Name)
+		}
+		if got := fmt.Sprint(a.Incidents, a.Title, a.Advice, by, a.RepeatAfter, a.Respond, a.FirstSeen != nil); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.rule, got, tt.want)
+		}
+	}
+	// What is taken is the file's own.
+	f, _ := Parse("y.yml", []byte("title: elsewhere\nname: elsewhere\n"+detection+"sekisho: {rule: SITE-1}\n"))
+	g, _ := Parse("x.yml", []byte(text))
+	p, err := Compile([]*File{g, f}, Options{})
+	if err != nil || p.Rule("elsewhere").Addition.Title.EN != "" {
+		t.Errorf("taken from another file; %v", err)
+	}
 }

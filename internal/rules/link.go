@@ -299,7 +299,7 @@ func (c *compiler) additions() {
 			}
 			a.GroupBy = append(a.GroupBy, g)
 		}
-		if !doc.groupBySet && r.Correlation != nil {
+		if !doc.given["group-by"] && r.Correlation != nil {
 			for _, k := range r.Correlation.GroupBy {
 				a.GroupBy = append(a.GroupBy, k.Getter)
 			}

@@ -117,7 +117,7 @@ type filterDoc struct {
 type additionDoc struct {
 	Addition
 	groupBy    []ref
-	groupBySet bool
+	given      map[string]bool // keys that it has itself
 	thresholds []thresholdDoc
 	firstSeen  *firstSeenDoc
 	line, col  int
@@ -152,6 +152,7 @@ func Parse(name string, data []byte) (*File, error) {
 	for _, n := range r.nodes(data) {
 		r.document(n)
 	}
+	f.inherit()
 	if f.docs == nil && len(r.problems) == 0 {
 		r.fail(nil, "", CodeYAML, "ルールが書かれていません", "there is no rule in the file")
 	}
@@ -164,6 +165,37 @@ func Parse(name string, data []byte) (*File, error) {
 		}
 	}
 	return f, sortProblems(r.problems)
+}
+
+// inherit fills in what a document leaves out that the first of the same table id
+// in the file says: a rule of several documents tells itself once. Thresholds and
+// first-seen belong to the document that has them.
+func (f *File) inherit() {
+	first := map[string]*additionDoc{}
+	for _, d := range f.docs {
+		a := d.addition
+		if a == nil || a.Rule == "" {
+			continue
+		}
+		from := first[a.Rule]
+		if from == nil {
+			first[a.Rule] = a
+			continue
+		}
+		for key, take := range map[string]func(){
+			"incidents":    func() { a.Incidents = from.Incidents },
+			"title":        func() { a.Title = from.Title },
+			"advice":       func() { a.Advice = from.Advice },
+			"group-by":     func() { a.groupBy = from.groupBy },
+			"repeat-after": func() { a.RepeatAfter = from.RepeatAfter },
+			"respond":      func() { a.Respond = from.Respond },
+		} {
+			if !a.given[key] && from.given[key] {
+				take()
+				a.given[key] = true
+			}
+		}
+	}
 }
 
 // label is what messages call the document.
@@ -735,10 +767,11 @@ var responses = []string{"warn-user", "eject", "block", "kill", "isolate"}
 var tableID = regexp.MustCompile(`^[A-Z][A-Z0-9]{1,11}(-[0-9]{1,3})?$`)
 
 func (r *reader) addition(n *yaml.Node) *additionDoc {
-	a := &additionDoc{line: n.Line, col: n.Column}
+	a := &additionDoc{line: n.Line, col: n.Column, given: map[string]bool{}}
 	a.RepeatAfter = DefaultRepeatAfter
 	for _, p := range r.pairs(n, "sekisho") {
 		path := "sekisho." + p.name
+		a.given[p.name] = true
 		switch p.name {
 		case "rule":
 			a.Rule, _ = r.text(p.val, path)
@@ -754,7 +787,7 @@ func (r *reader) addition(n *yaml.Node) *additionDoc {
 		case "advice":
 			a.Advice = r.bilingual(p.val, path)
 		case "group-by":
-			a.groupBy, a.groupBySet = r.refs(p.val, path), true
+			a.groupBy = r.refs(p.val, path)
 		case "repeat-after":
 			a.RepeatAfter = r.timespan(p.val, path, 400*24*time.Hour)
 		case "respond":
