@@ -60,6 +60,7 @@ type Exception struct {
 type Program struct {
 	Rules []*Rule // detection rules in the order of the files, then correlations, each after those it refers to
 
+	options Options
 	buckets map[place]*bucket // by action and system, both folded; "" stands for any other
 	getters []Getter
 	pool    *sync.Pool
@@ -212,7 +213,7 @@ func (c *compiler) detectionRule(d *document) {
 	if !c.failed { // without the logsource, names of fields mean nothing
 		n = c.detection(d, d.detection, d.names())
 	}
-	r.digest = d.detection.digest(&d.logsource, d.taxonomy)
+	r.digest = d.detection.digest(&d.logsource, d.taxonomy, &c.o)
 	if d.addition != nil && d.addition.firstSeen != nil {
 		f := c.newFirstSeen(d, d.addition.firstSeen)
 		c.firstSeen[d] = f
@@ -422,6 +423,8 @@ type how struct {
 	neq     bool
 	windash bool
 	ref     bool
+	expand  bool
+	part    string // of a time: minute, hour, day, week, month, year
 	flags   string // of re
 }
 
@@ -455,18 +458,32 @@ func (c *compiler) how(d *document, it *item) (h how, ok bool) {
 			}
 		case "base64", "base64offset", "wide", "utf16le", "utf16be", "utf16":
 			h.encode = append(h.encode, m)
-		case "expand", "minute", "hour", "day", "week", "month", "year":
-			bad(CodeUnhonoured, "修飾子 "+m+" には対応していません", "modifier "+m+" is not honoured")
-			return h, false
+		case "expand":
+			if len(h.encode) > 0 {
+				bad(CodeModifier, "修飾子 expand は "+h.encode[0]+" より前に書きます", "modifier expand comes before "+h.encode[0])
+				return h, false
+			}
+			h.expand = true
+		case "minute", "hour", "day", "week", "month", "year":
+			if h.part != "" {
+				bad(CodeModifier, fmt.Sprintf("修飾子 %s と %s は一緒に使えません", h.part, m), fmt.Sprintf("modifiers %s and %s exclude each other", h.part, m))
+				return h, false
+			}
+			h.part = m
 		default:
 			bad(CodeModifier, "修飾子 "+quote(m)+" はありません", "there is no modifier "+quote(m)).Hint = suggest(m, allModifiers)
 			return h, false
 		}
 	}
-	text := h.op == "" || h.op == "contains" || h.op == "startswith" || h.op == "endswith"
+	text := h.part == "" && (h.op == "" || h.op == "contains" || h.op == "startswith" || h.op == "endswith")
+	compares := h.op == "gt" || h.op == "gte" || h.op == "lt" || h.op == "lte"
 	clash := func(m string) {
-		bad(CodeModifier, fmt.Sprintf("修飾子 %s は %s と一緒に使えません", m, orPlain(h.op)), fmt.Sprintf("modifier %s does not go with %s", m, orPlain(h.op)))
+		bad(CodeModifier, fmt.Sprintf("修飾子 %s は %s と一緒に使えません", m, h.what()), fmt.Sprintf("modifier %s does not go with %s", m, h.what()))
 		ok = false
+	}
+	if h.part != "" && h.op != "" && !compares {
+		bad(CodeModifier, fmt.Sprintf("修飾子 %s と %s は一緒に使えません", h.part, h.op), fmt.Sprintf("modifiers %s and %s exclude each other", h.part, h.op))
+		return h, false
 	}
 	ok = true
 	switch {
@@ -482,6 +499,8 @@ func (c *compiler) how(d *document, it *item) (h how, ok bool) {
 		clash("all")
 	case h.neq && h.op != "" || h.neq && h.all:
 		clash("neq")
+	case h.expand && (h.ref || !text && h.op != "cidr"):
+		clash("expand")
 	}
 	for i, m := range h.encode {
 		if m == "base64" || m == "base64offset" {
@@ -498,11 +517,16 @@ func (c *compiler) how(d *document, it *item) (h how, ok bool) {
 	return h, ok
 }
 
-func orPlain(op string) string {
-	if op == "" {
+func (h how) what() string {
+	switch {
+	case h.part != "":
+		return h.part
+	case h.ref:
+		return "fieldref"
+	case h.op == "":
 		return "="
 	}
-	return op
+	return h.op
 }
 
 // item compiles one line of a selection. What is wrong is told and the node is
@@ -522,6 +546,8 @@ func (c *compiler) item(d *document, it *item, ns names) node {
 	}
 	var n node
 	switch {
+	case h.part != "":
+		n = c.moment(d, it, h, g)
 	case h.ref:
 		n = c.fieldref(d, it, h, g, ns)
 	case h.op == "re":
@@ -529,7 +555,7 @@ func (c *compiler) item(d *document, it *item, ns names) node {
 	case h.op == "exists":
 		n = c.exists(d, it, g)
 	case h.op == "cidr":
-		n = c.cidr(d, it, g)
+		n = c.cidr(d, it, h, g)
 	case h.op == "gt" || h.op == "gte" || h.op == "lt" || h.op == "lte":
 		n = c.number(d, it, h, g)
 	default:
@@ -546,56 +572,67 @@ func (c *compiler) bad(d *document, it *item, v *scalar, ja, en string) {
 	c.fail(d, v.line, v.col, it.path, CodePattern, ja, en)
 }
 
+// values is the values of a line, each with those that it stands for.
+func (c *compiler) values(d *document, it *item, h how) [][]scalar {
+	if h.expand {
+		return c.expand(d, it)
+	}
+	out := make([][]scalar, len(it.values))
+	for i := range it.values {
+		out[i] = it.values[i : i+1]
+	}
+	return out
+}
+
 func (c *compiler) text(d *document, it *item, h how, g Getter) node {
 	field := c.use(g)
-	n := &textNode{field: field, all: h.all, cased: h.cased}
+	var patterns []pattern // of all values
+	var each []node        // by value, of those that stand for several
 	var others []node
-	for i := range it.values {
-		v := &it.values[i]
-		if v.kind == nullScalar {
-			if h.op != "" || h.cased || h.windash || len(h.encode) > 0 {
-				c.bad(d, it, v, "null は修飾子と一緒に使えません", "null does not go with modifiers")
+	for _, these := range c.values(d, it, h) {
+		from := len(patterns)
+		for i := range these {
+			v := &these[i]
+			if v.kind == nullScalar {
+				if h.op != "" || h.cased || h.windash || h.expand || len(h.encode) > 0 {
+					c.bad(d, it, v, "null は修飾子と一緒に使えません", "null does not go with modifiers")
+					continue
+				}
+				others = append(others, existsNode{field, false})
 				continue
 			}
-			others = append(others, existsNode{field, false})
-			continue
-		}
-		if h.op == "" && len(h.encode) == 0 {
-			c.fits(d, it, v, g)
-		}
-		for _, toks := range c.encoded(d, it, v, h) {
-			switch h.op {
-			case "contains":
-				toks = surround(toks)
-			case "startswith":
-				toks = addStar(toks)
-			case "endswith":
-				toks = append(addStar(nil), trimStar(toks)...)
+			if h.op == "" && len(h.encode) == 0 {
+				c.fits(d, it, v, g)
 			}
-			n.patterns = append(n.patterns, newPattern(toks, h.cased))
+			for _, toks := range c.encoded(d, it, v, h) {
+				switch h.op {
+				case "contains":
+					toks = surround(toks)
+				case "startswith":
+					toks = addStar(toks)
+				case "endswith":
+					toks = append(addStar(nil), trimStar(toks)...)
+				}
+				patterns = append(patterns, newPattern(toks, h.cased))
+			}
+		}
+		// With "all", one of the forms that a value stands for suffices.
+		if h.all && len(patterns)-from > 1 {
+			each = append(each, newText(field, patterns[from:len(patterns):len(patterns)], false, h.cased))
+			patterns = patterns[:from:from]
 		}
 	}
-	if h.all && slices.Contains(h.encode, "base64offset") && len(it.values) > 1 {
-		// Each value has three forms, of which one suffices.
-		var each []node
-		for i := 0; i < len(n.patterns); i += 3 {
-			each = append(each, newText(field, n.patterns[i:i+3], false, h.cased))
-		}
+	if len(patterns) > 0 {
+		each = append(each, newText(field, patterns, h.all, h.cased))
+	}
+	each = append(others, each...)
+	switch {
+	case len(each) == 0: // what is wrong was told
+		return constNode(false)
+	case h.all:
 		return both(each...)
 	}
-	if slices.Contains(h.encode, "base64offset") {
-		n.all = false
-	}
-	n = newText(field, n.patterns, n.all, n.cased)
-	switch {
-	case len(others) == 0:
-		return n
-	case len(n.patterns) == 0:
-		return others[0]
-	case h.all:
-		return both(append(others, n)...)
-	}
-	return either(append(others, n)...)
+	return either(each...)
 }
 
 // fits tells a value that a field of this type can never have.
@@ -780,16 +817,18 @@ func (c *compiler) exists(d *document, it *item, g Getter) node {
 	return existsNode{c.use(g), it.values[0].text == "true"}
 }
 
-func (c *compiler) cidr(d *document, it *item, g Getter) node {
+func (c *compiler) cidr(d *document, it *item, h how, g Getter) node {
 	n := &cidrNode{field: c.use(g)}
-	for i := range it.values {
-		v := &it.values[i]
-		p, err := netip.ParsePrefix(v.text)
-		if err != nil {
-			c.bad(d, it, v, quote(v.text)+" はネットワークではありません（例 10.0.0.0/8）", quote(v.text)+" is no network such as 10.0.0.0/8")
-			continue
+	for _, these := range c.values(d, it, h) {
+		for i := range these {
+			v := &these[i]
+			p, err := netip.ParsePrefix(v.text)
+			if err != nil {
+				c.bad(d, it, v, quote(v.text)+" はネットワークではありません（例 10.0.0.0/8）", quote(v.text)+" is no network such as 10.0.0.0/8")
+				continue
+			}
+			n.nets = append(n.nets, p.Masked())
 		}
-		n.nets = append(n.nets, p.Masked())
 	}
 	return n
 }
@@ -844,7 +883,7 @@ func (c *compiler) fieldref(d *document, it *item, h how, g Getter, ns names) no
 
 // keywords compiles a line without a field ('|all': [...]).
 func (c *compiler) keywords(d *document, it *item, h how) node {
-	if h.op != "" && h.op != "re" && h.op != "contains" || h.cased || h.neq || h.ref || h.windash || len(h.encode) > 0 {
+	if h.op != "" && h.op != "re" && h.op != "contains" || h.cased || h.neq || h.ref || h.windash || h.expand || h.part != "" || len(h.encode) > 0 {
 		c.fail(d, it.line, it.col, it.path, CodeUnhonoured, "フィールドのない検索で使える修飾子は all と re だけです", "a search without a field only takes all and re")
 		return constNode(false)
 	}
@@ -866,7 +905,7 @@ func (c *compiler) keywords(d *document, it *item, h how) node {
 }
 
 // digest sums up what decides whether an event matches.
-func (d *detection) digest(l *logsource, taxonomy string) uint64 {
+func (d *detection) digest(l *logsource, taxonomy string, o *Options) uint64 {
 	h := fnv.New64a()
 	put := func(parts ...string) {
 		for _, p := range parts {
@@ -884,6 +923,19 @@ func (d *detection) digest(l *logsource, taxonomy string) uint64 {
 			for _, it := range a.items {
 				put(it.field)
 				put(it.mods...)
+				for _, m := range it.mods {
+					if _, ok := timeParts[m]; ok {
+						put(o.zone().String())
+					}
+					if m != "expand" {
+						continue
+					}
+					for _, v := range it.values {
+						for _, name := range placeholder.FindAllString(v.text, -1) {
+							put(o.Placeholders[strings.Trim(name, "%")]...)
+						}
+					}
+				}
 				for _, v := range it.values {
 					put(v.text, strconv.Itoa(int(v.kind)))
 				}
@@ -901,7 +953,7 @@ func (c *compiler) program() *Program {
 	for i, r := range c.rules {
 		r.Index = i
 	}
-	p := &Program{Rules: c.rules, getters: c.getters, pool: newPool(c.getters)}
+	p := &Program{Rules: c.rules, getters: c.getters, pool: newPool(c.getters), options: c.o}
 	p.index(c.slot(actionID), c.slot(osID))
 	return p
 }

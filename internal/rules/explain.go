@@ -327,6 +327,7 @@ type asker struct {
 	e  *event.Event
 	d  *document
 	ns names
+	o  Options
 }
 
 // checks puts a condition in words.
@@ -403,7 +404,7 @@ func (x *explainer) selection(s *selection, ask *asker) Check {
 
 // item asks the event about one line of a selection or one keyword.
 func (a *asker) item(it *item, keyword *scalar) (ok bool, actual string) {
-	c := &compiler{slots: map[Getter]int{}}
+	c := &compiler{o: a.o, slots: map[Getter]int{}}
 	var n node
 	if keyword != nil {
 		n = c.keyword(a.d, keyword, "")
@@ -423,15 +424,23 @@ func (a *asker) item(it *item, keyword *scalar) (ok bool, actual string) {
 	return ok, actual
 }
 
+var partWords = map[string]string{"minute": "分", "hour": "時", "day": "日", "week": "週（ISO 8601）", "month": "月", "year": "年"}
+
 // item puts one line of a selection in words.
 func (x *explainer) item(it *item) string {
 	has := func(m string) bool { return slices.Contains(it.mods, m) }
 	var values []string
 	for _, v := range it.values {
-		if v.kind == nullScalar {
-			values = append(values, x.say("（なし）", "(absent)"))
-		} else {
-			values = append(values, quote(v.text))
+		texts := []string{v.text}
+		if has("expand") {
+			texts, _ = expandText(v.text, x.p.options.Placeholders, maxExpanded)
+		}
+		for _, text := range texts {
+			if v.kind == nullScalar {
+				values = append(values, x.say("（なし）", "(absent)"))
+			} else {
+				values = append(values, quote(text))
+			}
 		}
 	}
 	const shown = 12
@@ -445,6 +454,11 @@ func (x *explainer) item(it *item) string {
 		list = strings.Join(values, x.say(" と ", " and ")) + more
 	}
 	field := printable(it.field)
+	for _, m := range it.mods {
+		if ja, ok := partWords[m]; ok {
+			field = x.say(field+" の"+ja, "the "+m+" of "+field)
+		}
+	}
 	if has("fieldref") {
 		list = x.say("項目 ", "field ") + list
 	}
@@ -536,7 +550,7 @@ func (p *Program) ExplainEvent(e *event.Event, id, lang string) ([]Verdict, erro
 	var out []Verdict
 	for _, r := range list {
 		v := Verdict{ID: r.ID, Rule: r.Table(), Title: r.Title, Matched: r.node.match(s)}
-		ask := &asker{e: e, d: r.doc, ns: r.doc.names()}
+		ask := &asker{e: e, d: r.doc, ns: r.doc.names(), o: p.options}
 		if c := categories[r.doc.logsource.category]; c != nil {
 			v.Checks = append(v.Checks, Check{Text: "logsource.category " + r.doc.logsource.category, Asked: true, OK: slices.Contains(c, event.Action(fold(string(e.Action)))), Actual: quote(string(e.Action))})
 		}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+	_ "time/tzdata" // Windows has no zone database of its own
 	"unicode/utf8"
 
 	"sekisho/internal/event"
@@ -24,10 +26,11 @@ type interpreter struct {
 	d  *document
 	ns names
 	e  *event.Event
+	o  Options
 }
 
-func interpret(d *document, e *event.Event) bool {
-	in := &interpreter{d, d.names(), e}
+func interpret(d *document, e *event.Event, o Options) bool {
+	in := &interpreter{d, d.names(), e, o}
 	if a, ok := categories[d.logsource.category]; ok && !slices.ContainsFunc(a, func(a event.Action) bool { return strings.EqualFold(string(a), string(e.Action)) }) {
 		return false
 	}
@@ -206,7 +209,43 @@ func (in *interpreter) item(it *item) bool {
 			flags += f
 		}
 	}
+	part := ""
+	for _, m := range []string{"minute", "hour", "day", "week", "month", "year"} {
+		if has(m) {
+			part = m
+		}
+	}
+	forms := func(v scalar) []string {
+		if has("expand") {
+			return in.expanded(v.text)
+		}
+		return []string{v.text}
+	}
 	switch {
+	case part != "":
+		test = func(v scalar) bool {
+			want, _ := strconv.Atoi(v.text)
+			return slices.ContainsFunc(texts, func(s string) bool {
+				t, err := time.Parse(time.RFC3339Nano, s) // an event's own times are told so, too
+				if err != nil {
+					return false
+				}
+				t = t.In(in.o.Zone)
+				_, week := t.ISOWeek()
+				got := map[string]int{"minute": t.Minute(), "hour": t.Hour(), "day": t.Day(), "week": week, "month": int(t.Month()), "year": t.Year()}[part]
+				switch {
+				case has("gt"):
+					return got > want
+				case has("gte"):
+					return got >= want
+				case has("lt"):
+					return got < want
+				case has("lte"):
+					return got <= want
+				}
+				return got == want
+			})
+		}
 	case it.field == "":
 		test = func(v scalar) bool {
 			if has("re") {
@@ -229,11 +268,16 @@ func (in *interpreter) item(it *item) bool {
 		}
 	case has("cidr"):
 		test = func(v scalar) bool {
-			p := netip.MustParsePrefix(v.text).Masked()
-			return slices.ContainsFunc(texts, func(s string) bool {
-				a, err := netip.ParseAddr(s)
-				return err == nil && p.Contains(a.Unmap().WithZone(""))
-			})
+			for _, form := range forms(v) {
+				p := netip.MustParsePrefix(form).Masked()
+				if slices.ContainsFunc(texts, func(s string) bool {
+					a, err := netip.ParseAddr(s)
+					return err == nil && p.Contains(a.Unmap().WithZone(""))
+				}) {
+					return true
+				}
+			}
+			return false
 		}
 	case has("gt"), has("gte"), has("lt"), has("lte"):
 		test = func(v scalar) bool {
@@ -263,9 +307,11 @@ func (in *interpreter) item(it *item) bool {
 			if v.kind == nullScalar {
 				return !present
 			}
-			for _, s := range in.encoded(it, v.text) {
-				if slices.ContainsFunc(texts, wildcards(s, op, has("cased"), has("windash")).MatchString) {
-					return true
+			for _, form := range forms(v) {
+				for _, s := range in.encoded(it, form) {
+					if slices.ContainsFunc(texts, wildcards(s, op, has("cased"), has("windash")).MatchString) {
+						return true
+					}
 				}
 			}
 			return false
@@ -276,6 +322,60 @@ func (in *interpreter) item(it *item) bool {
 		hit = !slices.ContainsFunc(it.values, func(v scalar) bool { return !test(v) })
 	}
 	return hit != has("neq")
+}
+
+// expanded is a value with its placeholders replaced. Each part is brought into the
+// form in which every backslash escapes, so that parts do not change each other.
+func (in *interpreter) expanded(s string) []string {
+	out := []string{""}
+	add := func(part string) {
+		full := ""
+		for i := 0; i < len(part); i++ {
+			switch {
+			case part[i] != '\\':
+				full += part[i : i+1]
+			case i+1 < len(part) && strings.IndexByte(`*?\`, part[i+1]) >= 0:
+				full += part[i : i+2]
+				i++
+			default:
+				full += `\\`
+			}
+		}
+		for i := range out {
+			out[i] += full
+		}
+	}
+	literal := ""
+	for i := 0; i < len(s); i++ {
+		if strings.HasPrefix(s[i:], `\%`) {
+			literal += "%"
+			i++
+			continue
+		}
+		if s[i] == '%' {
+			end := i + 1
+			for end < len(s) && (s[end] == '_' || s[end] == '-' || '0' <= s[end] && s[end] <= '9' || 'a' <= s[end]|0x20 && s[end]|0x20 <= 'z') {
+				end++
+			}
+			if end > i+1 && end < len(s) && s[end] == '%' {
+				add(literal)
+				literal = ""
+				var all []string
+				before := out
+				for _, v := range in.o.Placeholders[s[i+1:end]] {
+					out = slices.Clone(before)
+					add(v)
+					all = append(all, out...)
+				}
+				out = all
+				i = end
+				continue
+			}
+		}
+		literal += s[i : i+1]
+	}
+	add(literal)
+	return out
 }
 
 // encoded is a value after the modifiers that encode it, escaped again.
@@ -341,6 +441,19 @@ func (in *interpreter) encoded(it *item, s string) []string {
 	return []string{escape(plain)}
 }
 
+// someSettings is what the fuzzer's rules may refer to. The zone has an offset of
+// half an hour and changes its clocks.
+var someSettings = Options{Zone: mustZone("Australia/Adelaide"), Placeholders: map[string][]string{
+	"a": {"x*", `b\`, "?c"}, "net": {"10.0.0.0/8", "fd00::/8"}, "one": {`\*`}}}
+
+func mustZone(name string) *time.Location {
+	z, err := time.LoadLocation(name)
+	if err != nil {
+		panic(err)
+	}
+	return z
+}
+
 // FuzzProgramAgreesWithInterpreter looks for a rule and an event on which the
 // compiled program and the plain interpreter differ.
 func FuzzProgramAgreesWithInterpreter(f *testing.F) {
@@ -352,11 +465,17 @@ func FuzzProgramAgreesWithInterpreter(f *testing.F) {
 		"s: {'process.command_line|wide|base64offset|contains': ab, 'destination.ip|cidr': 10.0.0.0/8}\n  condition: s",
 		"s: {'process.args|re|i': 'a.c', 'process.pid|exists': true, 'user.id|neq': [1, 2]}\n  condition: s",
 		"s: [evil, 'b*d']\n  t: {event.action: [process-started, usb-*]}\n  condition: all of them",
+		"s: {'@timestamp|hour': [22, 23, 0], '@timestamp|minute|gte': 30}\n  condition: s",
+		"s: {'process.start|week|neq': 53, '@timestamp|day|lt': 9}\n  t: {'message|month': 2, 'message|year|gt': 2025}\n  condition: s or t",
+		"s: {'file.path|expand|contains|all': ['%a%q', '\\%a%one%'], 'destination.ip|cidr|expand': '%net%'}\n  condition: s",
+		"s: {'user.name|expand': '%a%%a%', 'file.name|windash|expand|endswith': ' -%a%'}\n  condition: 1 of them",
 		"a: {event.action: file-copied}\n  b: {event.action: [x, file-COPIED]}\n  condition: a and b or not a",
 	}
 	events := []string{
 		`{"event.action":"file-copied","file.name":"axxbyc","user.name":"x","file.owner":"X"}`,
 		`{"event.action":"process-started","process.args":["Abc","evil"],"process.pid":3,"process.command_line":"a /enc YQBiAA=="}`,
+		`{"@timestamp":"2026-04-04T15:59:59Z","process.start":"2021-01-03T23:00:00+09:00","message":"2026-02-28T23:59:59.5-05:00","user.name":"xyb\\"}`,
+		`{"@timestamp":"2026-11-21T13:30:00Z","file.path":"/bcq%ax*","destination.ip":"::ffff:10.2.3.4","file.name":"a /b\\"}`,
 		`{"file.size":11,"destination.ip":"10.1.1.1","file.path":"/A","user.name":"","message":"bad"}`,
 	}
 	for _, d := range detections {
@@ -378,7 +497,7 @@ func FuzzProgramAgreesWithInterpreter(f *testing.F) {
 		if err != nil || len(file.docs) != 1 || file.docs[0].detection == nil {
 			return
 		}
-		p, err := Compile([]*File{file}, Options{})
+		p, err := Compile([]*File{file}, someSettings)
 		if err != nil || len(p.Rules) != 1 {
 			return
 		}
@@ -386,7 +505,7 @@ func FuzzProgramAgreesWithInterpreter(f *testing.F) {
 		if err != nil {
 			return
 		}
-		got, want := len(p.Match(e, nil)) == 1, interpret(file.docs[0], e)
+		got, want := len(p.Match(e, nil)) == 1, interpret(file.docs[0], e, someSettings)
 		if got != want {
 			t.Fatalf("compiled %v, interpreted %v\n%s\n%s", got, want, detection, e.AppendJSON(nil))
 		}
@@ -418,7 +537,7 @@ func TestSigmaHQProgramAgreesWithInterpreter(t *testing.T) {
 					got[m.Rule.ID] = true
 				}
 				for j, r := range p.Rules {
-					if j%parts == i/every%parts && got[r.ID] != interpret(r.doc, e) {
+					if j%parts == i/every%parts && got[r.ID] != interpret(r.doc, e, Options{}) {
 						t.Errorf("event %s, rule %s: compiled %v", e.ID, r.ID, got[r.ID])
 					}
 				}

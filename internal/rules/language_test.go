@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sekisho/internal/event"
 )
 
 // compileText compiles the text of one file, which has to be right.
@@ -109,7 +111,7 @@ func TestExplainTellsTheWholeLanguage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := compileText(t, string(text), Options{})
+	p := compileText(t, string(text), Options{Placeholders: map[string][]string{"servers": {"fs", "db"}}})
 	var b strings.Builder
 	for _, r := range p.Rules {
 		for _, lang := range []string{"en", "ja"} {
@@ -183,5 +185,99 @@ sekisho: {rule: SITE-1}
 	p, err := Compile([]*File{g, f}, Options{})
 	if err != nil || p.Rule("elsewhere").Addition.Title.EN != "" {
 		t.Errorf("taken from another file; %v", err)
+	}
+}
+
+func TestTimeModifiersAndPlaceholders(t *testing.T) {
+	// 2026-11-21 is a Saturday.
+	const evening = `{"@timestamp":"2026-11-21T11:30:00Z","user.name":"x"}`  // 20:30 in Tokyo
+	const newYear = `{"@timestamp":"2026-12-31T15:00:00Z","user.name":"x"}`  // 2027-01-01 00:00 in Tokyo, week 53 of 2026
+	const noTime = `{"@timestamp":"2026-01-01T00:00:00Z","message":"today"}` // a text that is no time
+	settings := Options{Placeholders: map[string][]string{
+		"servers": {"fs*", "db01"}, "dir": {`C:\Backup\`}, "percent": {"100%"}, "lan": {"10.0.0.0/8", "192.168.0.0/16"}}}
+	adelaide := Options{Zone: mustZone("Australia/Adelaide")} // 22:00 that evening
+	tests := []struct {
+		selection, event string
+		o                Options
+		want             bool
+	}{
+		{"'@timestamp|hour': 20", evening, Options{}, true},
+		{"'@timestamp|hour': 11", evening, Options{}, false},
+		{"'@timestamp|hour': 11", evening, Options{Zone: time.UTC}, true},
+		{"'@timestamp|hour': [22, 23]", evening, adelaide, true},
+		{"'@timestamp|minute': '00'", evening, adelaide, true},
+		{"'@timestamp|hour|gte': 20", evening, Options{}, true},
+		{"'@timestamp|gt|hour': 20", evening, Options{}, false},
+		{"'@timestamp|hour|lt': 20", evening, Options{}, false},
+		{"'@timestamp|hour|lte': 20", evening, Options{}, true},
+		{"'@timestamp|hour|neq': [19, 20]", evening, Options{}, false},
+		{"'@timestamp|hour|neq': [19, 21]", evening, Options{}, true},
+		{"'@timestamp|day': 21", evening, Options{}, true},
+		{"'@timestamp|week': 47", evening, Options{}, true},
+		{"'@timestamp|month': 11", evening, Options{}, true},
+		{"'@timestamp|year|gt': 2025", evening, Options{}, true},
+		{"'@timestamp|week': 53", newYear, Options{}, true},
+		{"'@timestamp|year': 2027", newYear, Options{}, true},
+		{"'@timestamp|day': 1", newYear, Options{}, true},
+		{"'@timestamp|hour': 0", newYear, Options{}, true},
+		{"'@timestamp|day': 31", newYear, Options{Zone: time.UTC}, true},
+		{"message|hour: 3", `{"message":"2026-11-21T03:00:00+09:00"}`, Options{}, true},
+		{"message|hour: 12", `{"message":"2026-11-21T03:00:00Z"}`, Options{}, true},
+		{"message|hour|gte: 0", noTime, Options{}, false},
+		{"message|hour|gte: 0", `{"message":"2026-11-21"}`, Options{}, false}, // a day has no hour
+		{"process.start|hour|gte: 0", noTime, Options{}, false},
+		{"process.start|hour|neq: 5", noTime, Options{}, true}, // the opposite of "=", like any neq
+		{"host.name|expand: '%servers%'", `{"host.name":"FS07"}`, settings, true},
+		{"host.name|expand: '%servers%'", `{"host.name":"db01"}`, settings, true},
+		{"host.name|expand: '%servers%'", `{"host.name":"db02"}`, settings, false},
+		{"host.name: '%servers%'", `{"host.name":"fs07"}`, settings, false},
+		{"host.name: '%servers%'", `{"host.name":"%SERVERS%"}`, settings, true},
+		{"host.name|expand: ['a-%servers%-b', other]", `{"host.name":"a-fs07-b"}`, settings, true},
+		{"host.name|expand: ['a-%servers%-b', other]", `{"host.name":"other"}`, settings, true},
+		{"host.name|expand: '%servers%.%servers%'", `{"host.name":"db01.fs1"}`, settings, true},
+		{`host.name|expand: '\%plain%servers%'`, `{"host.name":"%plaindb01"}`, settings, true},
+		{"host.name|expand: '%percent%servers%'", `{"host.name":"100%servers%"}`, settings, true},
+		{"file.path|expand: '%dir%*'", `{"file.path":"C:\\Backup\\x"}`, settings, true},
+		{"file.path|expand: '%dir%*'", `{"file.path":"C:\\Backup*"}`, settings, false},
+		{"file.path|expand: '%dir%\\x'", `{"file.path":"C:\\Backup\\\\x"}`, settings, true},
+		{"process.command_line|expand|contains|all: ['%servers%', ' -x']", `{"process.command_line":"copy fs1 -x"}`, settings, true},
+		{"process.command_line|expand|contains|all: ['%servers%', ' -x']", `{"process.command_line":"copy fs1 -y"}`, settings, false},
+		{"process.command_line|expand|contains|all: ['%servers%', ' -x']", `{"process.command_line":"copy db01 -x"}`, settings, true},
+		{"process.command_line|expand|base64|contains: 'u%lan%'", `{"process.command_line":"dTEwLjAuMC4wLzg="}`, settings, true},
+		{"destination.ip|cidr|expand: ['%lan%', 172.16.0.0/12]", `{"destination.ip":"192.168.3.4"}`, settings, true},
+		{"destination.ip|cidr|expand: ['%lan%', 172.16.0.0/12]", `{"destination.ip":"8.8.8.8"}`, settings, false},
+	}
+	for _, tt := range tests {
+		text := "title: t\ntaxonomy: ecs\nlogsource: {product: sekisho}\ndetection:\n  s:\n    " + tt.selection + "\n  condition: s\n"
+		p := compileText(t, text, tt.o)
+		e, err := event.Decode([]byte(tt.event))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(p.Match(e, nil)) == 1; got != tt.want {
+			t.Errorf("%s of %s: got %v", tt.selection, tt.event, got)
+		}
+		if tt.o.Zone == nil {
+			tt.o.Zone = defaultZone
+		}
+		f, _ := Parse("x.yml", []byte(text))
+		if got := interpret(f.docs[0], e, tt.o); got != tt.want {
+			t.Errorf("%s of %s: interpreted %v", tt.selection, tt.event, got)
+		}
+	}
+}
+
+// What settings say of a rule's values counts in its digest; what they say of
+// others does not.
+func TestSettingsCountInTheDigest(t *testing.T) {
+	const text = "title: t\nname: t\ntaxonomy: ecs\nlogsource: {product: sekisho}\ndetection: {s: {'host.name|expand': '%a%'}, condition: s}\n"
+	digest := func(a, b string) uint64 {
+		return compileText(t, text, Options{Placeholders: map[string][]string{"a": {a}, "b": {b}}}).Rule("t").Digest()
+	}
+	if digest("x", "y") == digest("z", "y") {
+		t.Error("the placeholder does not count")
+	}
+	if digest("x", "y") != digest("x", "z") {
+		t.Error("another placeholder counts")
 	}
 }

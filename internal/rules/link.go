@@ -78,7 +78,7 @@ func (c *compiler) filters() {
 			r.node = both(r.node, n)
 			r.Filters = append(r.Filters, d.title)
 			r.filter = append(r.filter, d)
-			r.digest = mix(r.digest, d.filter.detection.digest(&d.logsource, d.taxonomy))
+			r.digest = mix(r.digest, d.filter.detection.digest(&d.logsource, d.taxonomy, &c.o))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -26,7 +27,11 @@ func TestBadRulesAreToldWithPlaceReasonAndHint(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			problems := problemsOf(filepath.Base(name), data, Options{})
+			many := make([]string, 100)
+			for i := range many {
+				many[i] = strconv.Itoa(i)
+			}
+			problems := problemsOf(filepath.Base(name), data, Options{Placeholders: map[string][]string{"servers": {"fs1"}, "many": many}})
 			if len(problems) == 0 {
 				t.Fatal("nothing is wrong with it")
 			}
