@@ -19,18 +19,28 @@ var contract = map[string]struct {
 	"USB-3":  {"high", map[string]int64{"files": 50, "bytes": 100e6}},
 	"USB-4":  {"high", nil},
 	"SHR-1":  {"high", map[string]int64{"files": 200, "bytes": 500e6, "own-files": 1000, "own-bytes": 5e9}},
+	"USB-5":  {"high", nil},
+	"SHR-2":  {"high", map[string]int64{"90d": 100, "365d": 250}},
 	"SCAM-1": {"high", nil},
+	"SCAM-2": {"critical", nil},
 	"SCAM-3": {"critical", nil},
 	"LVR-1": {"high", map[string]int64{"usb-files": 25, "usb-bytes": 50e6, "share-files": 100, "share-bytes": 250e6,
 		"own-share-files": 500, "own-share-bytes": 2.5e9}},
 	"LVR-3":    {"high", nil},
+	"EXF-1":    {"high", map[string]int64{"files": 20, "bytes": 10e6, "outside-files": 20, "outside-bytes": 10e6}},
+	"EXF-2":    {"medium", nil},
+	"ACC-1":    {"medium", map[string]int64{"people": 3, "accounts": 3}},
+	"ACC-4":    {"medium", nil},
+	"BAR-2":    {"high", nil},
+	"ANOM-1":   {"high", map[string]int64{"files": 200}},
+	"TMP-1":    {"high", nil},
 	"HLT-3":    {"high", nil},
 	"HLT-4":    {"high", nil},
 	"SELFTEST": {"informational", nil},
 }
 
 // own are the placeholders that are no fields of the deciding event.
-var own = regexp.MustCompile(`^sekisho\.alert\.(totals\.(files|bytes)|count)$`)
+var own = regexp.MustCompile(`^sekisho\.alert\.(totals\.(files|bytes|distinct_source_ids)|count)$`)
 
 func TestShippedRulesKeepTheContract(t *testing.T) {
 	p, err := Load(LoadOptions{Builtin: true})
