@@ -1,10 +1,8 @@
 package rules
 
 import (
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"hash/fnv"
 	"net/netip"
@@ -58,7 +56,9 @@ type Exception struct {
 
 // Program is compiled rules. It is immutable and safe for concurrent use.
 type Program struct {
-	Rules []*Rule // detection rules in the order of the files, then correlations, each after those it refers to
+	// Rules is detection rules in the order of the files, then the hidden ones of
+	// filters, then correlations, each after those it refers to.
+	Rules []*Rule
 
 	options Options
 	buckets map[place]*bucket // by action and system, both folded; "" stands for any other
@@ -83,6 +83,9 @@ func (p *Program) Rule(id string) *Rule {
 func (p *Program) Find(id string) []*Rule {
 	var out []*Rule
 	for _, r := range p.Rules {
+		if r.Hidden {
+			continue
+		}
 		if strings.EqualFold(r.ID, id) || r.Name != "" && r.Name == id {
 			return []*Rule{r}
 		}
@@ -98,7 +101,7 @@ func (p *Program) Find(id string) []*Rule {
 // holds the rules that are right, so that a caller may choose to run those.
 func Compile(files []*File, o Options) (*Program, error) {
 	c := &compiler{o: o, slots: map[Getter]int{}, byDoc: map[*document]*Rule{}, refused: map[*document]bool{},
-		firstSeen: map[*document]*FirstSeen{}}
+		firstSeen: map[*document]*FirstSeen{}, except: map[*document][]*Rule{}, thresholdOf: map[*Rule]string{}}
 	for _, f := range files {
 		c.docs = append(c.docs, f.docs...)
 	}
@@ -132,6 +135,8 @@ type compiler struct {
 	byDoc       map[*document]*Rule
 	refused     map[*document]bool // by this compilation; documents are shared and not written to
 	firstSeen   map[*document]*FirstSeen
+	except      map[*document][]*Rule // hidden rules of filters, by the correlation that they take events out of
+	thresholdOf map[*Rule]string      // setting whose number a correlation has
 	getters     []Getter
 	slots       map[Getter]int
 	expressions int // how many
@@ -141,6 +146,9 @@ type compiler struct {
 
 func (c *compiler) fail(d *document, line, col int, path, code, ja, en string) *Problem {
 	c.failed = true
+	if d.setting != "" {
+		code = CodeSetting
+	}
 	c.problems = append(c.problems, Problem{File: d.file.Name, Line: line, Col: col, Path: path, Code: code, JA: ja, EN: en, text: d.file.line(line), doc: d})
 	return &c.problems[len(c.problems)-1]
 }
@@ -192,10 +200,7 @@ func (c *compiler) newRule(d *document) *Rule {
 	r := &Rule{ID: d.id, Name: d.name, Title: d.title, Version: d.version, Level: d.level, Status: d.status, Summary: d.summary,
 		File: d.file.Name, Line: d.line, Builtin: d.builtin, doc: d}
 	if r.ID == "" {
-		h := sha256.Sum256([]byte(d.name + "\x00" + d.title))
-		h[6], h[8] = h[6]&0x0f|0x80, h[8]&0x3f|0x80 // a UUID of version 8, as alerts have
-		s := hex.EncodeToString(h[:16])
-		r.ID = s[:8] + "-" + s[8:12] + "-" + s[12:16] + "-" + s[16:20] + "-" + s[20:]
+		r.ID = uuidOf(d.name, d.title)
 	}
 	c.byDoc[d] = r
 	return r
@@ -272,7 +277,7 @@ func (c *compiler) logsource(d *document) node {
 	if l.category == "" && l.product == "" && l.service == "" {
 		c.fail(d, max(l.line, d.line), max(l.col, 1), "logsource", CodeLogsource, "category も product もありません", "neither category nor product is given")
 	}
-	if l.category == "" && l.product != "" && l.product != "sekisho" && d.taxonomy != "ecs" {
+	if l.category == "" && l.product != "" && l.product != "sekisho" && d.taxonomy != "ecs" && d.filter == nil {
 		c.fail(d, l.line, l.col, "logsource", CodeLogsource, "category がないと、フィールド名が何を指すか決まりません",
 			"without a category the field names have no meaning here")
 	}

@@ -38,6 +38,9 @@ type Info struct {
 func (p *Program) List() []Info {
 	out := make([]Info, 0, len(p.Rules))
 	for _, r := range p.Rules {
+		if r.Hidden {
+			continue
+		}
 		i := Info{ID: r.ID, Rule: r.Table(), Name: r.Name, Title: r.Title, Kind: "detection", Level: r.Level, Status: r.Status,
 			Version: r.Version, File: r.File, Line: r.Line, Builtin: r.Builtin, Enabled: !r.Disabled, Alerts: !r.Silent, Filters: r.Filters}
 		if r.Correlation != nil {
@@ -162,8 +165,24 @@ func (x *explainer) one(r *Rule, depth int, told map[*Rule]bool) {
 	if r.Addition != nil && r.Addition.FirstSeen != nil {
 		x.firstSeen(r.Addition.FirstSeen, depth)
 	}
+	x.filters(r, depth)
+}
+
+// filters tells the filters and exceptions that apply to a rule.
+func (x *explainer) filters(r *Rule, depth int) {
 	for _, f := range r.filter {
-		x.line(depth, "%s: %s", x.say("除外（filter）", "filter"), printable(f.title))
+		ja, en := "filter "+quote(f.title)+"（次の条件も要る）", "filter "+quote(f.title)+" (what has to hold too)"
+		if f.setting != "" {
+			ja, en = "例外（設定 "+f.setting+"）", "exception (setting "+f.setting+")"
+		}
+		if r.Correlation != nil {
+			ja, en = ja+"。当てはまらないイベントは数えない", en+": events that do not fit are not counted"
+		}
+		if !f.filter.until.IsZero() {
+			last := f.filter.until.AddDate(0, 0, -1).Format(time.DateOnly)
+			ja, en = ja+"。"+last+" まで", en+"; until "+last
+		}
+		x.line(depth, "%s:", printable(x.say(ja, en)))
 		x.detection(f.filter.detection, depth+1)
 	}
 }
@@ -252,14 +271,32 @@ func (x *explainer) correlation(r *Rule, depth int, told map[*Rule]bool) {
 		}
 		for _, t := range o.Addition.Thresholds {
 			if t.Target == r.Name && r.Name != "" {
-				x.line(depth+1, x.say("しきい値: 設定 rules.thresholds.%s.%s（既定 %d、現在 %d）", "threshold: setting rules.thresholds.%s.%s (default %d, now %d)"), o.Addition.Rule, t.Key, t.Default, t.Value)
+				x.thresholds(r, o.Addition.Rule, &t, depth+1)
 			}
 		}
 	}
+	x.filters(r, depth)
 	for _, i := range c.Rules {
 		o := x.p.Rules[i]
 		x.line(depth, "%s", x.say("数えるもの: ", "of: ")+printable(o.Title))
 		x.one(o, depth+1, told)
+	}
+}
+
+// thresholds tells the number in force, and for whom another is.
+func (x *explainer) thresholds(r *Rule, table string, t *Threshold, depth int) {
+	x.line(depth, x.say("しきい値: 設定 rules.thresholds.%s.%s（既定 %d、現在 %d）", "threshold: setting rules.thresholds.%s.%s (default %d, now %d)"), table, t.Key, t.Default, t.Value)
+	for _, s := range r.Correlation.Scoped {
+		var who []string
+		for _, w := range []struct{ value, ja, en string }{{s.Department, "部署", "department"}, {s.Tag, "PC の区分", "tag"}, {s.List, "人の区分", "list"}} {
+			if w.value != "" {
+				who = append(who, x.say(w.ja, w.en)+" "+quote(w.value))
+			}
+		}
+		if len(who) == 0 {
+			who = []string{x.say("全員", "everybody")}
+		}
+		x.line(depth+1, "%s: %s", strings.Join(who, x.say("、", ", ")), number(s.Conditions[0].Value))
 	}
 }
 
@@ -513,6 +550,9 @@ type Verdict struct {
 	Matched bool     `json:"matched"`
 	Checks  []Check  `json:"checks"`
 	Feeds   []string `json:"feeds,omitempty"` // titles of the correlations that count it
+	// LeftOut is the titles of those that do not for a filter, which is named in
+	// parentheses.
+	LeftOut []string `json:"left_out,omitempty"`
 }
 
 // ExplainEvent tells for each detection rule (of id, or all of them that are
@@ -520,7 +560,7 @@ type Verdict struct {
 // correlations need more than one event; Feeds names the correlations that
 // count a match. The error wraps ErrNoRule.
 func (p *Program) ExplainEvent(e *event.Event, id, lang string) ([]Verdict, error) {
-	list := p.about(e)
+	list := slices.DeleteFunc(p.about(e), func(r *Rule) bool { return r.Hidden })
 	if id != "" {
 		list = nil
 		var add func(r *Rule)
@@ -561,17 +601,28 @@ func (p *Program) ExplainEvent(e *event.Event, id, lang string) ([]Verdict, erro
 			}
 			v.Checks = append(v.Checks, k)
 		}
-		dets := []*detection{r.doc.detection}
-		for _, f := range r.filter {
-			dets = append(dets, f.filter.detection)
+		for _, c := range r.doc.detection.conditions {
+			v.Checks = append(v.Checks, x.checks(c.expr, ask)...)
 		}
-		for _, d := range dets {
-			for _, c := range d.conditions {
-				v.Checks = append(v.Checks, x.checks(c.expr, ask)...)
+		for _, f := range r.filter {
+			if !f.filter.until.IsZero() && !e.Time.Before(f.filter.until) {
+				continue // expired
+			}
+			ask := *ask
+			if f.setting != "" {
+				ask.ns = names{ecs: true}
+			}
+			for _, c := range f.filter.detection.conditions {
+				v.Checks = append(v.Checks, x.checks(c.expr, &ask)...)
 			}
 		}
 		for _, o := range p.Rules {
-			if o.Correlation != nil && slices.Contains(o.Correlation.Rules, r.Index) {
+			if o.Correlation == nil || !slices.Contains(o.Correlation.Rules, r.Index) {
+				continue
+			}
+			if i := slices.IndexFunc(o.Correlation.Except, func(i int) bool { return p.Rules[i].node.match(s) }); i >= 0 {
+				v.LeftOut = append(v.LeftOut, o.Title+" ("+p.Rules[o.Correlation.Except[i]].Title+")")
+			} else {
 				v.Feeds = append(v.Feeds, o.Title)
 			}
 		}
@@ -608,6 +659,9 @@ func WriteVerdicts(w io.Writer, list []Verdict, lang string) error {
 		}
 		for _, f := range v.Feeds {
 			x.line(1, "%s: %s", x.say("これを数えるルール", "counted by"), printable(f))
+		}
+		for _, f := range v.LeftOut {
+			x.line(1, "%s: %s", x.say("filter により数えないルール", "left out by a filter of"), printable(f))
 		}
 	}
 	if len(list) == 0 {

@@ -30,57 +30,12 @@ func (c *compiler) refNames() []string {
 	return out
 }
 
-// dangling tells a reference that leads nowhere.
-func (c *compiler) dangling(d *document, r ref) {
+// dangling tells a reference that leads nowhere; others is what it may name besides
+// ids and names.
+func (c *compiler) dangling(d *document, r ref, others []string) {
 	p := c.fail(d, r.line, r.col, r.path, CodeReference, quote(r.name)+" というルール（id または name）はありません",
 		"there is no rule with id or name "+quote(r.name))
-	p.Hint = suggest(r.name, c.refNames())
-}
-
-// filters adds the filters' conditions to the rules that they name.
-func (c *compiler) filters() {
-	for _, d := range c.docs {
-		if d.filter == nil || c.isRefused(d) {
-			continue
-		}
-		c.failed = false
-		var targets []*Rule
-		if d.filter.any {
-			for _, r := range c.rules {
-				if l, o := &r.doc.logsource, &d.logsource; (o.category == "" || l.category == o.category) && (o.product == "" || l.product == o.product) && (o.service == "" || l.service == o.service) {
-					targets = append(targets, r)
-				}
-			}
-		} else {
-			for _, ref := range d.filter.rules {
-				t := c.find(ref.name)
-				switch {
-				case t == nil && c.o.Lenient && uuidForm.MatchString(ref.name):
-				case t == nil:
-					c.dangling(d, ref)
-				case t.corr != nil:
-					c.fail(d, ref.line, ref.col, ref.path, CodeUnhonoured, "filter は correlation には使えません。もとになるルールに使ってください",
-						"a filter does not apply to a correlation: name the rules it refers to")
-				case c.byDoc[t] != nil:
-					targets = append(targets, c.byDoc[t])
-				}
-			}
-		}
-		if c.failed {
-			continue
-		}
-		for _, r := range targets {
-			ns := r.doc.names()
-			n := c.detection(d, d.filter.detection, ns)
-			if c.failed {
-				break // the same mistake for every rule it names
-			}
-			r.node = both(r.node, n)
-			r.Filters = append(r.Filters, d.title)
-			r.filter = append(r.filter, d)
-			r.digest = mix(r.digest, d.filter.detection.digest(&d.logsource, d.taxonomy, &c.o))
-		}
-	}
+	p.Hint = suggest(r.name, append(c.refNames(), others...))
 }
 
 func mix(parts ...uint64) uint64 {
@@ -139,7 +94,7 @@ func (c *compiler) correlation(d *document) {
 	for _, ref := range doc.rules {
 		t := c.find(ref.name)
 		if t == nil {
-			c.dangling(d, ref)
+			c.dangling(d, ref, nil)
 			continue
 		}
 		r := c.byDoc[t]
@@ -215,6 +170,12 @@ func (c *compiler) correlation(d *document) {
 	r := c.newRule(d)
 	r.Correlation = corr
 	parts := []uint64{hashText(string(corr.Type), corr.Timespan.String())}
+	for _, h := range c.except[d] {
+		corr.Except = append(corr.Except, slices.Index(c.rules, h))
+		r.Filters = append(r.Filters, h.Title)
+		r.filter = append(r.filter, h.doc)
+		parts = append(parts, h.digest)
+	}
 	for _, t := range targets {
 		parts = append(parts, t.digest)
 	}
@@ -320,7 +281,7 @@ func (c *compiler) threshold(r *Rule, a *Addition, t thresholdDoc) {
 	path := "sekisho.thresholds." + t.key
 	d := c.find(t.rule.name)
 	if d == nil {
-		c.dangling(r.doc, t.rule)
+		c.dangling(r.doc, t.rule, nil)
 		return
 	}
 	target := c.byDoc[d]
@@ -336,16 +297,45 @@ func (c *compiler) threshold(r *Rule, a *Addition, t thresholdDoc) {
 			fmt.Sprintf("the default of %d differs from the %s in the correlation's condition", t.def, number(doc.Value)))
 		return
 	}
-	if v, ok := c.o.Thresholds[a.Rule][t.key]; ok {
-		if v <= 0 {
-			c.problem("rules.thresholds."+a.Rule+"."+t.key, CodeSetting, "しきい値は 1 以上でなければなりません", "a threshold is at least 1", "")
-		} else {
-			cond.Value = float64(v)
-		}
+	if other := c.thresholdOf[target]; other != "" {
+		c.fail(r.doc, t.rule.line, t.rule.col, t.rule.path, CodeDouble, quote(t.rule.name)+" にはすでにしきい値 "+other+" があります",
+			quote(t.rule.name)+" has the threshold "+other+" already")
+		return
 	}
+	c.thresholdOf[target] = a.Rule + "." + t.key
+	set := func(setting string, all map[string]map[string]int64) bool {
+		v, ok := all[a.Rule][t.key]
+		if !ok {
+			return false
+		}
+		setting += "." + a.Rule + "." + t.key
+		corr := target.Correlation
+		switch {
+		case v <= 0:
+			c.problem(setting, CodeSetting, "しきい値は 1 以上でなければなりません", "a threshold is at least 1", "")
+			return false
+		case v > maxExact:
+			c.problem(setting, CodeSetting, fmt.Sprintf("しきい値は %d 以下でなければなりません", maxExact), fmt.Sprintf("a threshold is at most %d", maxExact), "")
+			return false
+		case !possible(corr.Type, len(corr.Rules), []Condition{{cond.Op, float64(v)}}):
+			c.problem(setting, CodeSetting, "このしきい値では決して成り立ちません", "with this threshold the rule can never hold", "")
+			return false
+		}
+		cond.Value = float64(v)
+		return true
+	}
+	set("rules.thresholds", c.o.Thresholds)
 	target.Correlation.Conditions = []Condition{cond}
 	a.Thresholds = append(a.Thresholds, Threshold{Key: t.key, Target: t.rule.name, Default: t.def, Value: int64(cond.Value)})
+	for i := range c.o.Scoped {
+		if set(scopedPath(i), c.o.Scoped[i].Thresholds) {
+			target.Correlation.Scoped = append(target.Correlation.Scoped, Scoped{c.o.Scoped[i].Scope, []Condition{cond}})
+		}
+	}
 }
+
+// scopedPath is where settings have the thresholds of a scope.
+func scopedPath(i int) string { return fmt.Sprintf("rules.thresholds_for[%d].thresholds", i) }
 
 // problem tells what is wrong with a setting.
 func (c *compiler) problem(path, code, ja, en, hint string) {
@@ -357,6 +347,9 @@ func (c *compiler) settings() {
 	keysOf := map[string][]string{}
 	var ids []string
 	for _, r := range c.rules {
+		if r.Hidden {
+			continue
+		}
 		ids = append(ids, r.ID)
 		if t := r.Table(); t != "" {
 			ids = append(ids, t)
@@ -369,7 +362,7 @@ func (c *compiler) settings() {
 	for _, id := range c.o.Disable {
 		found := false
 		for _, r := range c.rules {
-			if strings.EqualFold(r.ID, id) || r.Table() != "" && strings.EqualFold(r.Table(), id) {
+			if !r.Hidden && strings.EqualFold(r.ID, id) || r.Table() != "" && strings.EqualFold(r.Table(), id) {
 				r.Disabled, found = true, true
 			}
 		}
@@ -377,19 +370,25 @@ func (c *compiler) settings() {
 			c.problem("rules.disable", CodeSetting, quote(id)+" というルールはありません", "there is no rule "+quote(id), suggest(id, ids))
 		}
 	}
-	for _, id := range keys(c.o.Thresholds) {
-		known, ok := keysOf[id]
-		if !ok {
-			if !c.o.Lenient {
-				c.problem("rules.thresholds."+id, CodeSetting, quote(id)+" というルールはありません", "there is no rule "+quote(id), suggest(id, keys(keysOf)))
+	known := func(setting string, thresholds map[string]map[string]int64) {
+		for _, id := range keys(thresholds) {
+			own, ok := keysOf[id]
+			if !ok {
+				if !c.o.Lenient {
+					c.problem(setting+"."+id, CodeSetting, quote(id)+" というルールはありません", "there is no rule "+quote(id), suggest(id, keys(keysOf)))
+				}
+				continue
 			}
-			continue
-		}
-		for _, k := range keys(c.o.Thresholds[id]) {
-			if !slices.Contains(known, k) {
-				c.problem("rules.thresholds."+id+"."+k, CodeSetting, id+" に "+quote(k)+" というしきい値はありません",
-					id+" has no threshold "+quote(k), suggest(k, known))
+			for _, k := range keys(thresholds[id]) {
+				if !slices.Contains(own, k) {
+					c.problem(setting+"."+id+"."+k, CodeSetting, id+" に "+quote(k)+" というしきい値はありません",
+						id+" has no threshold "+quote(k), suggest(k, own))
+				}
 			}
 		}
+	}
+	known("rules.thresholds", c.o.Thresholds)
+	for i := range c.o.Scoped {
+		known(scopedPath(i), c.o.Scoped[i].Thresholds)
 	}
 }

@@ -17,7 +17,8 @@ type document struct {
 	file      *File
 	builtin   bool
 	line, col int
-	bad       bool // has problems of its own: it is not compiled
+	bad       bool   // has problems of its own: it is not compiled
+	setting   string // path of the setting that it was made of; "" for those of files
 
 	title, id, name, status, level, version, summary string
 	taxonomy                                         string // "ecs", "sigma" or ""
@@ -111,6 +112,7 @@ type filterDoc struct {
 	rules     []ref
 	any       bool // rules: any
 	detection *detection
+	until     time.Time // it holds for events before; zero: always
 }
 
 // additionDoc is the key "sekisho" as written.
@@ -200,6 +202,9 @@ func (f *File) inherit() {
 
 // label is what messages call the document.
 func (d *document) label() string {
+	if d.setting != "" {
+		return ""
+	}
 	for _, s := range []string{d.title, d.name, d.id} {
 		if s != "" {
 			return s
@@ -667,7 +672,7 @@ func (r *reader) condition(n *yaml.Node, c *corrDoc) {
 	case c.typ.oneValue() && len(c.fields) > 1:
 		r.fail(n, "correlation.condition.field", CodeType, string(c.typ)+" の field は 1 つだけです", string(c.typ)+" takes one field")
 	}
-	if len(c.conds) > 0 && !possible(c) {
+	if len(c.conds) > 0 && !possible(c.typ, len(c.rules), c.conds) {
 		r.fail(n, "correlation.condition", CodeType, "この条件は決して成り立ちません", "this condition can never hold")
 	}
 }
@@ -696,26 +701,26 @@ const maxExact = 1 << 53
 
 // possible reports whether some outcome fulfils all conditions. Windows are looked
 // at when an event joins them, so that a count is at least 1 then.
-func possible(c *corrDoc) bool {
+func possible(t CorrelationType, rules int, conds []Condition) bool {
 	least, most, step := math.Inf(-1), math.Inf(1), 1.0
-	switch c.typ {
+	switch t {
 	case EventCount:
 		least = 1
 	case ValueCount:
 		least = 0 // of events without the field
 	case Temporal, TemporalOrdered:
-		least, most = 1, float64(len(c.rules))
+		least, most = 1, float64(rules)
 	case ValuePercentile:
 		least, most = 0, 100
 	}
 	// Between two neighbouring bounds, and beyond the outermost, all numbers are alike.
 	at := []float64{least, most}
-	for _, cond := range c.conds {
+	for _, cond := range conds {
 		at = append(at, cond.Value-step, cond.Value, cond.Value+step)
 	}
-	if c.typ.fractions() {
-		for _, a := range c.conds {
-			for _, b := range c.conds {
+	if t.fractions() {
+		for _, a := range conds {
+			for _, b := range conds {
 				at = append(at, (a.Value+b.Value)/2)
 			}
 			at = append(at, (a.Value+least)/2, (a.Value+most)/2)
@@ -723,7 +728,7 @@ func possible(c *corrDoc) bool {
 	}
 	return slices.ContainsFunc(at, func(n float64) bool {
 		return n >= least && n <= most && !math.IsInf(n, 0) &&
-			!slices.ContainsFunc(c.conds, func(cond Condition) bool { return !cond.Holds(n) })
+			!slices.ContainsFunc(conds, func(cond Condition) bool { return !cond.Holds(n) })
 	})
 }
 
@@ -750,6 +755,9 @@ func (r *reader) filter(n *yaml.Node) *filterDoc {
 			seen = true
 			f.rules = r.refs(p.val, "filter.rules")
 			f.any = len(f.rules) == 1 && strings.EqualFold(f.rules[0].name, "any")
+			if len(f.rules) == 0 {
+				r.fail(p.val, "filter.rules", CodeType, "1 つ以上のルールが必要です", "at least one rule is needed")
+			}
 		}
 	}
 	if !seen {

@@ -67,6 +67,9 @@ type Rule struct {
 	// Silent says that matches feed correlations only and raise no alert of
 	// their own: a correlation refers to the rule and does not say generate.
 	Silent bool
+	// Hidden says that the rule stands for a filter of correlations
+	// (Correlation.Except): it is always Silent, and nobody is told of it.
+	Hidden bool
 
 	Addition    *Addition    // the product's own key; nil for plain Sigma
 	Correlation *Correlation // nil for a detection rule
