@@ -83,7 +83,7 @@ func rulesCheckCommand() *cobra.Command {
 			}
 			n := 0
 			for _, r := range program.Rules {
-				if !r.Builtin {
+				if !r.Builtin && !r.Hidden {
 					n++
 				}
 			}
