@@ -2,6 +2,7 @@ package rules
 
 import (
 	"encoding/binary"
+	"slices"
 	"unicode"
 	"unicode/utf8"
 )
@@ -33,6 +34,15 @@ const ones = 0x0101010101010101
 
 // appendFold appends s with its case folded. Bytes that are not UTF-8 stay.
 func appendFold(b []byte, s string) []byte {
+	b = slices.Grow(b, len(s)+pad)
+	n := foldInto(b[len(b):len(b)+len(s)+pad], s)
+	return b[:len(b)+n]
+}
+
+// foldInto writes s with its case folded into b, which has pad bytes more than
+// s, and returns how many they are: never more than those of s, since of a
+// character's cases foldRune takes the least. What follows them is overwritten.
+func foldInto(b []byte, s string) int {
 	i := 0
 	for ; i+8 <= len(s); i += 8 { // ASCII, eight at a time
 		x := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
@@ -42,28 +52,31 @@ func appendFold(b []byte, s string) []byte {
 		}
 		// The top bit of each byte: at least 'A', and not above 'Z'.
 		capital := (x + (0x80-'A')*ones) &^ (x + (0x80-'Z'-1)*ones) & (ones << 7)
-		b = binary.LittleEndian.AppendUint64(b, x|capital>>2)
+		binary.LittleEndian.PutUint64(b[i:], x|capital>>2)
 	}
+	n := i
 	for i < len(s) {
 		c := s[i]
 		if c < utf8.RuneSelf {
 			if 'A' <= c && c <= 'Z' {
 				c += 'a' - 'A'
 			}
-			b = append(b, c)
+			b[n] = c
+			n++
 			i++
 			continue
 		}
-		r, n := utf8.DecodeRuneInString(s[i:])
-		if r == utf8.RuneError && n == 1 {
-			b = append(b, c)
+		r, size := utf8.DecodeRuneInString(s[i:])
+		if r == utf8.RuneError && size == 1 {
+			b[n] = c
+			n++
 			i++
 			continue
 		}
-		b = utf8.AppendRune(b, foldRune(r))
-		i += n
+		n += utf8.EncodeRune(b[n:], foldRune(r))
+		i += size
 	}
-	return b
+	return n
 }
 
 // fold is s with its case folded; s itself where nothing changes.

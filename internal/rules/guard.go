@@ -29,11 +29,15 @@ http:// https://www.google.com/ .dll .exe .ps1 .bat .txt .log .vbs .js .tmp syst
 /usr/bin/python3 /usr/lib/systemd/systemd /bin/sh -c /bin/bash /usr/sbin/cron /etc/ /var/log/ /home/user/ /tmp/ --config --help
 `
 
-// usualGrams counts the groups of gramLen bytes in usual.
-var usualGrams = sync.OnceValue(func() map[uint32]int {
-	out := map[uint32]int{}
-	for i := 0; i+gramLen <= len(usual); i++ {
-		out[gramAt([]byte(usual), i)]++
+// usualGroups counts the groups of two, three or four bytes in usual.
+func usualGroups(width int) map[uint32]int { return allUsualGroups()[width] }
+
+var allUsualGroups = sync.OnceValue(func() (out [gramLen + 1]map[uint32]int) {
+	for width := 2; width <= gramLen; width++ {
+		out[width] = map[uint32]int{}
+		for i := 0; i+width <= len(usual); i++ {
+			out[width][groupAt(usual, i, width)]++
+		}
 	}
 	return out
 })
@@ -44,11 +48,24 @@ func commonness(lit string) float64 {
 	if len(lit) < gramLen {
 		return float64(strings.Count(usual, lit)) + 2
 	}
-	least, counts := 1<<30, usualGrams()
+	least, counts := 1<<30, usualGroups(gramLen)
 	for i := 0; i+gramLen <= len(lit); i++ {
-		least = min(least, counts[gramAt([]byte(lit), i)])
+		least = min(least, counts[groupAt(lit, i, gramLen)])
 	}
 	return float64(least) + 0.01
+}
+
+// commonness estimates how often fields have the characters and the length.
+func (k *charsKey) commonness() float64 {
+	n := 2.0 // more than literals as seldom
+	for line := range strings.Lines(usual) {
+		var c charset
+		c.add(line)
+		if c.holds(&k.chars) {
+			n += 10
+		}
+	}
+	return n / float64(1+k.size/leastHint)
 }
 
 // charset is which ASCII characters occur in folded texts; bit 0 stands for all

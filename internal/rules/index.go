@@ -1,10 +1,8 @@
 package rules
 
 import (
-	"bytes"
 	"encoding/binary"
 	"slices"
-	"strings"
 	"unicode/utf8"
 
 	"sekisho/internal/event"
@@ -33,8 +31,10 @@ type bucket struct {
 	entries []entry
 	always  []uint64 // bit set of entries that are candidates whatever the facts
 	finders []finder
-	asks    [][]int32 // by fact: entries that it makes candidates
-	memos   int       // how many there are
+	late    []lateFinder
+	asked   []int32 // by fact: first of asks, and one more at the end
+	asks    []int32 // entries that facts make candidates
+	memos   int     // how many there are
 }
 
 // entry is a rule and what of its condition the bucket does not vouch for.
@@ -138,14 +138,15 @@ func (p *Program) about(e *event.Event) []*Rule {
 
 // build makes the facts of a bucket and what finds them.
 func (b *bucket) build(getters []Getter) {
-	ix := indexer{facts: map[string]factNode{}, lits: map[litKey]*lit{}, memos: map[string]memoNode{}}
+	ix := indexer{facts: map[string]factNode{}, lits: map[litKey]*lit{}, memos: map[string]memoNode{},
+		lates: map[lateKey]int32{}, lateLits: map[litKey]*lit{}, hints: map[charsKey]*hintNode{}}
 	for i := range b.entries {
 		en := &b.entries[i]
 		en.node = ix.rewrite(en.node)
 	}
 	ix.searched(getters)
-	b.always = make([]uint64, (len(b.entries)+63)/64)
 	candidates := make([][]factNode, len(b.entries))
+	b.always = make([]uint64, (len(b.entries)+63)/64)
 	for i := range b.entries {
 		en := &b.entries[i]
 		en.node = ix.shared(ix.keywords(en.node))
@@ -155,24 +156,23 @@ func (b *bucket) build(getters []Getter) {
 		}
 		candidates[i] = facts
 	}
-	b.asks = make([][]int32, len(ix.weights))
+	asks := make([][]int32, len(ix.weights))
 	for i, facts := range candidates {
 		for _, f := range facts {
-			if l := b.asks[f]; len(l) == 0 || l[len(l)-1] != int32(i) {
-				b.asks[f] = append(l, int32(i))
+			if l := asks[f]; len(l) == 0 || l[len(l)-1] != int32(i) {
+				asks[f] = append(l, int32(i))
 			}
 		}
 	}
-	b.finders = ix.finders()
+	b.asked = make([]int32, 0, len(asks)+1)
+	for _, l := range asks {
+		b.asked = append(b.asked, int32(len(b.asks)))
+		b.asks = append(b.asks, l...)
+	}
+	b.asked = append(b.asked, int32(len(b.asks)))
+	b.finders, b.late = ix.finders(asks), ix.lateFinders()
 	b.memos = len(ix.memos)
 }
-
-// factNode is a fact that the finders establish: one of some literals occurs in
-// a field.
-type factNode int32
-
-func (n factNode) match(s *scratch) bool { return s.facts[n>>6]&(1<<(n&63)) != 0 }
-func (n factNode) cost() int             { return 0 }
 
 // memoNode is a condition that is no fact, answered once an event for all the
 // rules that have it: mostly exceptions, which rules copy from each other.
@@ -204,9 +204,11 @@ type litKey struct {
 // lit is a literal and the facts that it establishes.
 type lit struct {
 	litKey
-	anchor int // place of the group of bytes by which it is found
-	facts  []int32
+	facts []int32
 }
+
+// lateKey is a late finder: a field and how wide its groups are.
+type lateKey struct{ field, width int }
 
 // indexer makes facts of the nodes of one bucket.
 type indexer struct {
@@ -216,6 +218,14 @@ type indexer struct {
 	memos   map[string]memoNode
 	order   []*lit // as they came, so that a program is built the same way each time
 
+	lates     map[lateKey]int32
+	lateKeys  []lateKey // by late finder
+	lateLits  map[litKey]*lit
+	lateOrder []*lit
+
+	hints     map[charsKey]*hintNode
+	hintOrder []*hintNode
+
 	// The fields of the event table that finders go over anyhow, and the others:
 	// keywords are looked for in all.
 	named []int // slots
@@ -224,7 +234,10 @@ type indexer struct {
 
 // fact is the fact that one of these literals occurs.
 func (ix *indexer) fact(keys []litKey) factNode {
-	name := nameOf(keys)
+	return ix.factOf(nameOf('f', keys), keys, ix.lits, &ix.order)
+}
+
+func (ix *indexer) factOf(name string, keys []litKey, lits map[litKey]*lit, order *[]*lit) factNode {
 	if f, ok := ix.facts[name]; ok {
 		return f
 	}
@@ -233,11 +246,11 @@ func (ix *indexer) fact(keys []litKey) factNode {
 	weight := 0.0
 	for _, k := range keys {
 		weight += commonness(k.text)
-		l := ix.lits[k]
+		l := lits[k]
 		if l == nil {
 			l = &lit{litKey: k}
-			ix.lits[k] = l
-			ix.order = append(ix.order, l)
+			lits[k] = l
+			*order = append(*order, l)
 		}
 		if n := len(l.facts); n == 0 || l.facts[n-1] != int32(f) {
 			l.facts = append(l.facts, int32(f))
@@ -247,8 +260,91 @@ func (ix *indexer) fact(keys []litKey) factNode {
 	return f
 }
 
-func nameOf(keys []litKey) string {
-	var name []byte
+// askable reports whether late finders, or the characters of a text, can tell
+// that it contains each of the literals.
+func askable(keys []litKey) bool {
+	for _, k := range keys {
+		if k.shape != within || len(k.text) < 2 && (k.text == "" || k.text[0] >= utf8.RuneSelf) {
+			return false
+		}
+	}
+	return true
+}
+
+// lateFact is a node for the fact that one of some askable literals occurs.
+func (ix *indexer) lateFact(keys []litKey) node {
+	var out []node
+	for width := range gramLen + 1 {
+		var some []litKey
+		for _, k := range keys {
+			if min(len(k.text), gramLen) == width {
+				some = append(some, k)
+			}
+		}
+		switch {
+		case len(some) == 0:
+		case width == 1:
+			for _, k := range some {
+				n := charNode{field: k.field}
+				n.chars.add(k.text)
+				out = append(out, n)
+			}
+		default:
+			at := lateKey{some[0].field, width}
+			i, ok := ix.lates[at]
+			if !ok {
+				i = int32(len(ix.lateKeys))
+				ix.lates[at] = i
+				ix.lateKeys = append(ix.lateKeys, at)
+			}
+			out = append(out, lateNode{int32(ix.factOf(nameOf('l', some), some, ix.lateLits, &ix.lateOrder)), i})
+		}
+	}
+	return either(out...)
+}
+
+// hinted is a node that asks x of a field only if it has all characters of one
+// of the sets, and the length: hints, which may make candidates. It is x itself
+// where they say nothing.
+func (ix *indexer) hinted(field int, sets []charset, size int, x node) node {
+	if size < leastHint {
+		size = 0
+	}
+	all := sets[0]
+	for _, c := range sets {
+		all = all.common(c)
+	}
+	if all != (charset{}) || len(sets) > maxHints {
+		sets = []charset{all}
+	}
+	var out []node
+	for _, c := range sets {
+		if c == (charset{}) && size == 0 {
+			return x
+		}
+		k := charsKey{field, c, size}
+		h, ok := ix.hints[k]
+		if !ok {
+			h = &hintNode{k, factNode(len(ix.weights))}
+			ix.hints[k] = h
+			ix.hintOrder = append(ix.hintOrder, h)
+			ix.weights = append(ix.weights, k.commonness())
+		}
+		out = append(out, h)
+	}
+	return both(either(out...), x)
+}
+
+// maxHints bounds the sets of characters of which one is asked for; more say
+// little.
+const maxHints = 16
+
+// leastHint is a length that says something of a text. Judgement: half of all
+// command lines are shorter.
+const leastHint = 64
+
+func nameOf(kind byte, keys []litKey) string {
+	name := []byte{kind}
 	for _, k := range keys {
 		name = append(binary.AppendUvarint(name, uint64(k.field)), byte(k.shape))
 		name = appendText(name, []byte(k.text))
@@ -260,55 +356,78 @@ func appendText(b, text []byte) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
 }
 
-// shared is a node in which what other rules ask too is asked once. It comes
-// after all facts are known.
+// shared is a node in which what other rules ask too is asked once, and what
+// rules exclude is asked of finders. It comes after all other facts are known.
 func (ix *indexer) shared(n node) node {
-	flag := func(b bool) byte {
-		if b {
-			return 1
-		}
-		return 0
-	}
 	switch n := n.(type) {
 	case *textNode:
-		var literals []litKey
-		sure := !n.all
-		name := append(binary.AppendUvarint([]byte{'t'}, uint64(n.field)), flag(n.all), flag(n.cased))
-		for i := range n.patterns {
-			p := &n.patterns[i]
-			keys, exact, ok := p.literals(n.field, n.cased)
-			literals, sure = append(literals, keys...), sure && exact && ok
-			name = appendText(append(name, byte(p.shape), byte(len(p.toks))), p.lit)
-			for _, t := range p.toks {
-				name = appendText(append(name, byte(t.kind)), t.lit)
-			}
-		}
-		if f, ok := ix.facts[nameOf(literals)]; ok && sure {
-			return f
-		}
-		return ix.memo(name, n)
+		return ix.memo(n.name(), n)
 	case *regexNode:
-		name := append(binary.AppendUvarint([]byte{'r'}, uint64(n.field)), flag(n.all))
-		for i := range n.res {
-			name = appendText(name, []byte(n.res[i].re.String()))
-		}
-		return ix.memo(name, n)
+		return ix.memo(n.name(), n)
 	case notNode:
-		return notNode{ix.shared(n.x)}
+		return notNode{ix.excluded(n.x)}
+	}
+	return branches(n, ix.shared)
+}
+
+// excluded is shared for what stands below a "not".
+func (ix *indexer) excluded(n node) node {
+	switch n := n.(type) {
+	case *textNode:
+		return ix.text(n, false)
+	case *regexNode:
+		return ix.regex(n, false)
+	case notNode:
+		return notNode{ix.excluded(n.x)}
+	}
+	return branches(n, ix.excluded)
+}
+
+// branches applies f to the branches of a node.
+func branches(n node, f func(node) node) node {
+	switch n := n.(type) {
 	case allNode:
 		out := make([]node, len(n))
 		for i, x := range n {
-			out[i] = ix.shared(x)
+			out[i] = f(x)
 		}
 		return both(out...)
 	case anyNode:
 		out := make([]node, len(n))
 		for i, x := range n {
-			out[i] = ix.shared(x)
+			out[i] = f(x)
 		}
 		return either(out...)
 	}
 	return n
+}
+
+// name tells apart what nodes ask.
+func (n *textNode) name() []byte {
+	name := append(binary.AppendUvarint([]byte{'t'}, uint64(n.field)), boolByte(n.all), boolByte(n.cased))
+	for i := range n.patterns {
+		p := &n.patterns[i]
+		name = appendText(append(name, byte(p.shape), byte(len(p.toks))), p.lit)
+		for _, t := range p.toks {
+			name = appendText(append(name, byte(t.kind)), t.lit)
+		}
+	}
+	return name
+}
+
+func (n *regexNode) name() []byte {
+	name := append(binary.AppendUvarint([]byte{'r'}, uint64(n.field)), boolByte(n.all))
+	for i := range n.res {
+		name = appendText(name, []byte(n.res[i].re.String()))
+	}
+	return name
+}
+
+func boolByte(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (ix *indexer) memo(name []byte, n node) node {
@@ -321,74 +440,128 @@ func (ix *indexer) memo(name []byte, n node) node {
 }
 
 // rewrite is a node with facts in the place of what finders find out. What
-// stands below a "not" stays: looking for what rules exclude would cost every
-// event, and asking it of candidates costs few.
+// stands below a "not" is left to excluded: it makes no candidates.
 func (ix *indexer) rewrite(n node) node {
 	switch n := n.(type) {
 	case *textNode:
-		return ix.text(n)
+		return ix.text(n, true)
 	case *regexNode:
-		return ix.regex(n)
-	case allNode:
-		out := make([]node, len(n))
-		for i, x := range n {
-			out[i] = ix.rewrite(x)
-		}
-		return both(out...)
-	case anyNode:
-		out := make([]node, len(n))
-		for i, x := range n {
-			out[i] = ix.rewrite(x)
-		}
-		return either(out...)
+		return ix.regex(n, true)
 	}
-	return n
+	return branches(n, ix.rewrite)
 }
 
-func (ix *indexer) text(n *textNode) node {
-	var facts []node      // of "all"
-	var rest []pattern    // of "all": not known by facts alone
-	var literals []litKey // of "any"
-	exact := true
+// text is a text condition in terms of facts, as far as that is possible. A
+// triggering one makes candidates.
+func (ix *indexer) text(n *textNode, triggering bool) node {
+	if n.all && len(n.patterns) > 1 {
+		var out []node
+		for i := range n.patterns {
+			out = append(out, ix.text(newText(n.field, n.patterns[i:i+1], false, n.cased), triggering))
+		}
+		return both(out...)
+	}
+	if len(n.patterns) == 0 {
+		return n
+	}
+	var now, late []litKey // one of them suffices
+	var rest []pattern     // to be compared
+	var guarded []pattern  // to be compared where one of the guards occurs
+	var guards, lateGuards []litKey
+	var lateChars, restChars []charset
 	for i := range n.patterns {
 		p := &n.patterns[i]
 		keys, sure, ok := p.literals(n.field, n.cased)
-		exact = exact && sure
+		first := ok && (triggering || ix.known(keys))
 		switch {
-		case n.all:
-			if ok {
-				facts = append(facts, ix.fact(keys))
-			}
-			if !ok || !sure {
-				rest = append(rest, *p)
-			}
-		case !ok:
-			return n // whatever the others are, this one may match
+		case sure && first:
+			now = append(now, keys...)
+		case sure && askable(keys):
+			late = append(late, keys...)
+			lateChars = append(lateChars, p.chars)
+		case first:
+			guarded, guards = append(guarded, *p), append(guards, keys...)
+		case ok && askable(keys):
+			guarded, lateGuards = append(guarded, *p), append(lateGuards, keys...)
 		default:
-			literals = append(literals, keys...)
+			rest = append(rest, *p)
+			restChars = append(restChars, p.chars)
 		}
 	}
-	switch {
-	case n.all && len(rest) > 0:
-		return both(append(facts, newText(n.field, rest, true, n.cased))...)
-	case n.all:
-		return both(facts...)
-	case exact:
-		return ix.fact(literals)
+	compare := func(patterns []pattern) node {
+		x := newText(n.field, patterns, false, n.cased)
+		if triggering {
+			return x // shared comes later
+		}
+		return ix.memo(x.name(), x)
 	}
-	return both(ix.fact(literals), n)
+	hinted := func(chars []charset, x node) node {
+		if !triggering {
+			return x
+		}
+		return ix.hinted(n.field, chars, 0, x)
+	}
+	var out []node
+	if len(now) > 0 {
+		out = append(out, ix.fact(now))
+	}
+	if len(late) > 0 {
+		out = append(out, hinted(lateChars, ix.lateFact(late)))
+	}
+	if len(guarded) > 0 {
+		var guard []node
+		if len(guards) > 0 {
+			guard = append(guard, ix.fact(guards))
+		}
+		if len(lateGuards) > 0 {
+			guard = append(guard, ix.lateFact(lateGuards))
+		}
+		out = append(out, both(either(guard...), compare(guarded)))
+	}
+	if len(rest) > 0 {
+		out = append(out, hinted(restChars, compare(rest)))
+	}
+	return either(out...)
 }
 
-func (ix *indexer) regex(n *regexNode) node {
+// known reports whether finders look for the literals anyhow, or can at nearly
+// no cost.
+func (ix *indexer) known(keys []litKey) bool {
+	for _, k := range keys {
+		if k.shape == exact || k.shape == suffix {
+			continue
+		}
+		if _, ok := ix.lits[k]; !ok && (k.shape != prefix || len(k.text) < gramLen) {
+			return false
+		}
+	}
+	return true
+}
+
+func (ix *indexer) regex(n *regexNode, triggering bool) node {
 	var out []node
 	for i := range n.res {
 		var x node = &regexNode{field: n.field, res: n.res[i : i+1], all: n.all}
-		if lits := n.res[i].need.any; len(lits) > 0 {
-			var keys []litKey
-			for _, l := range lits {
-				keys = append(keys, litKey{n.field, within, l})
-			}
+		if !triggering {
+			x = ix.memo(x.(*regexNode).name(), x)
+		}
+		need := &n.res[i].need
+		var keys []litKey
+		for _, l := range need.any {
+			keys = append(keys, litKey{n.field, within, l})
+		}
+		if len(keys) > 0 && (triggering || ix.known(keys)) {
 			x = both(ix.fact(keys), x)
+		} else {
+			for _, w := range need.words {
+				keys = append(keys, litKey{n.field, within, string(w)})
+			}
+			if len(keys) > 0 && askable(keys) {
+				x = both(ix.lateFact(keys), x)
+			}
+			if triggering {
+				x = ix.hinted(n.field, []charset{need.chars}, need.size, x)
+			}
 		}
 		out = append(out, x)
 	}
@@ -441,20 +614,8 @@ func (ix *indexer) keywords(n node) node {
 			return both(out...)
 		}
 		return either(out...)
-	case allNode:
-		out := make([]node, len(n))
-		for i, x := range n {
-			out[i] = ix.keywords(x)
-		}
-		return both(out...)
-	case anyNode:
-		out := make([]node, len(n))
-		for i, x := range n {
-			out[i] = ix.keywords(x)
-		}
-		return either(out...)
 	}
-	return n
+	return branches(n, ix.keywords)
 }
 
 // textual is the fields outside finders that can hold a pattern's literal.
@@ -538,9 +699,9 @@ func (p *pattern) literals(field int, cased bool) (keys []litKey, sure, ok bool)
 }
 
 // findable reports whether a finder can look for a literal: whole texts and
-// last parts of paths go by table, all else by groups of bytes.
+// suffixes go by their last bytes, all else by groups of bytes.
 func (k *litKey) findable() bool {
-	return k.shape == exact || k.shape == suffix && strings.ContainsAny(k.text, `\/`) || len(k.text) >= gramLen
+	return k.shape == exact || k.shape == suffix && k.text != "" || len(k.text) >= gramLen
 }
 
 // triggers is facts of which at least one has to hold for a node to match, and
@@ -549,6 +710,8 @@ func (ix *indexer) triggers(n node) (facts []factNode, weight float64, ok bool) 
 	switch n := n.(type) {
 	case factNode:
 		return []factNode{n}, ix.weights[n], true
+	case *hintNode:
+		return []factNode{n.fact}, ix.weights[n.fact], true
 	case allNode:
 		for _, x := range n {
 			if f, w, has := ix.triggers(x); has && (!ok || w < weight) {
@@ -571,197 +734,54 @@ func (ix *indexer) triggers(n node) (facts []factNode, weight float64, ok bool) 
 	return nil, 0, false
 }
 
-// finder finds the literals of one field in one pass.
-type finder struct {
-	field int
-	whole map[string][]int32 // facts by the whole text
-	names map[string][]lit   // suffixes by what follows their last slash or backslash
-
-	// All other literals, each under its least common group of four bytes. Most
-	// groups of a text are in no literal, which marks (a bit by hash) tell.
-	marks []uint64
-	shift uint8   // of a group's hash, to be a place in marks
-	heads []int32 // by the hash's upper bits: first of the groups there, and one more at the end
-	grams []gramLits
-	lits  []lit
-}
-
-// gramLits is the literals that are found by a group of bytes.
-type gramLits struct {
-	gram     uint32
-	from, to int32
-}
-
-const gramLen = 4
-
-func gramAt(s []byte, i int) uint32 { return binary.LittleEndian.Uint32(s[i:]) }
-
-// gramMul spreads groups of bytes (Knuth's multiplicative hash, 2^32 divided by
-// the golden ratio).
-const gramMul = 2654435761
-
-func (ix *indexer) finders() []finder {
+// finders is what establishes the facts, of the hints those that make
+// candidates.
+func (ix *indexer) finders(asks [][]int32) []finder {
 	var out []finder
 	byField := map[int]int{}
-	for _, l := range ix.order {
-		i, ok := byField[l.field]
+	at := func(field int) *finder {
+		i, ok := byField[field]
 		if !ok {
 			i = len(out)
-			byField[l.field] = i
-			out = append(out, finder{field: l.field, whole: map[string][]int32{}, names: map[string][]lit{}})
+			byField[field] = i
+			out = append(out, finder{field: field})
 		}
-		f := &out[i]
-		switch {
-		case l.shape == exact:
-			f.whole[l.text] = l.facts
-		case l.shape == suffix && strings.ContainsAny(l.text, `\/`):
-			name := l.text[strings.LastIndexAny(l.text, `\/`)+1:]
-			f.names[name] = append(f.names[name], *l)
-		default:
-			f.lits = append(f.lits, *l)
+		return &out[i]
+	}
+	ends, groups := map[int][]*lit{}, map[int][]*lit{}
+	for _, l := range ix.order {
+		at(l.field)
+		if l.shape == exact || l.shape == suffix {
+			ends[l.field] = append(ends[l.field], l)
+		} else {
+			groups[l.field] = append(groups[l.field], l)
+		}
+	}
+	for _, h := range ix.hintOrder {
+		if len(asks[h.fact]) > 0 {
+			f := at(h.field)
+			f.hints = append(f.hints, *h)
 		}
 	}
 	for i := range out {
-		out[i].build()
+		f := &out[i]
+		f.ends, f.groups = newEnds(ends[f.field]), newGroups(groups[f.field], gramLen)
 	}
 	return out
 }
 
-// build anchors the literals and makes the tables.
-func (f *finder) build() {
-	if len(f.lits) == 0 {
-		return
-	}
-	own := map[uint32]int{}
-	for _, l := range f.lits {
-		for i := 0; i+gramLen <= len(l.text); i++ {
-			own[gramAt([]byte(l.text), i)]++
-		}
-	}
-	usually := usualGrams()
-	gram := func(l *lit) uint32 { return gramAt([]byte(l.text), l.anchor) }
-	distinct := map[uint32]bool{}
-	for k := range f.lits {
-		l := &f.lits[k]
-		least := 1 << 30
-		for i := 0; i+gramLen <= len(l.text); i++ {
-			g := gramAt([]byte(l.text), i)
-			// Judgement: a group that the usual texts hold costs more than one
-			// shared by twenty literals.
-			if n := 20*usually[g] + own[g]; n < least {
-				least, l.anchor = n, i
+func (ix *indexer) lateFinders() []lateFinder {
+	out := make([]lateFinder, len(ix.lateKeys))
+	for i, k := range ix.lateKeys {
+		var lits []*lit
+		for _, l := range ix.lateOrder {
+			if l.field == k.field && min(len(l.text), gramLen) == k.width {
+				lits = append(lits, l)
 			}
 		}
-		distinct[gram(l)] = true
+		out[i] = lateFinder{k.field, newGroups(lits, k.width)}
 	}
-	// 16 marks a group: 6 % of the others look marked. At least a word of them.
-	bits := uint8(6)
-	for 1<<bits < 16*len(distinct) && bits < 20 {
-		bits++
-	}
-	f.shift = 32 - bits
-	f.marks = make([]uint64, 1<<bits/64)
-	hash := func(g uint32) uint32 { return g * gramMul >> f.shift }
-	slices.SortStableFunc(f.lits, func(a, b lit) int {
-		ga, gb := gram(&a), gram(&b)
-		if ha, hb := hash(ga), hash(gb); ha != hb {
-			return int(int64(ha) - int64(hb))
-		}
-		return int(int64(ga) - int64(gb))
-	})
-	f.heads = make([]int32, len(f.marks)*4+1) // one a 16 marks: a group each on average
-	for i := range f.lits {
-		g := gram(&f.lits[i])
-		h := hash(g)
-		f.marks[h>>6] |= 1 << (h & 63)
-		if n := len(f.grams); n == 0 || f.grams[n-1].gram != g {
-			f.grams = append(f.grams, gramLits{g, int32(i), int32(i)})
-			f.heads[h>>4+1]++
-		}
-		f.grams[len(f.grams)-1].to = int32(i) + 1
-	}
-	for i := 1; i < len(f.heads); i++ {
-		f.heads[i] += f.heads[i-1]
-	}
-}
-
-// find notes the facts that a folded text of the field establishes.
-func (f *finder) find(s *scratch, text []byte) {
-	if len(f.whole) > 0 {
-		s.note(f.whole[string(text)])
-	}
-	if len(f.names) > 0 {
-		named := f.names[string(text[bytes.LastIndexAny(text, `\/`)+1:])]
-		for i := range named {
-			if l := &named[i]; len(l.text) <= len(text) && string(text[len(text)-len(l.text):]) == l.text {
-				s.note(l.facts)
-			}
-		}
-	}
-	marks, shift := f.marks, f.shift&31
-	if len(marks) == 0 {
-		return
-	}
-	for i := 0; i+gramLen <= len(text); i++ {
-		g := gramAt(text, i)
-		if h := g * gramMul >> shift; marks[h>>6]&(1<<(h&63)) != 0 {
-			f.marked(s, text, i, g, h)
-		}
-	}
-}
-
-// marked looks for the literals that have the group of bytes at i.
-func (f *finder) marked(s *scratch, text []byte, i int, g, h uint32) {
-	for _, gl := range f.grams[f.heads[h>>4]:f.heads[h>>4+1]] {
-		if gl.gram != g {
-			continue
-		}
-		for k := gl.from; k < gl.to; k++ {
-			l := &f.lits[k]
-			from := i - l.anchor
-			to := from + len(l.text)
-			if from < 0 || to > len(text) || l.shape == prefix && from > 0 || l.shape == suffix && to < len(text) {
-				continue
-			}
-			if string(text[from:to]) == l.text {
-				s.note(l.facts)
-			}
-		}
-		return
-	}
-}
-
-// note sets facts and makes candidates of the rules that wait for them.
-func (s *scratch) note(facts []int32) {
-	for _, f := range facts {
-		if w, bit := &s.facts[f>>6], uint64(1)<<(f&63); *w&bit == 0 {
-			*w |= bit
-			for _, en := range s.asks[f] {
-				s.set[en>>6] |= 1 << (en & 63)
-			}
-		}
-	}
-}
-
-// candidates is the bit set of a bucket's entries that the event may match, and
-// establishes the facts.
-func (s *scratch) candidates(b *bucket) []uint64 {
-	s.set = append(s.set[:0], b.always...)
-	words := (len(b.asks) + 63) / 64
-	s.facts = slices.Grow(s.facts[:0], words)[:words]
-	clear(s.facts)
-	words = (b.memos + 63) / 64
-	s.asked, s.held = slices.Grow(s.asked[:0], words)[:words], slices.Grow(s.held[:0], words)[:words]
-	clear(s.asked)
-	clear(s.held)
-	s.asks = b.asks
-	for i := range b.finders {
-		f := &b.finders[i]
-		for _, text := range s.folded(f.field) {
-			f.find(s, text)
-		}
-	}
-	return s.set
+	return out
 }
 
 // valuesOf is the values (folded) of a field outside of which a node cannot

@@ -57,11 +57,12 @@ type scratch struct {
 	epoch   uint32
 	slots   []slot
 	arena   []byte
-	set     []uint64  // candidates
-	facts   []uint64  // bit set, see factNode
-	asks    [][]int32 // the bucket's
+	set     []uint64 // candidates
+	facts   []uint64 // bit set, see factNode
+	bucket  *bucket
 
 	asked, held []uint64 // bit sets, see memoNode
+	ran         []uint64 // bit set of the late finders that ran
 
 	automata automata
 }
@@ -71,11 +72,11 @@ type slot struct {
 	present bool
 	folded  bool // texts in folded are made
 	copied  bool // texts in raw are made
-	v       event.Value
+	plain   bool // the value is text, and kept is not set
+	text    string
+	kept    event.Value // see value
 	fold    [][]byte
 	raw     [][]byte
-	grammed bool // grams is made
-	grams   grams
 	charred bool // chars is made
 	chars   charset
 
@@ -83,58 +84,6 @@ type slot struct {
 	// account, the kind of a hash. Joining them would allocate.
 	before string
 	joint  byte
-}
-
-// grams is which groups of three and of four bytes occur in a field's folded
-// texts, as a Bloom filter of one hash: what is not in it does not occur. Most of
-// what candidates ask is answered by it without looking at the text.
-type grams struct {
-	bits  []uint64
-	shift uint8 // of a hash, to be a place in bits
-}
-
-// A text of up to fewGrams bytes makes do with 16,384 bits, of which 200 bytes
-// set 2 %; longer ones get 65,536, of which 2,000 bytes set 6 %.
-const fewGrams = 512
-
-func gramHash(g uint32) uint16 { return uint16(g * gramMul >> 16) }
-
-// begin empties the filter for so many bytes.
-func (g *grams) begin(size int) {
-	g.shift = 2
-	if size > fewGrams {
-		g.shift = 0
-	}
-	n := 1 << (16 - g.shift) / 64
-	g.bits = slices.Grow(g.bits[:0], n)[:n]
-	clear(g.bits)
-}
-
-// shortGram is the group of three bytes at i.
-func shortGram(s []byte, i int) uint32 {
-	return uint32(s[i]) | uint32(s[i+1])<<8 | uint32(s[i+2])<<16
-}
-
-func (g *grams) add(s []byte) {
-	if len(s) < gramLen-1 {
-		return
-	}
-	for i := 0; i+gramLen <= len(s); i++ {
-		x := gramAt(s, i)
-		g.set(gramHash(x))
-		g.set(gramHash(x & 0xffffff))
-	}
-	g.set(gramHash(shortGram(s, len(s)-3)))
-}
-
-func (g *grams) set(h uint16) {
-	h >>= g.shift & 15
-	g.bits[h>>6] |= 1 << (h & 63)
-}
-
-func (g *grams) has(h uint16) bool {
-	h >>= g.shift & 15
-	return g.bits[h>>6]&(1<<(h&63)) != 0
 }
 
 func newPool(getters []Getter) *sync.Pool {
@@ -166,54 +115,81 @@ func (s *scratch) end() {
 func (s *scratch) slot(i int) *slot {
 	f := &s.slots[i]
 	if f.epoch != s.epoch {
-		f.epoch, f.folded, f.copied, f.grammed, f.charred = s.epoch, false, false, false, false
-		f.before, f.joint, f.v, f.present = s.getters[i].parts(s.e)
+		f.epoch, f.folded, f.copied, f.charred = s.epoch, false, false, false
+		if g := &s.getters[i]; g.from == fromTable && g.id.Type() == event.String {
+			f.plain, f.joint = true, 0
+			f.text, f.present = s.e.Str(g.id)
+		} else {
+			f.plain = false
+			f.before, f.joint, f.kept, f.present = g.parts(s.e)
+			f.text = f.kept.Str()
+		}
 	}
 	return f
 }
 
-// add copies a value's text into the arena.
+// value is the field's value, the zero Value if it is absent.
+func (f *slot) value() event.Value {
+	if f.plain && f.present {
+		return event.Text(f.text)
+	}
+	return f.kept
+}
+
+// add copies a value's text into the arena; pad bytes of room follow it.
 func (s *scratch) add(text string, folded bool) []byte {
 	from := len(s.arena)
+	s.arena = slices.Grow(s.arena, len(text)+pad)
+	n := len(text)
 	if folded {
-		s.arena = appendFold(s.arena, text)
+		n = foldInto(s.arena[from:from+n+pad], text)
 	} else {
-		s.arena = append(s.arena, text...)
+		copy(s.arena[from:from+n], text)
 	}
-	return s.arena[from:len(s.arena):len(s.arena)]
+	return s.took(from, from+n)
+}
+
+// took is the text in the arena from place to place, with its pad.
+func (s *scratch) took(from, to int) []byte {
+	s.arena = s.arena[:to+pad]
+	return s.arena[from : to : to+pad]
 }
 
 func (s *scratch) texts(f *slot, into [][]byte, folded bool) [][]byte {
 	into = into[:0]
+	if f.plain {
+		return append(into, s.add(f.text, folded))
+	}
 	if f.joint != 0 {
 		from := len(s.arena)
-		s.add(f.before, folded)
-		s.arena = append(s.arena, f.joint)
-		s.add(f.v.Str(), folded)
-		return append(into, s.arena[from:len(s.arena):len(s.arena)])
+		s.arena = slices.Grow(s.arena, len(f.before)+1+len(f.text)+pad)
+		to := from + len(s.add(f.before, folded))
+		s.arena = append(s.arena[:to], f.joint)
+		to += 1 + len(s.add(f.text, folded))
+		return append(into, s.took(from, to))
 	}
-	switch f.v.Type() {
+	switch f.kept.Type() {
 	case event.String:
-		return append(into, s.add(f.v.Str(), folded))
+		return append(into, s.add(f.text, folded))
 	case event.List:
-		for _, t := range f.v.List() {
+		for _, t := range f.kept.List() {
 			into = append(into, s.add(t, folded))
 		}
 		if len(into) == 0 {
-			into = append(into, nil) // recorded as empty: like an empty text
+			into = append(into, s.add("", false)) // recorded as empty: like an empty text
 		}
 		return into
 	case event.Int:
 		from := len(s.arena)
-		s.arena = strconv.AppendInt(s.arena, f.v.Int(), 10)
-		return append(into, s.arena[from:len(s.arena):len(s.arena)])
+		s.arena = slices.Grow(strconv.AppendInt(s.arena, f.kept.Int(), 10), pad)
+		return append(into, s.took(from, len(s.arena)))
 	case event.Bool:
-		if f.v.Bool() {
+		if f.kept.Bool() {
 			return append(into, s.add("true", false))
 		}
 		return append(into, s.add("false", false))
 	}
-	return append(into, s.add(f.v.String(), folded))
+	return append(into, s.add(f.kept.String(), folded))
 }
 
 // folded is the texts of a field with case folded; none if it is absent.
@@ -227,23 +203,6 @@ func (s *scratch) folded(i int) [][]byte {
 		f.fold = s.texts(f, f.fold, true)
 	}
 	return f.fold
-}
-
-// grams is the groups of bytes in the folded texts of a field.
-func (s *scratch) grams(i int) *grams {
-	f := &s.slots[i]
-	if !f.grammed {
-		f.grammed = true
-		texts, size := s.folded(i), 0
-		for _, t := range texts {
-			size += len(t)
-		}
-		f.grams.begin(size)
-		for _, t := range texts {
-			f.grams.add(t)
-		}
-	}
-	return &f.grams
 }
 
 // chars is which characters the folded texts of a field hold.
@@ -392,20 +351,9 @@ func (n *textNode) match(s *scratch) bool {
 	if len(texts) == 0 {
 		return false
 	}
-	var g *grams
 	for i := range n.patterns {
 		p := &n.patterns[i]
-		hit := false
-		if p.anchored && !n.cased {
-			if g == nil {
-				g = s.grams(n.field)
-			}
-			hit = g.has(p.first) && g.has(p.last) && p.matchAny(texts)
-		} else if p.shape == within {
-			hit = s.chars(n.field).holds(&p.chars) && p.matchAny(texts)
-		} else {
-			hit = p.matchAny(texts)
-		}
+		hit := (p.shape != within && p.shape != glob || s.chars(n.field).holds(&p.chars)) && p.matchAny(texts)
 		if hit != n.all {
 			return !n.all
 		}
@@ -428,28 +376,12 @@ func (n *regexNode) match(s *scratch) bool {
 	}
 	for i := range n.res {
 		x := &n.res[i]
-		hit := s.chars(n.field).holds(&x.need.chars) && s.holdsWord(n.field, x.need.words) && x.matchAny(s, s.raw(n.field))
+		hit := s.chars(n.field).holds(&x.need.chars) && x.matchAny(s, s.raw(n.field))
 		if hit != n.all {
 			return !n.all
 		}
 	}
 	return n.all
-}
-
-// holdsWord reports whether one of a field's folded texts contains one of the
-// words, or there are none.
-func (s *scratch) holdsWord(i int, words [][]byte) bool {
-	if len(words) == 0 {
-		return true
-	}
-	for _, t := range s.folded(i) {
-		for _, w := range words {
-			if bytes.Contains(t, w) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // expression is a regular expression and what a match needs: most texts need
@@ -483,15 +415,15 @@ func (n *cidrNode) match(s *scratch) bool {
 	if !f.present || f.joint != 0 { // what is joined is no address
 		return false
 	}
-	if f.v.Type() == event.List {
-		for _, t := range f.v.List() {
+	if !f.plain && f.kept.Type() == event.List {
+		for _, t := range f.kept.List() {
 			if n.holds(t) {
 				return true
 			}
 		}
 		return false
 	}
-	return n.holds(f.v.Str())
+	return n.holds(f.text)
 }
 
 func (n *cidrNode) holds(text string) bool {
@@ -513,13 +445,13 @@ func (n *cidrNode) holds(text string) bool {
 
 func (n *numberNode) match(s *scratch) bool {
 	f := s.slot(n.field)
-	if !f.present {
+	if !f.present || f.plain {
 		return false
 	}
-	if f.v.Type() == event.Int && n.isInt {
-		return compare(n.op, f.v.Int(), n.whole)
+	if f.kept.Type() == event.Int && n.isInt {
+		return compare(n.op, f.kept.Int(), n.whole)
 	}
-	x, ok := f.v.Float()
+	x, ok := f.kept.Float()
 	if !ok {
 		return false
 	}

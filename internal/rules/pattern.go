@@ -110,11 +110,6 @@ type pattern struct {
 	lit   []byte // all shapes but anything and glob
 	toks  []token
 
-	// A text can only match if both these groups of bytes occur in it (grams);
-	// anchored says that they are known.
-	anchored    bool
-	first, last uint16
-
 	chars charset // a text can only match if all these occur in it; folded
 	sign  byte    // one of them that has no other case and is no letter or digit; 0: none
 }
@@ -165,27 +160,9 @@ func newShape(toks []token, cased bool) pattern {
 	case is(star, literal):
 		return pattern{shape: suffix, lit: cp[1].lit}
 	case is(star, literal, star):
-		return pattern{shape: within, lit: cp[1].lit}.anchor(cp[1].lit)
+		return pattern{shape: within, lit: cp[1].lit}
 	}
-	longest := []byte{}
-	for _, t := range cp {
-		if len(t.lit) > len(longest) {
-			longest = t.lit
-		}
-	}
-	return pattern{shape: glob, toks: cp}.anchor(longest)
-}
-
-// anchor notes what must occur in a text that holds the literal.
-func (p pattern) anchor(lit []byte) pattern {
-	switch n := len(lit); {
-	case n >= gramLen:
-		p.anchored, p.first, p.last = true, gramHash(gramAt(lit, 0)), gramHash(gramAt(lit, n-gramLen))
-	case n == gramLen-1:
-		h := gramHash(shortGram(lit, 0))
-		p.anchored, p.first, p.last = true, h, h
-	}
-	return p
+	return pattern{shape: glob, toks: cp}
 }
 
 // match compares a text, folded unless the pattern minds case.

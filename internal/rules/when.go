@@ -42,13 +42,13 @@ func (n *timeNode) match(s *scratch) bool {
 	if !f.present || f.joint != 0 { // what is joined is no time
 		return false
 	}
-	switch f.v.Type() {
+	switch v := f.value(); v.Type() {
 	case event.Time:
-		return n.holds(f.v.Time())
+		return n.holds(v.Time())
 	case event.String:
-		return n.reads(f.v.Str())
+		return n.reads(v.Str())
 	case event.List:
-		for _, text := range f.v.List() {
+		for _, text := range v.List() {
 			if n.reads(text) {
 				return true
 			}
@@ -132,5 +132,5 @@ func (n *beforeNode) cost() int { return 1 }
 
 func (n *beforeNode) match(s *scratch) bool {
 	f := s.slot(n.field)
-	return f.present && f.v.Time().Before(n.end)
+	return f.present && f.value().Time().Before(n.end)
 }

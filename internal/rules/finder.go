@@ -1,0 +1,366 @@
+package rules
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"slices"
+)
+
+// A finder finds the literals of one field in one pass. It is immutable once
+// built.
+type finder struct {
+	field  int
+	ends   ends
+	groups groups
+	hints  []hintNode
+}
+
+// find notes the facts that the folded texts of the field establish.
+func (f *finder) find(s *scratch) {
+	texts := s.folded(f.field)
+	if len(texts) == 0 {
+		return
+	}
+	for _, text := range texts {
+		f.ends.find(s, text)
+		f.groups.find(s, text)
+	}
+	if len(f.hints) > 0 {
+		chars, longest := s.chars(f.field), s.slot(f.field).longest()
+		for i := range f.hints {
+			if h := &f.hints[i]; longest >= h.size && chars.holds(&h.chars) {
+				s.noteOne(int32(h.fact))
+			}
+		}
+	}
+}
+
+// hintNode says no more of a field than that it holds these characters and is so
+// many bytes long. As a fact it makes candidates of rules that ask for texts too
+// short for finders, or by regular expressions without a literal.
+type hintNode struct {
+	charsKey
+	fact factNode // established for those hints only that make candidates
+}
+
+func (n *hintNode) cost() int { return 1 }
+
+func (n *hintNode) match(s *scratch) bool {
+	return len(s.folded(n.field)) > 0 && s.slot(n.field).longest() >= n.size && s.chars(n.field).holds(&n.chars)
+}
+
+// longest is the length of the longest of the folded texts.
+func (f *slot) longest() (n int) {
+	for _, text := range f.fold {
+		n = max(n, len(text))
+	}
+	return n
+}
+
+type charsKey struct {
+	field int
+	chars charset
+	size  int
+}
+
+// pad is how many bytes that may be read follow each folded text.
+const pad = 8
+
+// ends finds whole texts and suffixes: by the last eight bytes of a text, or
+// fewer for literals that are shorter.
+type ends struct {
+	lens  []uint8 // of the literals' keys; ascending
+	shift uint8
+	heads []int32 // by hash: first of the literals there, and one more at the end
+	lits  []endLit
+	empty []int32 // facts of the empty text
+}
+
+type endLit struct {
+	key   uint64 // the last bytes, the very last in the upper bits
+	size  uint8  // how many of them
+	whole bool   // the text is nothing but the literal
+	text  string
+	facts []int32
+}
+
+// endMul spreads keys (2^64 divided by the golden ratio).
+const endMul = 0x9e3779b97f4a7c15
+
+func (x *ends) hash(key uint64, size uint8) uint64 {
+	return (key ^ uint64(size)) * endMul >> (x.shift & 63)
+}
+
+// lastBytes is the last eight bytes of a text, the very last in the upper bits.
+func lastBytes[T string | []byte](text T) (key uint64) {
+	for i := max(0, len(text)-8); i < len(text); i++ {
+		key = key>>8 | uint64(text[i])<<56
+	}
+	return key
+}
+
+func newEnds(lits []*lit) (x ends) {
+	for _, l := range lits {
+		size := uint8(min(len(l.text), 8))
+		if size == 0 {
+			x.empty = append(x.empty, l.facts...)
+			continue
+		}
+		if !slices.Contains(x.lens, size) {
+			x.lens = append(x.lens, size)
+		}
+		x.lits = append(x.lits, endLit{lastBytes(l.text), size, l.shape == exact, l.text, l.facts})
+	}
+	slices.Sort(x.lens)
+	x.shift = uint8(64 - bits.Len(uint(2*len(x.lits))))
+	slices.SortStableFunc(x.lits, func(a, b endLit) int { return compareUint(x.hash(a.key, a.size), x.hash(b.key, b.size)) })
+	x.heads = make([]int32, 1<<(64-x.shift)+1)
+	for i := range x.lits {
+		x.heads[x.hash(x.lits[i].key, x.lits[i].size)+1]++
+	}
+	for i := 1; i < len(x.heads); i++ {
+		x.heads[i] += x.heads[i-1]
+	}
+	return x
+}
+
+func compareUint(a, b uint64) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+func (x *ends) find(s *scratch, text []byte) {
+	if len(text) == 0 {
+		s.note(x.empty)
+		return
+	}
+	var last uint64
+	if len(text) >= 8 {
+		last = binary.LittleEndian.Uint64(text[len(text)-8:])
+	} else {
+		last = lastBytes(text)
+	}
+	for _, size := range x.lens {
+		if int(size) > len(text) {
+			return
+		}
+		key := last >> (64 - 8*uint(size)) << (64 - 8*uint(size))
+		h := x.hash(key, size)
+		lits := x.lits[x.heads[h]:x.heads[h+1]]
+		for i := range lits {
+			l := &lits[i]
+			if l.key != key || l.size != size || len(l.text) > len(text) || l.whole && len(l.text) < len(text) {
+				continue
+			}
+			if size < 8 || string(text[len(text)-len(l.text):]) == l.text {
+				s.note(l.facts)
+			}
+		}
+	}
+}
+
+// groups finds literals by groups of a few bytes, each literal under its least
+// common one. Most groups of a text are in no literal, which marks (a bit by
+// hash) tell.
+type groups struct {
+	width int    // bytes of a group: 2, 3 or 4
+	mask  uint32 // of these
+	marks []uint64
+	shift uint8   // of a group's hash, to be a place in marks
+	heads []int32 // by the hash's upper bits: first of the literals there, and one more at the end
+	lits  []groupLit
+}
+
+type groupLit struct {
+	// Eight bytes of the literal, or all of it, decide nearly always.
+	word, mask uint64
+	anchor     int32 // place of the group in the literal
+	at         int32 // place of word in the literal
+	first      bool  // the literal stands at the beginning of a text
+	text       string
+	facts      []int32
+}
+
+const gramLen = 4
+
+func gramAt(s []byte, i int) uint32 { return binary.LittleEndian.Uint32(s[i:]) }
+
+// groupAt is the group of width bytes at i.
+func groupAt(s string, i, width int) (g uint32) {
+	for k := width - 1; k >= 0; k-- {
+		g = g<<8 | uint32(s[i+k])
+	}
+	return g
+}
+
+// gramMul spreads groups of bytes (Knuth's multiplicative hash, 2^32 divided by
+// the golden ratio).
+const gramMul = 2654435761
+
+// newGroups anchors the literals and makes the tables.
+func newGroups(lits []*lit, width int) (x groups) {
+	if len(lits) == 0 {
+		return x
+	}
+	x.width, x.mask = width, 1<<(8*width-1)<<1-1
+	own := map[uint32]int{}
+	for _, l := range lits {
+		for i := 0; i+width <= len(l.text); i++ {
+			own[groupAt(l.text, i, width)]++
+		}
+	}
+	usually := usualGroups(width)
+	distinct := map[uint32]bool{}
+	for _, l := range lits {
+		g := groupLit{first: l.shape == prefix, text: l.text, facts: l.facts}
+		least := 1 << 30
+		for i := 0; i+width <= len(l.text); i++ {
+			at := groupAt(l.text, i, width)
+			// Judgement: a group that the usual texts hold costs more than one
+			// shared by twenty literals.
+			if n := 20*usually[at] + own[at]; n < least {
+				least, g.anchor = n, int32(i)
+			}
+		}
+		distinct[groupAt(l.text, int(g.anchor), width)] = true
+		g.at = max(0, min(g.anchor, int32(len(l.text)-8)))
+		for i := range min(8, len(l.text)) {
+			g.word |= uint64(l.text[int(g.at)+i]) << (8 * i)
+			g.mask |= 0xff << (8 * i)
+		}
+		x.lits = append(x.lits, g)
+	}
+	// 16 marks a group: 6 % of the others look marked. At least a word of them.
+	n := uint8(6)
+	for 1<<n < 16*len(distinct) && n < 20 {
+		n++
+	}
+	x.shift = 32 - n
+	x.marks = make([]uint64, 1<<n/64)
+	hash := func(l *groupLit) uint32 { return groupAt(l.text, int(l.anchor), width) * gramMul >> x.shift }
+	slices.SortStableFunc(x.lits, func(a, b groupLit) int { return compareUint(uint64(hash(&a)), uint64(hash(&b))) })
+	x.heads = make([]int32, len(x.marks)*4+1) // one a 16 marks: a group each on average
+	for i := range x.lits {
+		h := hash(&x.lits[i])
+		x.marks[h>>6] |= 1 << (h & 63)
+		x.heads[h>>4+1]++
+	}
+	for i := 1; i < len(x.heads); i++ {
+		x.heads[i] += x.heads[i-1]
+	}
+	return x
+}
+
+func (x *groups) find(s *scratch, text []byte) {
+	marks, shift, mask, n := x.marks, x.shift&31, x.mask, len(text)
+	if len(marks) == 0 || n < x.width {
+		return
+	}
+	padded := text[:n+pad]
+	for i := range n - x.width + 1 {
+		h := gramAt(padded, i) & mask * gramMul >> shift
+		if marks[h>>6]&(1<<(h&63)) != 0 {
+			x.marked(s, padded, i, h)
+		}
+	}
+}
+
+// marked looks for the literals that may have a group of this hash at i.
+func (x *groups) marked(s *scratch, padded []byte, i int, h uint32) {
+	lits := x.lits[x.heads[h>>4]:x.heads[h>>4+1]]
+	for k := range lits {
+		l := &lits[k]
+		from := i - int(l.anchor)
+		if from < 0 || from+len(l.text)+pad > len(padded) || (binary.LittleEndian.Uint64(padded[from+int(l.at):])^l.word)&l.mask != 0 {
+			continue
+		}
+		if l.first && from > 0 || len(l.text) > 8 && string(padded[from:from+len(l.text)]) != l.text {
+			continue
+		}
+		s.note(l.facts)
+	}
+}
+
+// lateFinder finds what only candidates ask about: short texts, and texts that
+// rules exclude. It runs when the first of them is asked for.
+type lateFinder struct {
+	field  int
+	groups groups
+}
+
+// factNode is a fact that the finders establish: one of some literals occurs in
+// a field.
+type factNode int32
+
+func (n factNode) match(s *scratch) bool { return s.facts[n>>6]&(1<<(n&63)) != 0 }
+func (n factNode) cost() int             { return 0 }
+
+// lateNode is a fact that a late finder establishes.
+type lateNode struct{ fact, finder int32 }
+
+func (n lateNode) cost() int { return 2 }
+
+func (n lateNode) match(s *scratch) bool {
+	if w, bit := &s.ran[n.finder>>6], uint64(1)<<(n.finder&63); *w&bit == 0 {
+		*w |= bit
+		f := &s.bucket.late[n.finder]
+		for _, text := range s.folded(f.field) {
+			f.groups.find(s, text)
+		}
+	}
+	return factNode(n.fact).match(s)
+}
+
+// charNode asks whether a field holds an ASCII character.
+type charNode struct {
+	field int
+	chars charset
+}
+
+func (n charNode) cost() int { return 1 }
+func (n charNode) match(s *scratch) bool {
+	return s.slot(n.field).present && s.chars(n.field).holds(&n.chars)
+}
+
+// note sets facts and makes candidates of the rules that wait for them.
+func (s *scratch) note(facts []int32) {
+	for _, f := range facts {
+		s.noteOne(f)
+	}
+}
+
+func (s *scratch) noteOne(f int32) {
+	if w, bit := &s.facts[f>>6], uint64(1)<<(f&63); *w&bit == 0 {
+		*w |= bit
+		for _, en := range s.bucket.asks[s.bucket.asked[f]:s.bucket.asked[f+1]] {
+			s.set[en>>6] |= 1 << (en & 63)
+		}
+	}
+}
+
+// zeroed is a bit set of n bits, all clear, in the room of old.
+func zeroed(old []uint64, n int) []uint64 {
+	words := (n + 63) / 64
+	out := slices.Grow(old[:0], words)[:words]
+	clear(out)
+	return out
+}
+
+// candidates is the bit set of a bucket's entries that the event may match, and
+// establishes the facts.
+func (s *scratch) candidates(b *bucket) []uint64 {
+	s.bucket = b
+	s.set = append(s.set[:0], b.always...)
+	s.facts = zeroed(s.facts, len(b.asked)-1)
+	s.asked, s.held = zeroed(s.asked, b.memos), zeroed(s.held, b.memos)
+	s.ran = zeroed(s.ran, len(b.late))
+	for i := range b.finders {
+		b.finders[i].find(s)
+	}
+	return s.set
+}
