@@ -1,27 +1,54 @@
 // Package correlate counts and sequences matches within windows of event time:
-// Sigma's event_count, value_count, value_sum, temporal and temporal_ordered.
+// all of Sigma's correlation types, and what has not been seen before
+// ([Set.FirstSeen]).
 //
 // It is a plain data structure with one owner: no goroutine, no timer, no wall
 // clock, so that a replay gives the same answer every time. Windows slide: at
 // each matching event the window is the timespan up to and including its time.
-// Memory is bounded (Limits); what is dropped for it is counted (Stats).
-//
-// Events may come late by up to Limits.Tolerance: they are put in their place,
-// and every window that they lie in is looked at again. What is later than that
-// is counted and no longer joins a window. 32 late events in a row mean that the
-// PC's clock was set back: windows that lie in the future are then dropped and
-// counting goes on from there.
-//
-// State is kept per correlation and combination of its group-by values; a
+// One window is kept per correlation and combination of its group-by values; a
 // missing value is a value of its own.
+//
+// # Exact windows
+//
+// Up to [MaxExact] every match is held (window.go). Events may come late by up to
+// Limits.Tolerance: they are put in their place, and every window that they lie
+// in is looked at again. What is later than that is counted and no longer joins
+// a window. These windows live in memory; a Store keeps them over a restart.
+//
+// # Long windows
+//
+// Longer ones, of up to 400 days, have a bounded form (long.go) and leave memory
+// for the Store while unused. A late event counts in the newest window. Errors:
+//
+//   - value_count: exact up to [SampleSize] different values a window, above that
+//     an estimate with a standard error of 2 % (adaptive sampling: values whose
+//     hash ends in L zero bits stand for 2^L). After a peak it is exact again one
+//     timespan after the count fell to half of SampleSize.
+//   - event_count, value_sum, value_avg: buckets of an hour (up to 30 d) or a
+//     UTC day; the window begins at the beginning of a bucket and is so longer
+//     than the timespan by up to one. The total, all events' number and their
+//     evidence go by these buckets in the other long forms, too.
+//   - value_percentile: exact up to SampleSize events a window, above that of a
+//     sample of half to all of that many: a standard error of at most 1.1 points.
+//   - temporal: exact.
+//   - temporal_ordered: exact for events that come in order.
+//
+// # The clock
+//
+// Time moves on with every event. 32 late ones in a row mean that the PC's clock
+// was set back: what lies in the future then counts as of now, so that setting
+// the clock loses nothing.
+//
+// # Memory
+//
+// It is bounded (Limits); what is dropped for it is counted (Stats). The test
+// TestMemoryStaysWithinWhatLimitsSay holds the figures that Limits states.
 package correlate
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
-	"maps"
+	"math/bits"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 
@@ -29,36 +56,65 @@ import (
 	"sekisho/internal/rules"
 )
 
-// Limits bounds a Set. Zero fields take the default.
+// MaxExact is the longest timespan whose windows hold every match.
+const MaxExact = 7 * 24 * time.Hour
+
+// Limits bounds a Set. Zero fields take the default. The memory of a Set is at
+// most about
+//
+//	Keys * 500 B + Entries * 40 B + Events * 8 KB + Cells * 80 B + Combinations * 120 B
+//
+// An entry is a match (of value_count: an element of it) in an exact window. A
+// cell is a value, a bucket or a sampled event of a long window; each window
+// takes 8 at least. Between two calls of Flush long windows that changed
+// cannot leave memory: they may take up to twice Cells, see Pressed. What a
+// Store holds is bounded by Stored windows, each of at most SampleSize cells of
+// some 12 bytes and its evidence.
 type Limits struct {
-	Tolerance time.Duration // how late an event may come
-	Keys      int           // windows (correlation x group-by values)
-	Entries   int           // matches held in all windows
-	Events    int           // events held as evidence in all windows
-	Evidence  int           // events held as evidence in one window
+	Tolerance    time.Duration // how late an event may come
+	Keys         int           // exact windows (correlation x group-by values)
+	Entries      int           // matches held in all exact windows
+	Events       int           // events held as evidence in all windows in memory, larger ones count more than once (eventCost)
+	Evidence     int           // events held as evidence in one window
+	Cells        int           // of all long windows in memory
+	Stored       int           // long windows in the Store
+	Combinations int           // that first-seen rules remember, in the Store and in memory each
 }
 
-// DefaultLimits hold a PC's state under some 15 MB. Judgement: a PC has a few
-// users; 100,000 entries are 4.8 MB, 2,000 events of 2 KB are 4 MB; clocks of
-// sensors on one PC differ by less than a second, recorded events of several
-// sources by a flush interval of a minute.
-var DefaultLimits = Limits{Tolerance: 2 * time.Minute, Keys: 10_000, Entries: 100_000, Events: 2_000, Evidence: 20}
+// DefaultLimits hold a PC's state under some 45 MB, and far below as long as
+// nobody fills it. Judgement: a PC has a few users; clocks of sensors on one PC
+// differ by less than a second, recorded events of several sources by a flush
+// interval of a minute; somebody who reads 100,000 files of 50 shares a month
+// fills 50 windows of 4,096 cells.
+var DefaultLimits = Limits{
+	Tolerance: 2 * time.Minute, Keys: 10_000, Entries: 100_000, Events: 2_000, Evidence: 20,
+	Cells: 200_000, Stored: 100_000, Combinations: 100_000,
+}
 
 // lateRun is how many late events in a row mean that the clock was set back.
 const lateRun = 32
 
-// maxAmount bounds one addend of a sum, so that sums cannot overflow: 16 TiB.
-const maxAmount = 1 << 44
+// maxTime bounds event times, in seconds of Unix time either way (the years 1833
+// to 2106), so that neither times in ns nor their differences overflow.
+const maxTime = 1 << 32
 
-// Stats is what happened to a Set's memory since it was made.
+// Stats is what a Set holds, and what happened since it was made.
 type Stats struct {
 	Late       int64 // events too late to join a window
 	ClockSteps int64 // times the clock was taken to be set back
-	Evicted    int64 // windows dropped because there were too many
+	Evicted    int64 // exact windows dropped because there were too many, or too many entries in them
 	Trimmed    int64 // entries dropped from a window because there were too many
-	Broken     int64 // values in the Store that made no sense: those windows began afresh
-	Keys       int   // windows now
-	Entries    int   // entries now
+	Lost       int64 // long windows dropped because there were too many: beyond Limits.Stored; or beyond Cells, without a Store or a Flush in time
+	Forgotten  int64 // combinations of first-seen rules dropped because there were too many
+	Broken     int64 // values in the Store that made no sense or could not be read: begun afresh
+
+	Keys         int // exact windows now
+	Entries      int // entries in them now
+	Long         int // long windows in memory now
+	Cells        int // cells in them now
+	Stored       int // long windows in the Store, as of the last Flush
+	Combinations int // of first-seen rules in memory now
+	Learning     int // first-seen rules that still learn
 }
 
 // Firing is a correlation (or several of one rule of the incident table, see
@@ -68,8 +124,10 @@ type Firing struct {
 	Event *event.Event      // the deciding event
 	Keys  map[string]string // group-by values by field name; absent ones are left out
 
-	// Totals maps a count's name ("files") to its value in the window; Fresh to
-	// the part of it that no firing has told before. Nil for temporal types.
+	// Totals maps a count's name ("files") to its value in the window, a mean or
+	// percentage rounded to a whole number; Fresh to the part of it that no
+	// firing has told before (of a mean or percentage: nothing). Nil for temporal
+	// types.
 	Totals, Fresh map[string]int64
 
 	Evidence      []*event.Event // of the window, oldest first, the deciding one among them, capped
@@ -83,62 +141,57 @@ type Set struct {
 	limits Limits
 	store  Store // nil: none
 	prog   *rules.Program
-	corrs  []*corr // in the program's order: each after those it refers to
-	feeds  []bool  // by rule: whether a correlation refers to it
+	corrs  []*corr  // in the program's order: each after those it refers to
+	feeds  [][]int  // by rule: the correlations that refer to it, places in corrs
+	heeded []bool   // by rule: whether a correlation refers to it or excepts it
+	memory []*known // by rule: what a first-seen rule remembers; nil for others
+	knowns []*known // those of memory that are not nil
 
 	watermark int64 // newest event time seen, ns
 	started   bool
 	late      int // late events in a row
 	seq       uint64
 	stats     Stats
-	events    int   // held as evidence
-	lru       group // ring: next is the one used last, prev the one longest unused
+	keys      int // exact windows
+	long      int // long windows in memory
+	events    int // cost of what is held as evidence
+	kept      keeping
 
 	hit     []bool // by rule, of the event at hand
+	hits    []int  // those that are true
+	todo    []uint64
 	touched []touch
 	buf     []byte
+	hashes  []uint64
 }
 
 // corr is one correlation and its windows.
 type corr struct {
-	rule   *rules.Rule
-	family string // correlations of one family fire together
-	groups map[string]*group
+	rule    *rules.Rule
+	def     *rules.Correlation
+	prefix  prefix // of its windows' keys in a Store
+	family  string // correlations of one family fire together
+	span    int64
+	bucket  int64 // ns; 0: the windows are exact
+	life    int64 // a window is over so long after its newest event
+	excepts []int
+	getters [][]*rules.Getter // of the key, by place in def.Rules
+	windows map[key]*window
+	ring    window // next is the one used last, prev the one longest unused
 }
 
-// group is the window of one combination of group-by values.
-type group struct {
-	c          *corr
-	key        string
-	prev, next *group
-
-	entries []entry // by time, then by arrival
-	lo      int     // entries[lo:] lie in the window that ends with the newest
-	sum     int64   // of amounts in the window: event_count, value_sum
-	counts  map[uint64]int32
-	events  int64 // in the window
-	fresh   int64 // of sum or of new values: not told yet
-	unseen  int64 // of events: not told yet
-	told    uint64
-
-	evidence []*event.Event // by time: the first that came while there was room
-}
-
-type entry struct {
-	t    int64
-	seq  uint64
-	n    int64 // amount; for value_count a value's hash; for temporal types the rule's place
-	lead bool  // first entry of its event
-	news bool  // value_count: the value was new in the window
-}
+// key is a combination of values: the first half of their SHA-256, so that long
+// values take no more room than short ones and nobody can make two meet.
+type key [16]byte
 
 // touch is a window that the event at hand joined.
 type touch struct {
 	c     *corr
-	g     *group
+	place int // in c.def.Rules: the first that matched
+	w     *window
 	fired bool
-	total int64 // of the window that holds, else of the newest
-	from  int   // entries[from:to] is that window
+	total float64 // of the window that holds, else of the newest
+	from  int     // entries[from:to] is that window, of an exact one
 	to    int
 }
 
@@ -146,7 +199,8 @@ type touch struct {
 // memory.
 func New(p *rules.Program, l Limits, st Store) *Set {
 	d := DefaultLimits
-	for _, f := range []struct{ v, def *int }{{&l.Keys, &d.Keys}, {&l.Entries, &d.Entries}, {&l.Events, &d.Events}, {&l.Evidence, &d.Evidence}} {
+	for _, f := range []struct{ v, def *int }{{&l.Keys, &d.Keys}, {&l.Entries, &d.Entries}, {&l.Events, &d.Events}, {&l.Evidence, &d.Evidence},
+		{&l.Cells, &d.Cells}, {&l.Stored, &d.Stored}, {&l.Combinations, &d.Combinations}} {
 		if *f.v <= 0 {
 			*f.v = *f.def
 		}
@@ -155,7 +209,6 @@ func New(p *rules.Program, l Limits, st Store) *Set {
 		l.Tolerance = d.Tolerance
 	}
 	s := &Set{limits: l, store: st}
-	s.lru.prev, s.lru.next = &s.lru, &s.lru
 	s.bind(p)
 	return s
 }
@@ -163,61 +216,119 @@ func New(p *rules.Program, l Limits, st Store) *Set {
 // bind makes the correlations of a program, all windows empty.
 func (s *Set) bind(p *rules.Program) {
 	s.prog = p
-	s.corrs = nil
-	s.feeds = make([]bool, len(p.Rules))
+	s.corrs, s.knowns = nil, nil
+	s.feeds = make([][]int, len(p.Rules))
+	s.heeded = make([]bool, len(p.Rules))
+	s.memory = make([]*known, len(p.Rules))
 	s.hit = make([]bool, len(p.Rules))
 	for _, r := range p.Rules {
+		if a := r.Addition; a != nil && a.FirstSeen != nil && r.Correlation == nil && !r.Disabled {
+			s.memory[r.Index] = newKnown(r)
+			s.knowns = append(s.knowns, s.memory[r.Index])
+		}
 		if r.Correlation == nil || r.Disabled {
 			continue
 		}
-		c := &corr{rule: r, groups: map[string]*group{}, family: r.ID}
-		if t := r.Table(); t != "" {
-			names := []string{t}
-			for _, k := range r.Correlation.GroupBy {
-				names = append(names, k.Name)
-			}
-			names = append(names, "")
-			for _, g := range r.Addition.GroupBy {
-				names = append(names, g.Name)
-			}
-			c.family = strings.Join(names, "\x00")
+		c := s.newCorr(r)
+		for _, i := range c.def.Rules {
+			s.feeds[i] = append(s.feeds[i], len(s.corrs))
+			s.heeded[i] = true
 		}
-		for _, i := range r.Correlation.Rules {
-			s.feeds[i] = true
+		for _, i := range c.def.Except {
+			s.heeded[i] = true
 		}
 		s.corrs = append(s.corrs, c)
 	}
+	s.todo = make([]uint64, (len(s.corrs)+63)/64)
+}
+
+func (s *Set) newCorr(r *rules.Rule) *corr {
+	def := r.Correlation
+	c := &corr{rule: r, def: def, prefix: newPrefix(kindExact, r.ID, r.Digest()), family: r.ID, span: int64(def.Timespan), windows: map[key]*window{}}
+	c.ring.prev, c.ring.next = &c.ring, &c.ring
+	if def.Timespan > MaxExact {
+		c.prefix[0] = kindLong
+		c.bucket = int64(time.Hour)
+		if def.Timespan > 30*24*time.Hour {
+			c.bucket = int64(24 * time.Hour)
+		}
+	}
+	c.life = c.span + c.bucket + int64(s.limits.Tolerance)
+	for _, i := range def.Rules {
+		var gs []*rules.Getter
+		for k := range def.GroupBy {
+			gs = append(gs, def.GroupBy[k].For(i))
+		}
+		c.getters = append(c.getters, gs)
+	}
+	if t := r.Table(); t != "" {
+		names := []string{t}
+		for _, k := range def.GroupBy {
+			names = append(names, k.Name)
+		}
+		names = append(names, "")
+		for _, g := range r.Addition.GroupBy {
+			names = append(names, g.Name)
+		}
+		c.family = strings.Join(names, "\x00")
+	}
+	return c
 }
 
 // Swap goes over to another program. Windows of correlations that count the
-// same (whatever their thresholds) are kept.
+// same (whatever their thresholds) are kept, and so is what first-seen rules
+// that match the same remember; the others' is forgotten, in the Store at the
+// next Flush.
 func (s *Set) Swap(p *rules.Program) {
-	old := map[string]*corr{}
+	corrs, knowns := map[prefix]*corr{}, map[prefix]*known{}
 	for _, c := range s.corrs {
-		old[c.rule.ID] = c
+		corrs[c.prefix] = c
+	}
+	for _, k := range s.knowns {
+		knowns[k.prefix] = k
 	}
 	s.bind(p)
 	for _, c := range s.corrs {
-		if o := old[c.rule.ID]; o != nil && o.rule.Digest() == c.rule.Digest() {
-			c.groups = o.groups
-			for _, g := range c.groups {
-				g.c = c
+		o := corrs[c.prefix]
+		if o == nil {
+			continue
+		}
+		delete(corrs, c.prefix)
+		c.windows = o.windows
+		if o.ring.next != &o.ring {
+			c.ring.next, c.ring.prev = o.ring.next, o.ring.prev
+			c.ring.next.prev, c.ring.prev.next = &c.ring, &c.ring
+		}
+		for _, w := range c.windows {
+			w.c = c
+			if w.long != nil {
+				w.long.c = c
 			}
-			delete(old, c.rule.ID)
 		}
 	}
-	for _, o := range old {
-		for _, g := range o.groups {
-			s.drop(g)
+	for i, k := range s.knowns {
+		if o := knowns[k.prefix]; o != nil {
+			o.rule, o.def = k.rule, k.def
+			s.knowns[i], s.memory[k.rule.Index] = o, o
 		}
 	}
+	for _, o := range corrs {
+		for _, w := range o.windows {
+			s.drop(w)
+		}
+	}
+	s.kept.sweep = true
 }
 
-// Stats is what happened so far.
+// Stats is what happened so far and what there is now.
 func (s *Set) Stats() Stats {
 	st := s.stats
-	for _, c := range s.corrs {
-		st.Keys += len(c.groups)
+	st.Keys, st.Long = s.keys, s.long
+	for _, k := range s.knowns {
+		st.Combinations += len(k.seen)
+		if !k.begun || s.watermark < k.since+int64(k.def.Learn) {
+			st.Learning++
+		}
 	}
 	return st
 }
@@ -231,42 +342,73 @@ func (s *Set) Newest() time.Time {
 	return time.Unix(0, s.watermark).UTC()
 }
 
+// nanoseconds is an event's time in Unix ns, bounded.
+func nanoseconds(t time.Time) int64 {
+	if sec := t.Unix(); sec < -maxTime {
+		return -maxTime * int64(time.Second)
+	} else if sec > maxTime {
+		return maxTime * int64(time.Second)
+	}
+	return t.UnixNano()
+}
+
 // Observe takes an event with the rules it matched and appends the correlations
 // whose condition now holds. It fires for every event at which the condition
 // holds; what follows from that (one alert, repeats joining it) is for others
 // to decide. Correlations that are documents of one rule of the incident table
-// ("50 files or 100 MB") and group alike fire as one, with the totals of all.
+// ("50 files or 100 MB") and group alike fire as one, with the totals of all. An
+// event without matches moves the clock on and costs next to nothing.
 func (s *Set) Observe(e *event.Event, matches []rules.Match, out []Firing) []Firing {
-	t := e.Time.UnixNano()
+	t := nanoseconds(e.Time)
 	inTime := s.arrive(t)
-	any := false
+	feeds := false
 	for _, m := range matches {
-		if s.feeds[m.Rule.Index] {
-			any = true
-			s.hit[m.Rule.Index] = true
+		if i := m.Rule.Index; s.heeded[i] {
+			s.strike(i)
+			feeds = feeds || len(s.feeds[i]) > 0
 		}
 	}
-	if !any {
-		return out
-	}
-	if inTime {
+	switch {
+	case !feeds:
+	case !inTime:
+		s.stats.Late++
+	default:
 		s.touched = s.touched[:0]
-		for _, c := range s.corrs {
-			if first := s.matched(c); first >= 0 {
-				tc := s.add(c, e, t, first)
-				if tc.fired {
-					s.hit[c.rule.Index] = true
+		for word := 0; word < len(s.todo); word++ {
+			for s.todo[word] != 0 {
+				c := s.corrs[word<<6+bits.TrailingZeros64(s.todo[word])]
+				s.todo[word] &= s.todo[word] - 1
+				if place := s.matched(c); place >= 0 {
+					tc := s.add(c, e, t, place)
+					if tc.fired {
+						s.strike(c.rule.Index) // feeds only later ones
+					}
+					s.touched = append(s.touched, tc)
 				}
-				s.touched = append(s.touched, tc)
 			}
 		}
 		out = s.fire(e, out)
-	} else {
-		s.stats.Late++
+		s.expire()
+		clear(s.touched)
 	}
-	clear(s.hit)
-	s.expire()
+	for _, i := range s.hits {
+		s.hit[i] = false
+	}
+	s.hits = s.hits[:0]
+	clear(s.todo)
 	return out
+}
+
+// strike notes that a rule matched the event at hand, and whom that concerns.
+func (s *Set) strike(rule int) {
+	if s.hit[rule] {
+		return
+	}
+	s.hit[rule] = true
+	s.hits = append(s.hits, rule)
+	for _, i := range s.feeds[rule] {
+		s.todo[i>>6] |= 1 << (i & 63)
+	}
 }
 
 // arrive moves the clock of the windows on and tells whether an event of this
@@ -284,464 +426,225 @@ func (s *Set) arrive(t int64) bool {
 		s.late, s.watermark = 0, t
 		s.stats.ClockSteps++
 		for _, c := range s.corrs {
-			for _, g := range c.groups {
-				if g.entries[len(g.entries)-1].t > t+int64(s.limits.Tolerance) {
-					s.drop(g)
-				}
+			for _, w := range c.windows {
+				s.rewind(w)
 			}
 		}
 	}
 	return true
 }
 
-// matched is the first of a correlation's rules that matched the event, -1 for
-// none.
+// rewind makes what lies in the future of a window count as of now.
+func (s *Set) rewind(w *window) {
+	if w.newest() <= s.watermark+int64(s.limits.Tolerance) {
+		return
+	}
+	if w.long != nil {
+		w.long.rewind(s.watermark)
+	} else {
+		w.rewind(s.watermark)
+	}
+	w.dirty = true
+	s.kept.all = true
+}
+
+// matched is the first of a correlation's rules, as a place among them, that
+// matched the event; -1 for none, or where the correlation excepts the event.
 func (s *Set) matched(c *corr) int {
-	for _, i := range c.rule.Correlation.Rules {
+	for _, i := range c.def.Except {
 		if s.hit[i] {
-			return i
+			return -1
+		}
+	}
+	for place, i := range c.def.Rules {
+		if s.hit[i] {
+			return place
 		}
 	}
 	return -1
 }
 
-// group finds or makes the window that the event belongs to.
-func (s *Set) group(c *corr, e *event.Event, rule int) *group {
-	s.buf = s.buf[:0]
-	for i := range c.rule.Correlation.GroupBy {
-		v, ok := c.rule.Correlation.GroupBy[i].For(rule).Value(e)
-		if !ok {
-			s.buf = append(s.buf, 0xff) // never in UTF-8: absent is not empty
-		} else if v.Type() == event.String {
-			s.buf = append(s.buf, v.Str()...)
-		} else {
-			s.buf = append(s.buf, v.String()...)
+// find finds or makes the window that the event belongs to.
+func (s *Set) find(c *corr, e *event.Event, place int) *window {
+	s.buf = appendKey(s.buf[:0], e, c.getters[place])
+	k := keyOf(s.buf)
+	w := c.windows[k]
+	if w == nil {
+		if w = s.recall(c, k); w == nil {
+			w = newWindow(c, k)
 		}
-		s.buf = append(s.buf, 0)
-	}
-	g := c.groups[string(s.buf)]
-	if g == nil {
-		g = &group{c: c, key: string(s.buf)}
-		if counting := c.rule.Correlation.Type; counting == rules.ValueCount || counting == rules.Temporal {
-			g.counts = map[uint64]int32{}
-		}
-		c.groups[g.key] = g
+		s.enlist(w)
 	} else {
-		g.prev.next, g.next.prev = g.next, g.prev
+		w.unlink()
 	}
-	g.prev, g.next = &s.lru, s.lru.next
-	g.prev.next, g.next.prev = g, g
-	return g
+	w.link(&c.ring)
+	w.dirty = true
+	return w
+}
+
+// enlist takes a window into memory; the caller links it.
+func (s *Set) enlist(w *window) {
+	w.c.windows[w.key] = w
+	s.stats.Entries += len(w.live())
+	s.events += w.cost()
+	if w.long != nil {
+		s.long++
+		s.stats.Cells += w.long.cells()
+	} else {
+		s.keys++
+	}
+}
+
+// unlist takes a window out of memory; it may live on in the Store.
+func (s *Set) unlist(w *window) {
+	w.unlink()
+	delete(w.c.windows, w.key)
+	s.stats.Entries -= len(w.live())
+	s.events -= w.cost()
+	if w.long != nil {
+		s.long--
+		s.stats.Cells -= w.long.cells()
+	} else {
+		s.keys--
+	}
 }
 
 // drop forgets a window.
-func (s *Set) drop(g *group) {
-	g.prev.next, g.next.prev = g.next, g.prev
-	delete(g.c.groups, g.key)
-	s.stats.Entries -= len(g.entries)
-	s.events -= len(g.evidence)
+func (s *Set) drop(w *window) {
+	s.unlist(w)
+	if w.stored {
+		s.kept.gone = append(s.kept.gone, w.c.prefix.with(w.key))
+	}
 }
 
-// add puts the event into its window and asks whether the condition holds.
-func (s *Set) add(c *corr, e *event.Event, t int64, rule int) touch {
-	def := c.rule.Correlation
-	tc := touch{c: c}
-	switch def.Type {
-	case rules.EventCount:
-		tc.g = s.group(c, e, rule)
-		s.insert(tc.g, entry{t: t, n: 1, lead: true}, e)
-	case rules.ValueSum:
-		v, ok := def.Fields[0].Value(e)
+func (w *window) unlink() { w.prev.next, w.next.prev = w.next, w.prev }
+
+func (w *window) link(ring *window) {
+	w.prev, w.next = ring, ring.next
+	w.prev.next, w.next.prev = w, w
+}
+
+// appendKey appends an event's values of some fields, so that no two
+// combinations look the same.
+func appendKey(b []byte, e *event.Event, getters []*rules.Getter) []byte {
+	for _, g := range getters {
+		v, ok := g.Value(e)
 		if !ok {
-			return tc
-		}
-		if _, number := v.Float(); !number {
-			return tc
-		}
-		tc.g = s.group(c, e, rule)
-		s.insert(tc.g, entry{t: t, n: min(max(v.Int(), -maxAmount), maxAmount), lead: true}, e)
-	case rules.ValueCount:
-		values := s.values(def, e)
-		if len(values) == 0 {
-			return tc
-		}
-		tc.g = s.group(c, e, rule)
-		for i, v := range values {
-			s.insert(tc.g, entry{t: t, n: int64(v), lead: i == 0}, e)
-		}
-	default:
-		tc.g = s.group(c, e, rule)
-		lead := true
-		for place, i := range def.Rules {
-			if s.hit[i] {
-				s.insert(tc.g, entry{t: t, n: int64(place), lead: lead}, e)
-				lead = false
-			}
-		}
-	}
-	s.judge(&tc, t)
-	return tc
-}
-
-// values is the hashes of the values that a value_count counts: the elements of
-// a list each on their own, and of several fields the combination.
-func (s *Set) values(def *rules.Correlation, e *event.Event) []uint64 {
-	if len(def.Fields) == 1 {
-		v, ok := def.Fields[0].Value(e)
-		if !ok {
-			return nil
-		}
-		if v.Type() == event.List {
-			out := make([]uint64, 0, len(v.List()))
-			for _, text := range v.List() {
-				out = append(out, hash(text))
-			}
-			slices.Sort(out)
-			return slices.Compact(out)
-		}
-		return []uint64{hash(v.String())}
-	}
-	var b strings.Builder
-	for i := range def.Fields {
-		v, ok := def.Fields[i].Value(e)
-		if !ok {
-			return nil
-		}
-		b.WriteString(v.String())
-		b.WriteByte(0)
-	}
-	return []uint64{hash(b.String())}
-}
-
-// hash is 64 bits of SHA-256: nobody can choose names that count as one, and a
-// state kept on disk stays good.
-func hash(text string) uint64 {
-	h := sha256.Sum256([]byte(text))
-	return binary.LittleEndian.Uint64(h[:])
-}
-
-// insert puts an entry in its place and keeps the window up to date.
-func (s *Set) insert(g *group, n entry, e *event.Event) {
-	s.seq++
-	n.seq = s.seq
-	if n.lead {
-		s.keep(g, e)
-	}
-	at := len(g.entries)
-	for at > 0 && g.entries[at-1].t > n.t {
-		at--
-	}
-	s.stats.Entries++
-	span := int64(g.c.rule.Correlation.Timespan)
-	newest := n.t
-	if len(g.entries) > 0 {
-		newest = max(newest, g.entries[len(g.entries)-1].t)
-	}
-	inside := n.t >= newest-span
-	if inside {
-		s.count(g, &n)
-	}
-	g.entries = slices.Insert(g.entries, at, n)
-	if !inside {
-		g.lo++
-	}
-	for g.lo < len(g.entries) && g.entries[g.lo].t < newest-span {
-		s.uncount(g, &g.entries[g.lo])
-		g.lo++
-	}
-	s.trim(g, newest-span-int64(s.limits.Tolerance))
-}
-
-// keep holds an event as evidence, if there is room.
-func (s *Set) keep(g *group, e *event.Event) {
-	if len(g.evidence) >= s.limits.Evidence || s.events >= s.limits.Events {
-		return
-	}
-	at := len(g.evidence)
-	for at > 0 && g.evidence[at-1].Time.After(e.Time) {
-		at--
-	}
-	g.evidence = slices.Insert(g.evidence, at, e)
-	s.events++
-}
-
-// count adds an entry to the window's sums.
-func (s *Set) count(g *group, n *entry) {
-	switch g.c.rule.Correlation.Type {
-	case rules.ValueCount, rules.Temporal:
-		g.counts[uint64(n.n)]++
-		if g.counts[uint64(n.n)] == 1 {
-			n.news = true
-			g.fresh++
-		}
-	case rules.TemporalOrdered:
-	default:
-		g.sum += n.n
-		g.fresh += n.n
-	}
-	if n.lead {
-		g.events++
-		g.unseen++
-	}
-}
-
-// uncount takes an entry out of the window's sums.
-func (s *Set) uncount(g *group, n *entry) {
-	switch g.c.rule.Correlation.Type {
-	case rules.ValueCount, rules.Temporal:
-		if g.counts[uint64(n.n)]--; g.counts[uint64(n.n)] <= 0 {
-			delete(g.counts, uint64(n.n))
-		}
-		if n.news && n.seq > g.told {
-			g.fresh--
-		}
-	case rules.TemporalOrdered:
-	default:
-		g.sum -= n.n
-		if n.seq > g.told {
-			g.fresh -= n.n
-		}
-	}
-	if n.lead {
-		g.events--
-		if n.seq > g.told {
-			g.unseen--
-		}
-	}
-}
-
-// trim forgets entries before a time, which no late event can need any more.
-func (s *Set) trim(g *group, before int64) {
-	old := 0
-	for old < len(g.evidence) && g.evidence[old].Time.UnixNano() < before {
-		old++
-	}
-	if old > 0 {
-		g.evidence = slices.Delete(g.evidence, 0, old)
-		s.events -= old
-	}
-	n := 0
-	for n < g.lo && g.entries[n].t < before {
-		n++
-	}
-	// Moving the rest down costs as much as the rest is long: wait until half is waste.
-	if n == 0 || n < len(g.entries)/2 && n < 1024 {
-		return
-	}
-	s.cut(g, n)
-}
-
-// cut forgets the first n entries, which must lie before the window.
-func (s *Set) cut(g *group, n int) {
-	g.entries = slices.Delete(g.entries, 0, n)
-	g.lo -= n
-	s.stats.Entries -= n
-}
-
-// total is the count of the newest window.
-func (g *group) total() int64 {
-	switch g.c.rule.Correlation.Type {
-	case rules.ValueCount, rules.Temporal:
-		return int64(len(g.counts))
-	}
-	return g.sum
-}
-
-// judge asks whether the condition holds in a window that the event lies in.
-func (s *Set) judge(tc *touch, t int64) {
-	g, def := tc.g, tc.c.rule.Correlation
-	tc.from, tc.to, tc.total = g.lo, len(g.entries), g.total()
-	newest := g.entries[len(g.entries)-1].t
-	if t >= newest-int64(def.Timespan) && s.holds(g, g.lo, len(g.entries), g.total()) &&
-		(def.Type != rules.TemporalOrdered || t < newest || s.closes(g)) {
-		tc.fired = true
-		return
-	}
-	if t == newest {
-		return
-	}
-	// Late: look at each window that ends between its time and a timespan later.
-	span := int64(def.Timespan)
-	at := sort.Search(len(g.entries), func(i int) bool { return g.entries[i].t >= t })
-	for end := at; end < len(g.entries) && g.entries[end].t <= t+span; end++ {
-		if end+1 < len(g.entries) && g.entries[end+1].t == g.entries[end].t {
+			b = append(b, 0) // absent is not empty
 			continue
 		}
-		from := sort.Search(end, func(i int) bool { return g.entries[i].t >= g.entries[end].t-span })
-		if total := g.measure(from, end+1); s.holds(g, from, end+1, total) {
-			tc.fired, tc.from, tc.to, tc.total = true, from, end+1, total
-			return
-		}
+		b = append(b, 1, 0, 0, 0, 0)
+		from := len(b)
+		b = appendValue(b, v)
+		binary.LittleEndian.PutUint32(b[from-4:], uint32(len(b)-from))
 	}
-}
-
-// closes reports whether the entry that arrived last completes a sequence.
-func (s *Set) closes(g *group) bool {
-	for i := len(g.entries) - 1; i >= 0; i-- {
-		if g.entries[i].seq == s.seq {
-			return int(g.entries[i].n) == len(g.c.rule.Correlation.Rules)-1
-		}
-	}
-	return false
-}
-
-// measure is the count of entries[from:to].
-func (g *group) measure(from, to int) int64 {
-	switch g.c.rule.Correlation.Type {
-	case rules.ValueCount, rules.Temporal:
-		distinct := map[int64]bool{}
-		for _, n := range g.entries[from:to] {
-			distinct[n.n] = true
-		}
-		return int64(len(distinct))
-	}
-	sum := int64(0)
-	for _, n := range g.entries[from:to] {
-		sum += n.n
-	}
-	return sum
-}
-
-func (s *Set) holds(g *group, from, to int, total int64) bool {
-	def := g.c.rule.Correlation
-	switch def.Type {
-	case rules.Temporal:
-		return int(total) == len(def.Rules)
-	case rules.TemporalOrdered:
-		next := int64(0)
-		for _, n := range g.entries[from:to] {
-			if n.n == next {
-				if next++; int(next) == len(def.Rules) {
-					return true
-				}
-			}
-		}
-		return false
-	}
-	for _, cond := range def.Conditions {
-		if !cond.Holds(float64(total)) {
-			return false
-		}
-	}
-	return true
-}
-
-// fire makes firings of what was touched: one per family that fired.
-func (s *Set) fire(e *event.Event, out []Firing) []Firing {
-	for i := range s.touched {
-		tc := &s.touched[i]
-		if !tc.fired || tc.c.rule.Silent {
-			continue
-		}
-		f := Firing{Rule: tc.c.rule, Event: e, Keys: s.keys(tc, e)}
-		level := slices.Index(rules.Levels, tc.c.rule.Level)
-		for j := range s.touched {
-			o := &s.touched[j]
-			if o.g == nil || o.c.family != tc.c.family || o.c.rule.Silent || o != tc && !maps.Equal(f.Keys, s.keys(o, e)) {
-				continue
-			}
-			if o.fired {
-				if l := slices.Index(rules.Levels, o.c.rule.Level); l > level {
-					f.Rule, level = o.c.rule, l
-				}
-			}
-			s.tell(&f, o)
-			if o != tc {
-				o.fired = false // told as part of this one
-			}
-		}
-		out = append(out, f)
-	}
-	return out
-}
-
-// tell adds a window's counts and evidence to a firing, and marks them as told.
-func (s *Set) tell(f *Firing, tc *touch) {
-	g := tc.g
-	if name := tc.c.rule.Correlation.Total; name != "" {
-		if f.Totals == nil {
-			f.Totals, f.Fresh = map[string]int64{}, map[string]int64{}
-		}
-		if v, twice := f.Totals[name]; !twice || tc.total > v {
-			f.Totals[name], f.Fresh[name] = tc.total, min(g.fresh, tc.total)
-		}
-	}
-	events := g.events
-	if tc.from != g.lo || tc.to != len(g.entries) { // an older window, completed by a late event
-		events = 0
-		for _, n := range g.entries[tc.from:tc.to] {
-			if n.lead {
-				events++
-			}
-		}
-	}
-	if events > f.EvidenceTotal {
-		f.EvidenceTotal, f.EvidenceFresh = events, max(1, min(g.unseen, events))
-		first, last := g.entries[tc.from].t, g.entries[tc.to-1].t
-		f.First = time.Unix(0, first).UTC()
-		f.Evidence = nil
-		for _, e := range g.evidence {
-			if t := e.Time.UnixNano(); t >= first && t <= last && e != f.Event && len(f.Evidence) < s.limits.Evidence-1 {
-				f.Evidence = append(f.Evidence, e)
-			}
-		}
-		f.Evidence = append(f.Evidence, f.Event)
-		slices.SortStableFunc(f.Evidence, func(a, b *event.Event) int { return a.Time.Compare(b.Time) })
-	}
-	g.fresh, g.unseen, g.told = 0, 0, s.seq
-}
-
-// keys is the group-by values of the event at hand.
-func (s *Set) keys(tc *touch, e *event.Event) map[string]string {
-	def := tc.c.rule.Correlation
-	if len(def.GroupBy) == 0 {
-		return nil
-	}
-	m := make(map[string]string, len(def.GroupBy))
-	for i := range def.GroupBy {
-		k := &def.GroupBy[i]
-		if v, ok := k.For(s.matched(tc.c)).Value(e); ok {
-			m[k.Name] = v.String()
-		}
-	}
-	return m
+	return b
 }
 
 // expire forgets windows whose time is over and, where there are too many,
 // those unused for longest.
 func (s *Set) expire() {
-	for range 2 { // two for each that may have been added: the rest follows
-		g := s.lru.prev
-		if g == &s.lru || g.entries[len(g.entries)-1].t >= s.watermark-int64(g.c.rule.Correlation.Timespan)-int64(s.limits.Tolerance) {
-			break
-		}
-		s.drop(g)
+	for i := range s.touched { // two for each that may have been added: the rest follows
+		s.expireOf(s.touched[i].c)
 	}
-	for s.size() > s.limits.Keys {
+	s.expireOf(s.corrs[s.seq%uint64(len(s.corrs))]) // those that nothing touches any more have their turn
+	for s.keys > s.limits.Keys {
 		s.stats.Evicted++
-		s.drop(s.lru.prev)
+		s.drop(s.idlest())
 	}
 	for s.stats.Entries > s.limits.Entries {
-		g := s.lru.prev
-		if g != s.lru.next { // not the last one
+		w := s.idlest()
+		if s.keys > 1 {
 			s.stats.Evicted++
-			s.drop(g)
+			s.drop(w)
 			continue
 		}
 		over := s.stats.Entries - s.limits.Entries + s.limits.Entries/8
-		for i := g.lo; i < over; i++ {
-			s.uncount(g, &g.entries[i])
-			s.stats.Trimmed++
-		}
-		g.lo = max(g.lo, over)
-		s.cut(g, over)
+		s.stats.Trimmed += int64(over)
+		s.stats.Entries -= over
+		w.forget(over)
+		w.dirty = true
+	}
+	if s.stats.Cells > s.limits.Cells && s.stats.Cells >= s.kept.shrinkAt {
+		s.shrink()
 	}
 }
 
-func (s *Set) size() int {
-	n := 0
-	for _, c := range s.corrs {
-		n += len(c.groups)
+func (s *Set) expireOf(c *corr) {
+	for range 2 {
+		w := c.ring.prev
+		if w == &c.ring || w.newest() >= s.watermark-c.life {
+			return
+		}
+		s.drop(w)
 	}
-	return n
+}
+
+// idlest is the exact window that was not used for longest; there is one.
+func (s *Set) idlest() *window {
+	var found *window
+	for _, c := range s.corrs {
+		if w := c.ring.prev; c.bucket == 0 && w != &c.ring && (found == nil || w.used < found.used) {
+			found = w
+		}
+	}
+	return found
+}
+
+// shrink makes room among the long windows in memory: those that the Store has
+// as they are leave, the longest unused first. Where that is not enough, they
+// wait for a Flush up to twice the limit; beyond it, or without a Store, they
+// are lost.
+func (s *Set) shrink() {
+	var clean, changed []*window
+	for _, c := range s.corrs {
+		if c.bucket == 0 {
+			continue
+		}
+		for w := c.ring.prev; w != &c.ring; w = w.prev {
+			if w.dirty || s.store == nil {
+				changed = append(changed, w)
+			} else {
+				clean = append(clean, w)
+			}
+		}
+	}
+	byUse := func(a, b *window) int {
+		if a.used < b.used {
+			return -1
+		}
+		return 1
+	}
+	slices.SortFunc(clean, byUse)
+	for _, w := range clean {
+		if s.stats.Cells <= s.limits.Cells*3/4 {
+			break
+		}
+		s.unlist(w)
+	}
+	most := 2 * s.limits.Cells
+	if s.store == nil {
+		most = s.limits.Cells
+	}
+	if s.stats.Cells > most {
+		slices.SortFunc(changed, byUse)
+		for _, w := range changed[:len(changed)-1] { // not the one at hand
+			if s.stats.Cells <= most*7/8 {
+				break
+			}
+			s.stats.Lost++
+			s.drop(w)
+		}
+	}
+	s.kept.shrinkAt = s.stats.Cells + s.limits.Cells/8
+	if s.stats.Cells <= s.limits.Cells {
+		s.kept.shrinkAt = 0
+	}
+}
+
+// Pressed reports that long windows which changed since the last Flush, or what
+// first-seen rules saw since, take up the memory they may: without a Flush soon
+// some will be lost.
+func (s *Set) Pressed() bool {
+	return s.store != nil && (s.stats.Cells > s.limits.Cells || len(s.kept.seen) > s.limits.Combinations)
 }
