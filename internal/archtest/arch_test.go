@@ -74,6 +74,7 @@ var bans = []struct {
 	{"modernc.org/sqlite", except("store"), "SQL lives in internal/store alone; declare an interface and let store satisfy it"},
 	{"net/http", only("usb", "volume", "fileaudit", "procwatch", "rules", "correlate", "spool", "event", "enrich"),
 		"sources, rules and the spool have no business on the network; ship and enroll talk to the collector"},
+	{"github.com/cilium/ebpf", except("procwatch"), "programs in the kernel are loaded in one place, which says what they need and what is done without"},
 	{"github.com/google/gousb", except("usb"), "cgo stays in one place; a build without it must lose nothing but descriptors"},
 }
 

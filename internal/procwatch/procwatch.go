@@ -76,6 +76,8 @@ type Watcher struct {
 	opts  Options
 	procs *tracker
 	users *users
+	// without names mechanisms that are not tried; tests choose by it.
+	without map[string]bool
 
 	told atomic.Uint64 // events given to the pipeline
 	lost atomic.Uint64 // starts and ends known to have been missed
@@ -83,6 +85,9 @@ type Watcher struct {
 	mu     sync.Mutex // guards all below
 	status endpoint.Sensor
 	scan   bool // processes running at start were told
+	// catchUp handles what the kernel has told and nobody has read yet; nil if
+	// the mechanism leaves nothing lying.
+	catchUp func()
 }
 
 // New returns a watcher that has not started yet.
@@ -113,6 +118,7 @@ const sensorName = "process"
 
 // The mechanisms, as they stand in sekisho.sensor and in the status.
 const (
+	mechBPF       = "ebpf"
 	mechConnector = "proc-connector"
 	mechOpenExec  = "proc-connector+open-exec"
 	mechPolling   = "polling"
@@ -216,6 +222,12 @@ func (w *Watcher) setState(q *queue, s endpoint.SensorState, mechanism, reason s
 	}
 	e.Sensor = mechanism
 	q.push(item{health: e})
+}
+
+func (w *Watcher) setCatchUp(f func()) {
+	w.mu.Lock()
+	w.catchUp = f
+	w.mu.Unlock()
 }
 
 // firstScan reports, once in the watcher's life, that the processes running now
@@ -379,6 +391,12 @@ func (w *Watcher) user(im *image) *event.User {
 // cut at 4 KiB. The caller owns what it gets; nil, nil if the process is not
 // known and cannot be read. Safe for concurrent use.
 func (w *Watcher) Lookup(pid int) (*event.Process, *event.User) {
+	w.mu.Lock()
+	catchUp := w.catchUp
+	w.mu.Unlock()
+	if catchUp != nil {
+		catchUp()
+	}
 	p := w.procs.lookup(pid, time.Now())
 	if p == nil || p.image.entity == "" {
 		if r, ok := w.readProcess(pid); ok {

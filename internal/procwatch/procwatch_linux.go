@@ -51,7 +51,7 @@ type native struct {
 	fanBuf []byte
 	batch  []message
 	sensor string
-	flaw   string // why it is not the best mechanism; "" if it is
+	flaw   string // why it is not the best mechanism
 }
 
 // message is a connector message with what was read for it at once.
@@ -64,9 +64,27 @@ type message struct {
 	left    int // executions of the same process later in the batch: what /proc says is of the last one
 }
 
-// watchNative watches by the process connector until ctx is done.
+// watchNative watches by the best mechanism of the kernel's that can be had,
+// until ctx is done.
 func (w *Watcher) watchNative(ctx context.Context, q *queue) error {
-	nl, err := openConnector()
+	why := w.watchBPF(ctx, q)
+	if ctx.Err() != nil || !errors.Is(why, errUnavailable) {
+		return why
+	}
+	err := w.watchConnector(ctx, q, why)
+	if errors.Is(err, errUnavailable) {
+		return fmt.Errorf("%w; %w", why, err)
+	}
+	return err
+}
+
+// watchConnector watches by the process connector until ctx is done. why is why
+// there is nothing better.
+func (w *Watcher) watchConnector(ctx context.Context, q *queue, why error) error {
+	if w.without[mechConnector] {
+		return fmt.Errorf("process connector %w: switched off", errUnavailable)
+	}
+	nl, err := openConnector(connectorFilter())
 	if err != nil {
 		return err
 	}
@@ -75,14 +93,24 @@ func (w *Watcher) watchNative(ctx context.Context, q *queue) error {
 		w: w, q: q, nl: nl, fan: -1, opens: opens{},
 		r: newProcReader(w.opts.ProcRoot), buf: make([]byte, maxNlMessage), fanBuf: make([]byte, 64<<10),
 		sensor: mechOpenExec,
+		flaw:   fmt.Sprintf("programs that end within a few milliseconds can lack their arguments: %v", why),
 	}
-	marks, err := newExecMarks(w.opts.ProcRoot)
-	if err == nil {
+	var marks *execMarks
+	if w.without[mechOpenExec] {
+		err = fmt.Errorf("fanotify %w: switched off", errUnavailable)
+	} else if marks, err = newExecMarks(w.opts.ProcRoot); err == nil {
 		defer marks.close()
 		n.fan = marks.fd
-	} else {
-		n.sensor, n.flaw = mechConnector, fmt.Sprintf("programs that end within a few milliseconds can lack their path: %v", err)
 	}
+	if err != nil {
+		n.sensor, n.flaw = mechConnector, fmt.Sprintf("programs that end within a few milliseconds can lack their path and arguments: %v; %v", why, err)
+	}
+	return readOnThread(ctx, func(wake int) error { return n.run(ctx, marks, wake) })
+}
+
+// readOnThread runs a reader of kernel messages on a thread that comes before
+// others. wake is a descriptor that becomes readable when ctx is done.
+func readOnThread(ctx context.Context, run func(wake int) error) error {
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return os.NewSyscallError("eventfd", err)
@@ -104,22 +132,18 @@ func (w *Watcher) watchNative(ctx context.Context, q *queue) error {
 		// The thread has a priority of its own; without unlocking it ends with us.
 		runtime.LockOSThread()
 		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), readerNice) // slower without
-		done <- guard(func() error { return n.run(ctx, marks, wake) })
+		done <- guard(func() error { return run(wake) })
 	}()
 	return <-done
 }
 
 func (n *native) run(ctx context.Context, marks *execMarks, wake int) error {
 	// What started between two runs is told, as after a loss.
-	if err := n.scan(n.w.firstScan() || !n.w.procs.empty()); err != nil {
+	if err := n.w.scanAll(n.q, n.sensor, n.w.firstScan() || !n.w.procs.empty()); err != nil {
 		return err
 	}
 	// Not before: what starts during the first scan counts as running at start.
-	state := endpoint.SensorOK
-	if n.flaw != "" {
-		state = endpoint.SensorDegraded
-	}
-	n.w.setState(n.q, state, n.sensor, n.flaw)
+	n.w.setState(n.q, endpoint.SensorDegraded, n.sensor, n.flaw)
 	fds := []unix.PollFd{{Fd: int32(n.nl), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
 	if marks != nil {
 		fds = append(fds, unix.PollFd{Fd: int32(marks.mounts.Fd()), Events: unix.POLLPRI})
@@ -152,7 +176,7 @@ func (n *native) run(ctx context.Context, marks *execMarks, wake int) error {
 		n.drainOpens()
 		n.handle()
 		if !rescan.IsZero() && time.Now().After(rescan) {
-			if err := n.scan(true); err != nil {
+			if err := n.w.scanAll(n.q, n.sensor, true); err != nil {
 				return err
 			}
 			rescan, scanned = time.Time{}, time.Now()
@@ -217,9 +241,9 @@ func (n *native) handle() {
 		m := &n.batch[i]
 		switch m.what {
 		case cnFork:
-			n.w.procs.fork(m.parent, m.pid, m.at, wallTime(m.at).UTC())
+			n.w.procs.fork(m.parent, m.pid, m.at, 0, wallTime(m.at).UTC())
 		case cnUID:
-			n.w.procs.setUser(m.pid, m.uid)
+			n.w.procs.setUser(m.pid, m.uid, m.at)
 		case cnExec:
 			n.exec(m)
 		case cnExit:
@@ -329,39 +353,39 @@ func (n *native) exec(m *message) {
 	n.q.push(item{proc: p, raw: raw, at: at, sensor: n.sensor, errs: errs})
 }
 
-// scan reads /proc through: at the start to know the parents of what is to
+// scanAll reads /proc through: at the start to know the parents of what is to
 // come, after a loss to find what was missed.
-func (n *native) scan(tell bool) error {
-	first := n.w.procs.empty()
-	pids, err := n.w.pids()
+func (w *Watcher) scanAll(q *queue, sensor string, tell bool) error {
+	first := w.procs.empty()
+	pids, err := w.pids()
 	if err != nil {
 		return err
 	}
 	alive := make(map[int]bool, len(pids))
 	for _, pid := range pids {
 		alive[pid] = true
-		r, ok := n.w.readProcess(pid)
+		r, ok := w.readProcess(pid)
 		if !ok {
 			continue
 		}
-		old := n.w.procs.get(pid)
+		old := w.procs.get(pid)
 		if old != nil && old.image.exe == r.proc.image.exe && (old.image.entity == r.proc.image.entity || old.image.entity == "") {
 			continue // known, or forked and nothing executed yet
 		}
 		r.proc.told = tell
-		n.w.procs.put(r.proc)
+		w.procs.put(r.proc)
 		if !tell {
 			continue
 		}
-		it := item{proc: r.proc, raw: r.raw, at: time.Now(), sensor: n.sensor, errs: r.errs, message: MessageRescan}
+		it := item{proc: r.proc, raw: r.raw, at: time.Now(), sensor: sensor, errs: r.errs, message: MessageRescan}
 		if first {
 			it.message = MessageRunning
 		}
-		n.q.push(it)
+		q.push(it)
 	}
-	for _, p := range n.w.procs.keep(alive) {
-		if p.told && n.w.opts.TellEnds {
-			n.q.push(item{proc: p, at: time.Now(), sensor: n.sensor, ended: true})
+	for _, p := range w.procs.keep(alive) {
+		if p.told && w.opts.TellEnds {
+			q.push(item{proc: p, at: time.Now(), sensor: sensor, ended: true})
 		}
 	}
 	return nil
@@ -407,8 +431,9 @@ func unixReadlink(name string, buf []byte) (string, error) {
 	return string(buf[:k]), nil
 }
 
-// openConnector returns a socket on which the kernel tells what processes do.
-func openConnector() (fd int, err error) {
+// openConnector returns a socket on which the kernel tells what processes do,
+// as far as the filter lets it through.
+func openConnector(filter []unix.SockFilter) (fd int, err error) {
 	refused := func(what string, err error) (int, error) {
 		return -1, fmt.Errorf("process connector %w: %s: %w", errUnavailable, what, err)
 	}
@@ -424,7 +449,6 @@ func openConnector() (fd int, err error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, rcvBuffer); err != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, rcvBuffer) // as far as the system lets us
 	}
-	filter := connectorFilter()
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog); err != nil {
 		return refused("attach filter", err)
@@ -497,13 +521,6 @@ func awaitAck(fd int) error {
 // connectorFilter is a socket filter that passes execs, changes of user, and
 // forks and exits of processes; threads, the bulk, stay in the kernel.
 func connectorFilter() []unix.SockFilter {
-	// Loads of a filter are big-endian.
-	be := func(v uint32) uint32 {
-		if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
-			return bits.ReverseBytes32(v)
-		}
-		return v
-	}
 	load := func(at uint32) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
 	}
@@ -535,6 +552,25 @@ func connectorFilter() []unix.SockFilter {
 		jumpEqX(0, 1),         // 14 -> 15 or 16
 		pass,                  // 15
 		drop,                  // 16
+	}
+}
+
+// be turns a constant round: loads of a filter are big-endian.
+func be(v uint32) uint32 {
+	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
+		return bits.ReverseBytes32(v)
+	}
+	return v
+}
+
+// userFilter is a socket filter that passes changes of user only.
+func userFilter() []unix.SockFilter {
+	return []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: cnEventStart},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 2, K: be(cnUID)},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 1, K: be(cnNone)},
+		{Code: unix.BPF_RET | unix.BPF_K},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
 	}
 }
 

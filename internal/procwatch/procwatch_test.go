@@ -243,7 +243,7 @@ func TestTrackerRemembersTheDeadAndItsBounds(t *testing.T) {
 	tr := newTracker()
 	now := time.Now()
 	tr.put(&proc{image: &image{pid: 10, exe: "/bin/sh", entity: "e10", uid: 5, uidOK: true}, session: "3", startedBy: event.ByShell})
-	tr.fork(10, 11, 5, now)
+	tr.fork(10, 11, 5, 0, now)
 	tr.exit(10, now)
 	p := tr.get(11)
 	if p == nil || p.parent.exe != "/bin/sh" || p.ppid != 10 || p.session != "3" || p.image.uid != 5 || p.image.entity != "" {
@@ -255,12 +255,12 @@ func TestTrackerRemembersTheDeadAndItsBounds(t *testing.T) {
 	if tr.lookup(10, now.Add(2*deadFor)) != nil {
 		t.Error("the dead is known for too long")
 	}
-	tr.setUser(11, 7)
+	tr.setUser(11, 7, 9)
 	if tr.get(11).image.uid != 7 || p.image.uid != 5 {
 		t.Error("a change of user is not noted, or in what was handed out")
 	}
 	// The id comes round.
-	tr.fork(1, 10, 6, now)
+	tr.fork(1, 10, 6, 0, now)
 	if p := tr.lookup(10, now); p == nil || p.image.exe != "" {
 		t.Errorf("pid reuse: %+v", p)
 	}

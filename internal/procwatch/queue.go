@@ -40,14 +40,19 @@ type queue struct {
 
 func newQueue(limit int) *queue { return &queue{wake: make(chan struct{}, 1), max: limit} }
 
-// push adds an item, or counts it as lost.
-func (q *queue) push(it item) {
+// push adds items; those that find no room are counted as lost.
+func (q *queue) push(items ...item) {
+	if len(items) == 0 {
+		return
+	}
 	q.mu.Lock()
-	if len(q.items)+q.taken >= q.max || q.bytes+len(it.raw) > maxQueuedBytes {
-		q.dropped++
-	} else {
-		q.items = append(q.items, it)
-		q.bytes += len(it.raw)
+	for i := range items {
+		if len(q.items)+q.taken >= q.max || q.bytes+len(items[i].raw) > maxQueuedBytes {
+			q.dropped++
+			continue
+		}
+		q.items = append(q.items, items[i])
+		q.bytes += len(items[i].raw)
 	}
 	q.mu.Unlock()
 	q.signal()

@@ -46,6 +46,7 @@ type proc struct {
 	session   string // login session, "" if none
 	told      bool   // its start was told
 	since     uint64 // monotonic ns when the image was read; 0 if the kernel told it
+	execAt    uint64 // monotonic ns when the image was executed; 0 if not known
 	ended     time.Time
 }
 
@@ -99,26 +100,28 @@ func (t *tracker) put(p *proc) {
 }
 
 // fork notes a new process: until it executes something it is what its parent
-// is. mono is when it was forked, in ns of the monotonic clock.
-func (t *tracker) fork(parent, child int, mono uint64, at time.Time) {
+// is. mono is when it was forked, in ns of the monotonic clock; ticks its start,
+// 0 if that is not known.
+func (t *tracker) fork(parent, child int, mono, ticks uint64, at time.Time) {
 	if p := t.get(child); p != nil && p.since > mono {
 		return // read since: more is known of it
 	}
-	p := &proc{image: &image{pid: child, started: at}, ppid: parent}
+	p := &proc{image: &image{pid: child, ticks: ticks, started: at}, ppid: parent}
 	if pa := t.get(parent); pa != nil {
 		im := *pa.image
-		im.pid, im.entity, im.ticks, im.started = child, "", 0, at
+		im.pid, im.entity, im.ticks, im.started = child, "", ticks, at
 		p.image, p.parent, p.session = &im, pa.image, pa.session
 		p.startedBy = startedBy(pa)
 	}
 	t.put(p)
 }
 
-// setUser notes that a process changed its account.
-func (t *tracker) setUser(pid int, uid uint32) {
+// setUser notes that a process changed its account at mono, in ns of the
+// monotonic clock.
+func (t *tracker) setUser(pid int, uid uint32, mono uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p := t.live[pid]; p != nil {
+	if p := t.live[pid]; p != nil && mono >= p.execAt {
 		im, q := *p.image, *p
 		im.uid, im.uidOK = uid, true
 		q.image = &im

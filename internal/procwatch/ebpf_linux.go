@@ -1,0 +1,442 @@
+package procwatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+
+	"sekisho/internal/endpoint"
+	"sekisho/internal/event"
+	"sekisho/internal/procwatch/bpf"
+)
+
+const (
+	// restWait is how long the reader rests after it has read what there was: in
+	// a flood it wakes 40 times a second rather than once a start, which is what
+	// costs most (80 us a start at 5 ms, measured). The ring holds a second or
+	// more; who asks for a process meanwhile is answered from it (catchUp).
+	restWait = 25 * time.Millisecond
+	// initialPIDNS is the inode of the machine's own pid namespace
+	// (linux/proc_ns.h, PROC_PID_INIT_INO). The programs tell the ids of it.
+	initialPIDNS = "pid:[4026531836]"
+	// tickNS is a clock tick in ns.
+	tickNS = uint64(time.Second / ticksPerSecond)
+	// maxBatch bounds the starts and ends that are handed on at once.
+	maxBatch = 256
+)
+
+// bpfWatch reads the records of the eBPF programs.
+type bpfWatch struct {
+	w     *Watcher
+	q     *queue
+	objs  bpf.ProcessObjects
+	links []link.Link // the programs run as long as these are kept
+	ring  *ringbuf.Reader
+	users int // connector that tells changes of user only; -1 if refused
+	boot  string
+
+	mu       sync.Mutex // guards all below: the reader's thread, and who asks for a process
+	closed   bool
+	failed   error // what catchUp met, for the reader
+	r        *procReader
+	rec      ringbuf.Record
+	paths    interned
+	buf      []byte // for paths
+	nlBuf    []byte
+	changed  []procMessage // changes of user, taken before the records
+	items    []item
+	wall     time.Duration // wall clock minus monotonic clock; of this batch
+	wallBoot time.Duration // wall clock minus boot-time clock; of this batch
+	high     int           // most bytes that waited in the ring since the counter of losses was read
+	drops    uint64        // of the kernel's counter, told already
+}
+
+// watchBPF watches by eBPF programs on the scheduler's tracepoints, until ctx is
+// done.
+func (w *Watcher) watchBPF(ctx context.Context, q *queue) error {
+	if w.without[mechBPF] {
+		return fmt.Errorf("eBPF %w: switched off", errUnavailable)
+	}
+	b, err := w.openBPF(q)
+	if err != nil {
+		return fmt.Errorf("eBPF %w: %w", errUnavailable, err)
+	}
+	defer b.close()
+	w.setCatchUp(b.catchUp)
+	defer w.setCatchUp(nil)
+	return readOnThread(ctx, func(wake int) error { return b.run(ctx, wake) })
+}
+
+// openBPF loads the programs and attaches them. Raw tracepoints: tracefs is not
+// needed.
+func (w *Watcher) openBPF(q *queue) (_ *bpfWatch, err error) {
+	if ns, err := os.Readlink(path.Join(w.opts.ProcRoot, "self/ns/pid")); err != nil {
+		return nil, err
+	} else if ns != initialPIDNS {
+		return nil, errors.New("not in the machine's own pid namespace")
+	}
+	_ = rlimit.RemoveMemlock() // kernels before 5.11 count maps there; loading says so if it was needed
+	b := &bpfWatch{
+		w: w, q: q, users: -1, r: newProcReader(w.opts.ProcRoot), boot: bootID(w.opts.ProcRoot),
+		paths: interned{}, nlBuf: make([]byte, maxNlMessage),
+	}
+	defer func() {
+		if err != nil {
+			b.close()
+		}
+	}()
+	if err := bpf.LoadProcessObjects(&b.objs, nil); err != nil {
+		return nil, explainBPF("load programs", err)
+	}
+	if b.ring, err = ringbuf.NewReader(b.objs.Records); err != nil {
+		return nil, fmt.Errorf("map ring buffer: %w", err)
+	}
+	for _, at := range []struct {
+		name string
+		prog *ebpf.Program
+	}{
+		// Ends last: an end without its start is nothing, a start without its end stays.
+		{"sched_process_exit", b.objs.OnExit}, {"sched_process_fork", b.objs.OnFork}, {"sched_process_exec", b.objs.OnExec},
+	} {
+		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: at.name, Program: at.prog})
+		if err != nil {
+			return nil, explainBPF("attach to "+at.name, err)
+		}
+		b.links = append(b.links, l)
+	}
+	// No tracepoint tells a change of user. Where the connector does not either,
+	// it shows with the next program that the process executes.
+	if fd, err := openConnector(userFilter()); err == nil {
+		b.users = fd
+	}
+	return b, nil
+}
+
+// explainBPF says in one line what the kernel refused; of the verifier's words
+// the last ones.
+func explainBPF(what string, err error) error {
+	var ve *ebpf.VerifierError
+	switch {
+	case errors.As(err, &ve):
+		return fmt.Errorf("%s: %w (%v)", what, ve.Cause, ve)
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return fmt.Errorf("%s: this kernel lacks what is needed, BTF and ring buffers (5.8): %w", what, err)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%s: no right (CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN), or the kernel is locked down: %w", what, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+func (b *bpfWatch) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	for _, l := range b.links {
+		_ = l.Close()
+	}
+	if b.ring != nil {
+		_ = b.ring.Close()
+	}
+	_ = b.objs.Close()
+	if b.users >= 0 {
+		unix.Close(b.users)
+	}
+}
+
+func (b *bpfWatch) run(ctx context.Context, wake int) error {
+	// What started between two runs is told, as after a loss.
+	if err := b.scan(b.w.firstScan() || !b.w.procs.empty()); err != nil {
+		return err
+	}
+	// Not before: what starts during the first scan counts as running at start.
+	b.w.setState(b.q, endpoint.SensorOK, mechBPF, "")
+	all := []unix.PollFd{
+		{Fd: int32(wake), Events: unix.POLLIN},
+		{Fd: int32(b.objs.Records.FD()), Events: unix.POLLIN},
+		{Fd: int32(b.users), Events: unix.POLLIN}, // passed over if negative
+	}
+	var rescan, scanned time.Time // when one is due, zero if none is; when the last was
+	rest := false
+	for {
+		wait, fds := -1, all
+		if !rescan.IsZero() {
+			wait = int(max(time.Until(rescan), 0).Milliseconds()) + 1
+		}
+		if rest {
+			wait, fds = int(restWait.Milliseconds()), all[:1]
+		}
+		if _, err := unix.Poll(fds, wait); err != nil && !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("poll", err)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		n, lost, err := b.turn()
+		if err != nil {
+			return err
+		}
+		rest = n > 0
+		if lost > 0 {
+			b.q.lose(lost)
+			if rescan.IsZero() {
+				rescan = scanned.Add(rescanEvery)
+			}
+		}
+		if !rescan.IsZero() && time.Now().After(rescan) {
+			if err := b.scan(true); err != nil {
+				return err
+			}
+			rescan, scanned = time.Time{}, time.Now()
+		}
+	}
+}
+
+// turn handles the records there are, and returns how many and how many were lost.
+func (b *bpfWatch) turn() (n int, lost uint64, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failed != nil {
+		return 0, 0, b.failed
+	}
+	if n, err = b.receive(); err != nil {
+		return n, 0, err
+	}
+	lost, err = b.lost()
+	return n, lost, err
+}
+
+func (b *bpfWatch) scan(tell bool) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.w.scanAll(b.q, mechBPF, tell)
+}
+
+// catchUp handles what the kernel has told and the reader not read yet.
+func (b *bpfWatch) catchUp() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed && b.ring.AvailableBytes() > 0 {
+		if _, err := b.receive(); err != nil {
+			b.failed = err
+		}
+	}
+}
+
+// receive handles the records there are and returns how many. b.mu is held.
+func (b *bpfWatch) receive() (n int, err error) {
+	// First: what executed before one of these has its record in the ring then.
+	b.takeUsers()
+	mono, boot, now := clock(unix.CLOCK_MONOTONIC), clock(unix.CLOCK_BOOTTIME), time.Duration(time.Now().UnixNano())
+	b.wall, b.wallBoot = now-mono, now-boot
+	var r bpfRecord
+	for {
+		waiting := b.ring.AvailableBytes()
+		if waiting == 0 {
+			break
+		}
+		b.high = max(b.high, waiting)
+		if err := b.ring.ReadInto(&b.rec); err != nil {
+			return n, fmt.Errorf("read ring buffer: %w", err)
+		}
+		n++
+		if err := parseBPF(b.rec.RawSample, &r); err != nil {
+			return n, err
+		}
+		b.handle(&r)
+		if len(b.items) >= maxBatch {
+			b.flush()
+		}
+	}
+	b.flush()
+	for _, m := range b.changed {
+		b.w.procs.setUser(m.pid, m.uid, m.at)
+	}
+	b.changed = b.changed[:0]
+	return n, nil
+}
+
+func (b *bpfWatch) flush() {
+	b.q.push(b.items...)
+	clear(b.items)
+	b.items = b.items[:0]
+}
+
+// takeUsers takes the changes of user that have come. If the kernel dropped some,
+// they show with the next programs.
+func (b *bpfWatch) takeUsers() {
+	for b.users >= 0 {
+		k, from, err := unix.Recvfrom(b.users, b.nlBuf, unix.MSG_DONTWAIT)
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOBUFS) {
+			continue
+		}
+		if err != nil { // EAGAIN: all taken
+			return
+		}
+		if sa, ok := from.(*unix.SockaddrNetlink); ok && sa.Pid == 0 {
+			_ = parseConnector(b.nlBuf[:k], func(m procMessage) {
+				if m.what == cnUID {
+					b.changed = append(b.changed, m)
+				}
+			})
+		}
+	}
+}
+
+// lost returns how many records the programs had no room for since it was last
+// called. A ring that was never half full has lost none: what is in it stays
+// until it is read. b.mu is held.
+func (b *bpfWatch) lost() (uint64, error) {
+	if b.high < b.ring.BufferSize()/2 {
+		return 0, nil
+	}
+	b.high = 0
+	var perCPU []uint64
+	if err := b.objs.Dropped.Lookup(uint32(0), &perCPU); err != nil {
+		return 0, fmt.Errorf("read counter of lost records: %w", err)
+	}
+	var sum uint64
+	for _, n := range perCPU {
+		sum += n
+	}
+	n := sum - b.drops
+	b.drops = sum
+	return n, nil
+}
+
+// time turns a moment of the monotonic clock into the time of day.
+func (b *bpfWatch) time(mono uint64) time.Time { return time.Unix(0, int64(mono)+int64(b.wall)) }
+
+// started is the time of day of a start in clock ticks since boot.
+func (b *bpfWatch) started(ticks uint64) time.Time {
+	return time.Unix(0, int64(ticks*tickNS)+int64(b.wallBoot)).UTC().Truncate(time.Duration(tickNS))
+}
+
+func (b *bpfWatch) handle(r *bpfRecord) {
+	procs, ticks := b.w.procs, r.start/tickNS
+	switch r.kind {
+	case bpfFork:
+		procs.fork(r.ppid, r.pid, r.at, ticks, b.started(ticks))
+	case bpfExec:
+		b.exec(r, ticks)
+	case bpfExit:
+		if p := procs.get(r.pid); p == nil || p.image.ticks != ticks {
+			return // told already: two threads that end at once both look like the last
+		}
+		p := procs.exit(r.pid, time.Now())
+		if p.told && b.w.opts.TellEnds {
+			b.items = append(b.items, item{proc: p, at: b.time(r.at), sensor: mechBPF, ended: true, exit: exitCode(r.status), exitOK: true})
+		}
+	}
+}
+
+// exec notes and tells that a process executes a program.
+func (b *bpfWatch) exec(r *bpfRecord, ticks uint64) {
+	w := b.w
+	old := w.procs.get(r.pid)
+	if old != nil && old.image.ticks != ticks {
+		// Another one, which had this id before: its end was lost.
+		if w.procs.exit(r.pid, time.Now()); old.told && w.opts.TellEnds {
+			b.items = append(b.items, item{proc: old, at: b.time(r.at), sensor: mechBPF, ended: true})
+		}
+		old = nil
+	}
+	if old != nil && old.since > r.at {
+		return // a scan has seen this program and told it
+	}
+	var errs []string
+	im := &image{pid: r.pid, ticks: ticks, uid: r.uid, uidOK: true}
+	b.setPaths(im, r, &errs)
+	raw := b.arguments(r, ticks, &errs)
+	raw, errs = boundArgs(raw, errs)
+	im.raw = keptArgs(raw)
+
+	p := &proc{image: im, ppid: r.ppid, told: true, session: auditID(r.session), execAt: r.at}
+	if old != nil {
+		p.ppid, p.parent, p.startedBy = old.ppid, old.parent, old.startedBy
+		im.entity, im.started = old.image.entity, old.image.started
+	} else {
+		im.started = b.started(ticks)
+	}
+	if im.entity == "" {
+		im.entity = entityID(b.boot, r.pid, ticks)
+	}
+	if p.parent == nil {
+		if pa := w.procs.get(p.ppid); pa != nil && p.ppid == r.ppid && pa.image.ticks != r.parentStart/tickNS {
+			w.procs.exit(p.ppid, time.Now()) // the id went to another one
+		}
+		w.adopt(p, maxAncestors)
+	} else if pa := p.parent; pa.entity == "" && pa.ticks != 0 {
+		// A shell that forked itself: nobody has asked for its name yet.
+		named := *pa
+		named.entity = entityID(b.boot, pa.pid, pa.ticks)
+		p.parent = &named
+	}
+	if p.startedBy == "" {
+		p.startedBy = event.ByOther
+	}
+	w.procs.put(p)
+	b.items = append(b.items, item{proc: p, raw: raw, at: b.time(r.at), sensor: mechBPF, errs: errs})
+}
+
+// setPaths sets the executable and the working directory. What is deeper than
+// the kernel's program walks is read from /proc while it is there.
+func (b *bpfWatch) setPaths(im *image, r *bpfRecord, errs *[]string) {
+	tell := func(names []byte, cut bool, link string) string {
+		if cut {
+			if s, err := b.r.link(r.pid, link); err == nil {
+				s, _ = trimDeleted(s)
+				return s
+			}
+		}
+		b.buf = appendPath(b.buf[:0], names)
+		if cut {
+			*errs = append(*errs, "read "+link+": only the end of the path is known: it is too deep")
+			b.buf = append([]byte("..."), b.buf...)
+		}
+		return b.paths.of(b.buf)
+	}
+	if len(r.exe) == 0 {
+		im.name = string(r.comm)
+		*errs = append(*errs, "read executable: the kernel does not tell it")
+	} else {
+		im.exe = tell(r.exe, r.flags&bpfExeCut != 0, "exe")
+		im.name = path.Base(im.exe)
+		if r.flags&bpfExeDeleted != 0 {
+			*errs = append(*errs, "executable is deleted")
+		}
+	}
+	im.cwd = tell(r.cwd, r.flags&bpfCwdCut != 0, "cwd")
+	if r.flags&bpfCwdDeleted != 0 {
+		im.cwd += " (deleted)"
+	}
+}
+
+// arguments returns the arguments, NUL after each. The kernel tells the first
+// 4 KiB; the rest is read from /proc if it is still the same program.
+func (b *bpfWatch) arguments(r *bpfRecord, ticks uint64, errs *[]string) string {
+	if r.flags&(bpfArgsCut|bpfArgsFailed) == 0 {
+		return string(r.args)
+	}
+	raw, err := b.r.args(r.pid)
+	if err == nil && len(raw) > len(r.args) && raw[:len(r.args)] == string(r.args) {
+		if now, ok := b.w.startTicks(r.pid); ok && now == ticks {
+			return raw
+		}
+	}
+	if r.flags&bpfArgsFailed != 0 {
+		*errs = append(*errs, "read arguments: the kernel could not")
+	} else {
+		*errs = append(*errs, fmt.Sprintf("read arguments: cut at %d bytes of %d", len(r.args), r.argsTotal))
+	}
+	return string(r.args)
+}
