@@ -4,7 +4,8 @@
 //	source --> pipeline (stamp, judge) --> outbox (spools) --> shipper --> console
 //
 // One goroutine, the pipeline, owns the judge. It never waits for an alert to be
-// on disk, and for activity only while a full segment is closed. On stop the parts
+// on disk; for activity and for the judge's journal only while a full segment is
+// closed, and for the judge's checkpoints, some ms each. On stop the parts
 // end in that order, so that nothing on the way is lost: sources first, then the
 // pipeline empties its queue, then the outbox syncs, then the shipper flushes for
 // a bounded time.
@@ -21,6 +22,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sekisho/internal/alert"
 	"sekisho/internal/config"
 	"sekisho/internal/endpoint"
 	"sekisho/internal/enrich"
@@ -74,9 +76,8 @@ type Agent struct {
 	stage    *enrich.Stage
 	rules    loaded                      // in force; the pipeline's, like the judge
 	refused  []string                    // rule files refused at the start
-	afresh   error                       // why the judge's state of the run before could not be used
-	unsaved  bool                        // an alert was raised since the judge's state was saved
-	saved    time.Time                   // when it was
+	given    uint64                      // alerts that the judge gave out, as it counts them; the pipeline's
+	unsafe   string                      // why the judge says that a restart may forget something; the pipeline's
 	who      atomic.Pointer[event.Agent] // stamped on events
 
 	sensors  []*supervised
@@ -128,16 +129,17 @@ func New(o Options) (*Agent, error) {
 		a.log.Error("rules refused, the others run", zap.Error(ruleErr))
 	}
 	a.stage = enrich.New(enrich.Options{Config: cfg})
-	a.judge = judge.New(judge.Options{Program: a.rules.program, Enricher: a.stage})
 	// Windows and quiet times go on where the run before left them.
-	if a.afresh = a.judge.LoadFile(a.judgeFile()); a.afresh != nil {
-		a.log.Error("the judge begins afresh", zap.Error(a.afresh))
+	if a.judge, err = judge.Open(filepath.Join(a.stateDir, "judge"), judge.Options{Program: a.rules.program, Enricher: a.stage}); err != nil {
+		return nil, starting(a.stateDir, err)
 	}
 	a.figures()
 	a.keep(cfg, nil)
-	if a.out, err = openOutbox(filepath.Join(a.stateDir, "spool"), int64(cfg.Limits.SpoolAlerts), int64(cfg.Limits.SpoolActivity), cfg.Limits.ActivityMaxAge, a.log, a.canaries.spooled); err != nil {
+	if a.out, err = openOutbox(filepath.Join(a.stateDir, "spool"), int64(cfg.Limits.SpoolAlerts), int64(cfg.Limits.SpoolActivity), cfg.Limits.ActivityMaxAge, a.log, a.canaries.spooled, a.judge.Sync); err != nil {
+		a.judge.Close()
 		return nil, starting(a.stateDir, err)
 	}
+	a.recovered()
 	a.canaries.committed = func() uint64 {
 		st := a.out.alerts.Stats()
 		return st.Appended - uint64(st.Records)
@@ -170,7 +172,7 @@ var (
 // starting names the reason why the state directory cannot be used.
 func starting(dir string, err error) error {
 	switch {
-	case errors.Is(err, spool.ErrInUse):
+	case errors.Is(err, spool.ErrInUse), errors.Is(err, judge.ErrInUse):
 		return fmt.Errorf("%w: %s: %w", ErrRunning, dir, err)
 	case errors.Is(err, spool.ErrFull):
 		return fmt.Errorf("%w: %s: %w", ErrNoRoom, dir, err)
@@ -229,10 +231,12 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.out.activity.Sync()
 		}
 	}
-	if a.afresh != nil {
-		start.Message += "; counts over time begin afresh: " + a.afresh.Error()
-	}
 	a.tell(ctx, start)
+	if text := a.afresh(); text != "" {
+		e := event.New(event.SensorDegraded, time.Now())
+		e.Sensor, e.Health, e.Message = sensorJudge, event.HealthDown, text
+		a.tell(ctx, e)
+	}
 	for _, s := range a.sensors {
 		sources.Go(func() { s.run(sourceCtx, a.events) })
 	}
@@ -249,7 +253,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	pipeline.Wait()
 	close(a.out.queue)
 	outbox.Wait()
-	a.save(true) // the pipeline has ended; the judge is ours
+	// The pipeline has ended; the judge is ours.
+	a.judge.Kept(a.out.kept.Load())
+	if err := a.judge.Close(); err != nil {
+		// The next start judges the journal again, which is on disk.
+		a.log.Warn("write what was counted", zap.Error(err))
+	}
 	serr := errors.Join(a.out.alerts.Sync(), a.out.activity.Sync())
 	stopShipping()
 	shipping.Wait()
@@ -333,8 +342,9 @@ func (a *Agent) pipeline(drained <-chan struct{}) {
 			f()
 		case <-t.C:
 			a.updates()
+			a.checkpoint()
+			a.safe()
 			a.figures()
-			a.save(false)
 		case <-drained:
 			for {
 				select {
@@ -351,24 +361,66 @@ func (a *Agent) pipeline(drained <-chan struct{}) {
 	}
 }
 
-// saveEvery is how often the judge's state is saved while nothing is raised; an
-// alert is followed by a save within updateEvery. A crash forgets what was
-// counted since. Judgement.
-const saveEvery = time.Minute
+// sensorJudge is the name under which the judge's own trouble is told.
+const sensorJudge = "judge"
 
-func (a *Agent) judgeFile() string { return filepath.Join(a.stateDir, "judge.state") }
+// recovered takes the alerts that the run before may not have kept to the
+// outbox, before anything else gets there.
+func (a *Agent) recovered() {
+	r := a.judge.Recovery()
+	for _, al := range r.Alerts {
+		a.given++
+		a.out.again = append(a.out.again, a.out.outgoing(al, true, a.given))
+	}
+	if r.Afresh != nil {
+		a.log.Error("counting begins afresh", zap.Error(r.Afresh))
+	}
+	if r.Events > 0 || r.Lost > 0 {
+		a.log.Info("judged again what the run before had not written down", zap.Int64("events", r.Events), zap.Int64("lost", r.Lost),
+			zap.Int("alerts", len(r.Alerts)), zap.Duration("took", r.Took))
+	}
+}
 
-// save keeps the judge's state if it is time to. It waits for the alerts that are
-// on their way to disk: a state that knows of an alert which a crash then takes
-// would hold back its repeats.
-func (a *Agent) save(now bool) {
-	if !now && (a.out.pending.Load() > 0 || !a.unsaved && time.Since(a.saved) < saveEvery) {
+// afresh says, for the event that tells of it, what counting has lost at this
+// start; "" if nothing.
+func (a *Agent) afresh() string {
+	r := a.judge.Recovery()
+	switch {
+	case r.Afresh != nil:
+		return "counting began afresh at " + a.started.Format(time.RFC3339) + ": what was counted before, such as copies of earlier weeks, counts no more (" + r.Afresh.Error() + ")"
+	case r.Lost > 0:
+		return fmt.Sprintf("%d events that were counted before %s could not be read any more and count no more", r.Lost, a.started.Format(time.RFC3339))
+	}
+	return ""
+}
+
+// checkpoint lets the judge write down what it counted, if it is time to, and
+// tells once when it cannot. It costs some ms, at most once for each MB of
+// events that rules looked at: the one time that the pipeline waits for the disk.
+func (a *Agent) checkpoint() {
+	if !a.judge.Due() {
 		return
 	}
-	if err := a.judge.SaveFile(a.judgeFile()); err != nil {
-		a.log.Warn("save what was counted", zap.Error(err))
+	a.judge.Kept(a.out.kept.Load())
+	began := time.Now()
+	if err := a.judge.Checkpoint(); err == nil {
+		a.log.Debug("wrote what was counted", zap.Int64("bytes", a.judge.Stats().Written), zap.Duration("took", time.Since(began)))
 	}
-	a.unsaved, a.saved = false, time.Now()
+}
+
+// safe tells once when what is counted would not survive a restart.
+func (a *Agent) safe() {
+	was := a.unsafe
+	a.unsafe = a.judge.Stats().Problem
+	switch {
+	case a.unsafe != "" && was == "":
+		a.log.Error("what is counted may not survive a restart", zap.String("reason", a.unsafe))
+		e := event.New(event.SensorDegraded, time.Now())
+		e.Sensor, e.Health, e.Message = sensorJudge, event.HealthDown, "what is counted may not survive a restart: "+a.unsafe
+		a.handle(e)
+	case a.unsafe == "" && was != "":
+		a.log.Info("what is counted survives a restart again")
+	}
 }
 
 // handle is the way of one event, and of what follows from it. It reports whether
@@ -381,19 +433,19 @@ func (a *Agent) handle(e *event.Event) bool {
 	canary := a.canaries.mark(e)
 	a.judged.Add(1)
 	alerts := a.judge.Event(e)
-	a.unsaved = a.unsaved || len(alerts) > 0
 	a.tee(e.AppendJSON)
 	for _, al := range alerts {
 		if canary {
 			a.canaries.judged(e.ID, al.ID)
 		}
 		a.tee(al.AppendJSON)
-		a.out.alert(al, false)
+		a.give(al, false)
 	}
 	kept := shipped(e) && a.out.act(e)
 	if a.stage.SessionBegan() && a.open != nil {
 		a.openVolumes(e.Time)
 	}
+	a.checkpoint()
 	return kept
 }
 
@@ -415,8 +467,14 @@ func (a *Agent) openVolumes(at time.Time) {
 func (a *Agent) updates() {
 	for _, al := range a.judge.Updates() {
 		a.tee(al.AppendJSON)
-		a.out.alert(al, true)
+		a.give(al, true)
 	}
+}
+
+// give puts an alert that the judge gave out on its way.
+func (a *Agent) give(al *alert.Alert, update bool) {
+	a.given++
+	a.out.alert(a.out.outgoing(al, update, a.given))
 }
 
 // tee writes a line for whoever looks on. Only the pipeline calls it.

@@ -250,19 +250,57 @@ func TestWithoutSettingsTheDefaultsCount(t *testing.T) {
 	}
 }
 
-// A state that knows of an alert must not be on disk before the alert is.
-func TestTheJudgesStateIsSavedAfterTheAlertsItKnowsOf(t *testing.T) {
-	src := newScripted()
-	r := start(t, shortDir(t), "", src)
-	r.out.pending.Add(1) // as if the disk were slow with one
-	src.out <- stick("S1")
-	r.until("the alert is raised", func() bool { return r.saw(`"USB-1"`, "S1") })
-	time.Sleep(2*updateEvery + updateEvery/2)
-	if _, err := os.Stat(r.judgeFile()); err == nil {
-		t.Error("the state was saved while an alert was on its way to disk")
+// An alert that is on disk while the judge has not written down what it came of
+// would be unknown after a loss of power, and its repeats other alerts.
+func TestTheJudgeIsSyncedBeforeItsAlertsAreKept(t *testing.T) {
+	var o *outbox
+	var synced []uint64 // records in the spool at each sync
+	o, err := openOutbox(t.TempDir(), 1<<20, 1<<20, 0, zap.NewNop(), func(string, uint64) {}, func() error {
+		synced = append(synced, o.alerts.Stats().Appended)
+		return errors.New("the disk is broken") // and yet the alerts are kept
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	r.out.pending.Add(-1)
-	r.until("the state is saved", func() bool { _, err := os.Stat(r.judgeFile()); return err == nil })
+	defer o.close()
+	for n := range uint64(3) {
+		o.again = append(o.again, outgoing{rec: []byte("of the run before"), n: n + 1, update: true})
+	}
+	for n := range uint64(2) {
+		o.queue <- outgoing{rec: []byte("new"), n: n + 4}
+	}
+	close(o.queue)
+	o.run(nil)
+	if fmt.Sprint(synced) != "[0 3]" || o.alerts.Stats().Appended != 5 || o.kept.Load() != 5 || o.raised.Load() != 2 {
+		t.Errorf("synced with %v in the spool; then %d there, %d kept, %d raised", synced, o.alerts.Stats().Appended, o.kept.Load(), o.raised.Load())
+	}
+}
+
+// What cannot be used any more is told where people look.
+func TestAnAgentWhoseCountsAreLostSaysSo(t *testing.T) {
+	dir := shortDir(t)
+	r := start(t, dir, "", newScripted())
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	db := filepath.Join(r.stateDir, "judge", "windows.db")
+	if err := os.WriteFile(db, []byte("noise"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r = start(t, dir, "", newScripted())
+	r.until("it is told", func() bool { return r.saw(`"sensor-degraded"`, "counting began afresh at", "copies of earlier weeks") })
+	r.until("and alerted of", func() bool { return r.saw(`"alert"`, "HLT-3", "counting began afresh at") })
+	if kept, err := os.ReadFile(db + ".bad-1"); err != nil || string(kept) != "noise" {
+		t.Errorf("set aside: %q, %v", kept, err)
+	}
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	r = start(t, dir, "", newScripted())
+	r.until("the start is told", func() bool { return r.saw(`"agent-started"`) })
+	if r.saw("counting began afresh") {
+		t.Error("told again")
+	}
 }
 
 // A repeat after a restart joins the alert of the run before.

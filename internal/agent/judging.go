@@ -89,7 +89,7 @@ func CheckSettings(file string) (int, error) {
 func (l loaded) active() int {
 	n := 0
 	for _, r := range l.program.Rules {
-		if !r.Disabled {
+		if !r.Disabled && !r.Hidden {
 			n++
 		}
 	}
@@ -99,10 +99,11 @@ func (l loaded) active() int {
 // figures takes the judge's figures for status; only the pipeline may ask the
 // judge.
 func (a *Agent) figures() {
-	w := a.judge.Stats().Windows
+	st := a.judge.Stats()
+	w := st.Windows
 	a.judgeIs.Store(&endpoint.Rules{
 		Pack: pack.Version, Active: a.rules.active(), Problems: a.refused,
-		Keys: int64(w.Keys), Evicted: uint64(w.Evicted),
+		Keys: int64(w.Keys), Evicted: uint64(w.Evicted), Since: st.Since, Journal: st.Journal, Checkpoint: st.Checkpoint, Unsafe: st.Problem,
 	})
 }
 

@@ -44,24 +44,27 @@ type outbox struct {
 	alerts, activity *spool.Spool
 	log              *zap.Logger
 
+	again   []outgoing // of the run before: written first; only run touches it once it runs
 	queue   chan outgoing
 	spooled func(test string, place uint64) // called when a test's alert is on disk, with its place in the spool
-	pending atomic.Int64                    // alerts in the queue or in the writer's hands
+	sync    func() error                    // puts on disk what the judge knows of the alerts: before they are
+	kept    atomic.Uint64                   // number of the newest alert that is on disk or given up
 	raised  atomic.Uint64                   // alerts on disk since start; updates of an alert do not count
 
 	mu       sync.Mutex              // guards failures
-	failures map[*spool.Spool]string // why the disk refuses now
+	failures map[*spool.Spool]string // why the disk refuses now; nil: the judge's
 }
 
 // outgoing is an alert on its way to disk.
 type outgoing struct {
 	rec    []byte
+	n      uint64 // as the judge counts what it gives out
 	update bool   // a newer state of an alert that was given out before
 	test   string // id of the event, if a self-test's
 }
 
-func openOutbox(dir string, maxAlerts, maxActivity int64, maxAge time.Duration, log *zap.Logger, spooled func(string, uint64)) (*outbox, error) {
-	o := &outbox{log: log, queue: make(chan outgoing, alertQueue), spooled: spooled, failures: map[*spool.Spool]string{}}
+func openOutbox(dir string, maxAlerts, maxActivity int64, maxAge time.Duration, log *zap.Logger, spooled func(string, uint64), sync func() error) (*outbox, error) {
+	o := &outbox{log: log, queue: make(chan outgoing, alertQueue), spooled: spooled, sync: sync, failures: map[*spool.Spool]string{}}
 	var err error
 	if o.alerts, err = spool.Open(filepath.Join(dir, "alerts"), spool.Options{MaxBytes: maxAlerts, BallastBytes: ballast}); err != nil {
 		return nil, err
@@ -73,18 +76,21 @@ func openOutbox(dir string, maxAlerts, maxActivity int64, maxAge time.Duration, 
 	return o, nil
 }
 
-// alert queues an alert for the disk. It never blocks, and is done with a when
-// it returns: the judge goes on counting in it.
-func (o *outbox) alert(a *alert.Alert, update bool) {
-	x := outgoing{rec: encodeAlert(a, rowBytes(o.alerts)), update: update}
+// outgoing is an alert as it goes to disk; it is done with a when it returns: the
+// judge goes on counting in it.
+func (o *outbox) outgoing(a *alert.Alert, update bool, n uint64) outgoing {
+	x := outgoing{rec: encodeAlert(a, rowBytes(o.alerts)), n: n, update: update}
 	if a.Test() {
 		x.test = a.Event.ID
 	}
-	o.pending.Add(1)
+	return x
+}
+
+// alert queues an alert for the disk. It never blocks.
+func (o *outbox) alert(x outgoing) {
 	select {
 	case o.queue <- x:
 	default:
-		o.pending.Add(-1)
 		if err := o.alerts.CountFull(1); err != nil {
 			o.log.Error("count a dropped alert", zap.Error(err))
 		}
@@ -127,15 +133,22 @@ func (o *outbox) trouble(s *spool.Spool, name string, err error) {
 	}
 }
 
+// most is how many alerts share a sync.
+const most = 256
+
 // run writes alerts until the queue is closed and empty. While the disk is full
 // it keeps what it holds and tries again; only when the agent stops meanwhile
 // does it give up, and counts.
 func (o *outbox) run(stopping <-chan struct{}) {
+	for held := range slices.Chunk(o.again, most) {
+		o.write(held, stopping)
+	}
+	o.again = nil
 	var held []outgoing
 	for first := range o.queue {
 		held = append(held[:0], first)
 	more:
-		for len(held) < 256 {
+		for len(held) < most {
 			select {
 			case x, ok := <-o.queue:
 				if !ok {
@@ -146,40 +159,48 @@ func (o *outbox) run(stopping <-chan struct{}) {
 				break more
 			}
 		}
-		recs := make([][]byte, len(held))
-		for i, x := range held {
-			recs[i] = x.rec
-		}
-		for {
-			err := o.alerts.Append(true, recs...)
-			if err == nil {
-				o.trouble(o.alerts, "alerts", nil)
-				at := o.alerts.Stats().Appended
-				for _, x := range held {
-					if !x.update {
-						o.raised.Add(1)
-					}
-					if x.test != "" {
-						o.spooled(x.test, at)
-					}
+		o.write(held, stopping)
+	}
+}
+
+// write puts alerts on disk, after what the judge must know of them.
+func (o *outbox) write(held []outgoing, stopping <-chan struct{}) {
+	defer func() { o.kept.Store(held[len(held)-1].n) }()
+	recs := make([][]byte, len(held))
+	for i, x := range held {
+		recs[i] = x.rec
+	}
+	// An alert goes out even where the judge could forget it with the next loss of
+	// power: told twice is better than not at all.
+	o.trouble(nil, "judge", o.sync())
+	for {
+		err := o.alerts.Append(true, recs...)
+		if err == nil {
+			o.trouble(o.alerts, "alerts", nil)
+			at := o.alerts.Stats().Appended
+			for _, x := range held {
+				if !x.update {
+					o.raised.Add(1)
 				}
-				break
+				if x.test != "" {
+					o.spooled(x.test, at)
+				}
 			}
-			o.trouble(o.alerts, "alerts", err)
-			if !errors.Is(err, spool.ErrFull) {
-				o.log.Error("alerts could not be kept", zap.Int("alerts", len(held)), zap.Error(err))
-				o.alerts.CountFull(len(held))
-				break
-			}
-			select {
-			case <-time.After(fullRetry):
-				continue
-			case <-stopping:
-			}
-			o.alerts.CountFull(len(held))
-			break
+			return
 		}
-		o.pending.Add(-int64(len(held)))
+		o.trouble(o.alerts, "alerts", err)
+		if !errors.Is(err, spool.ErrFull) {
+			o.log.Error("alerts could not be kept", zap.Int("alerts", len(held)), zap.Error(err))
+			o.alerts.CountFull(len(held))
+			return
+		}
+		select {
+		case <-time.After(fullRetry):
+			continue
+		case <-stopping:
+		}
+		o.alerts.CountFull(len(held))
+		return
 	}
 }
 

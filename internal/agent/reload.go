@@ -49,7 +49,10 @@ func (a *Agent) Reload() ([]config.Change, error) {
 	if !a.do(func() {
 		a.rules, a.refused = load, nil
 		a.stage.Reload(enrich.Options{Config: cfg})
-		a.judge.Swap(load.program)
+		a.judge.Kept(a.out.kept.Load())
+		if err := a.judge.Swap(load.program); err != nil {
+			a.log.Warn("write what was counted before the rules change", zap.Error(err))
+		}
 		a.keep(cfg, nil)
 		a.figures()
 	}) {

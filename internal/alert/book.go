@@ -3,8 +3,8 @@ package alert
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
-	"sort"
 	"time"
 
 	"sekisho/internal/event"
@@ -47,6 +47,7 @@ const closing = 3 * time.Minute
 type Book struct {
 	open    map[string]*entry // by group
 	changed []*entry          // in the order of their change
+	touched map[string]bool   // groups that changed since they were last flushed
 }
 
 type entry struct {
@@ -56,7 +57,7 @@ type entry struct {
 }
 
 // NewBook is an empty book.
-func NewBook() *Book { return &Book{open: map[string]*entry{}} }
+func NewBook() *Book { return &Book{open: map[string]*entry{}, touched: map[string]bool{}} }
 
 // Add takes a finding. raised says that it is a new alert; otherwise it joined
 // one, which Changed will tell. The alert is the caller's.
@@ -64,6 +65,7 @@ func (b *Book) Add(f *Finding) (a *Alert, raised bool) {
 	t := f.Event.Time
 	if e := b.open[f.Group]; f.Quiet > 0 && e != nil && !t.After(e.until) && t.After(e.a.Time.Add(-f.Quiet)) {
 		e.join(f)
+		b.touched[f.Group] = true
 		if !e.dirty {
 			e.dirty = true
 			b.changed = append(b.changed, e)
@@ -95,6 +97,7 @@ func (b *Book) Add(f *Finding) (a *Alert, raised bool) {
 		b.closeOldest()
 	}
 	b.open[f.Group] = &entry{a: a, until: t.Add(f.Quiet)}
+	b.touched[f.Group] = true
 	return a.clone(), true
 }
 
@@ -180,9 +183,14 @@ func (b *Book) Changed() []*Alert {
 func (b *Book) Expire(now time.Time) {
 	for g, e := range b.open {
 		if now.After(e.until.Add(closing)) || e.a.Time.After(now.Add(closing)) {
-			delete(b.open, g)
+			b.close(g)
 		}
 	}
+}
+
+func (b *Book) close(group string) {
+	delete(b.open, group)
+	b.touched[group] = true
 }
 
 // Open reports whether an alert of this group and id may still grow.
@@ -201,58 +209,63 @@ func (b *Book) closeOldest() {
 			oldest = g
 		}
 	}
-	delete(b.open, oldest)
+	b.close(oldest)
 }
 
-// bookState is a Book as it is kept over a restart.
-type bookState struct {
-	Open []openState `json:"open"` // by group
-}
-
+// openState is an open alert as it is kept over a restart.
 type openState struct {
 	Alert json.RawMessage `json:"alert"`
+	Event string          `json:"event"` // id of the deciding event, which an alert's JSON does not tell
 	Until time.Time       `json:"until"`
-	Dirty bool            `json:"dirty"`
 }
 
-// State is the open alerts as JSON, for Restore.
-func (b *Book) State() ([]byte, error) {
-	var st bookState
-	groups := make([]string, 0, len(b.open))
-	for g := range b.open {
-		groups = append(groups, g)
+// Flush hands out what changed since the last Flush that succeeded: the groups
+// of the alerts that were opened, joined or closed, each with its state, nil
+// where none is open any more. The changes that Changed has not given out yet
+// are not told as such: take these first.
+func (b *Book) Flush(put func(group, state []byte) error) error {
+	for _, g := range slices.Sorted(maps.Keys(b.touched)) {
+		var state []byte
+		if e := b.open[g]; e != nil {
+			st := openState{Alert: e.a.AppendJSON(nil), Until: e.until}
+			if e.a.Event != nil {
+				st.Event = e.a.Event.ID
+			}
+			var err error
+			if state, err = json.Marshal(st); err != nil {
+				return fmt.Errorf("open alert %s: %w", e.a.ID, err)
+			}
+		}
+		if err := put([]byte(g), state); err != nil {
+			return err
+		}
 	}
-	sort.Strings(groups)
-	for _, g := range groups {
-		e := b.open[g]
-		st.Open = append(st.Open, openState{e.a.AppendJSON(nil), e.until, e.dirty})
-	}
-	return json.Marshal(st)
+	clear(b.touched)
+	return nil
 }
 
-// Restore takes over the open alerts of a State; the Book must be new. On an
-// error it stays empty.
-func (b *Book) Restore(data []byte) error {
-	var st bookState
-	if err := json.Unmarshal(data, &st); err != nil {
-		return err
+// Load takes over an open alert that Flush handed out. On an error the Book is
+// as before.
+func (b *Book) Load(group, state []byte) error {
+	if len(b.open) >= maxOpen {
+		return fmt.Errorf("more than %d open alerts", maxOpen)
 	}
-	if len(st.Open) > maxOpen {
-		return fmt.Errorf("%d open alerts, the limit is %d", len(st.Open), maxOpen)
+	var st openState
+	if err := json.Unmarshal(state, &st); err != nil {
+		return fmt.Errorf("open alert: %w", err)
 	}
-	open := map[string]*entry{}
-	var changed []*entry
-	for i, o := range st.Open {
-		a, err := Decode(o.Alert)
-		if err != nil {
-			return fmt.Errorf("open alert %d: %w", i, err)
+	a, err := Decode(st.Alert)
+	if err != nil {
+		return fmt.Errorf("open alert: %w", err)
+	}
+	if a.Group != string(group) {
+		return fmt.Errorf("open alert %s: group %q is kept as %q", a.ID, a.Group, group)
+	}
+	for _, e := range a.Evidence {
+		if e.ID != "" && e.ID == st.Event {
+			a.Event = e
 		}
-		e := &entry{a: a, until: o.Until, dirty: o.Dirty}
-		open[a.Group] = e
-		if o.Dirty {
-			changed = append(changed, e)
-		}
 	}
-	b.open, b.changed = open, changed
+	b.open[a.Group] = &entry{a: a, until: st.Until}
 	return nil
 }

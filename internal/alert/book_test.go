@@ -1,7 +1,9 @@
 package alert
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,28 +76,78 @@ func TestEvidenceIsCappedAtTheOldestAndTheDecidingEvent(t *testing.T) {
 	}
 }
 
+// flushed is what a Book flushes, by group.
+func flushed(t *testing.T, b *Book, into map[string]string) map[string]string {
+	t.Helper()
+	err := b.Flush(func(group, state []byte) error {
+		if state == nil {
+			delete(into, string(group))
+		} else {
+			into[string(group)] = string(state)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return into
+}
+
 func TestABookComesBackAfterARestart(t *testing.T) {
 	b := NewBook()
 	first, _ := b.Add(finding(0, time.Hour))
 	b.Add(finding(1, time.Hour))
-	state, err := b.State()
-	if err != nil {
-		t.Fatal(err)
+	state := flushed(t, b, map[string]string{})
+	if len(state) != 1 || len(flushed(t, b, map[string]string{})) != 0 {
+		t.Fatalf("flushed %v, or again what did not change", state)
 	}
 	c := NewBook()
-	if err := c.Restore(state); err != nil {
+	if err := c.Load([]byte("g"), []byte(state["g"])); err != nil {
 		t.Fatal(err)
 	}
-	if again, _ := c.State(); string(again) != string(state) {
-		t.Errorf("got\n%s\nwant\n%s", again, state)
+	if c.Changed() != nil || len(flushed(t, c, map[string]string{})) != 0 {
+		t.Error("what was taken over is told as a change")
 	}
-	c.Add(finding(2, time.Hour))
-	if got := c.Changed(); len(got) != 1 || got[0].ID != first.ID || got[0].Count != 3 {
+	third := finding(2, time.Hour)
+	c.Add(third)
+	b.Add(third)
+	if got, want := flushed(t, c, map[string]string{}), flushed(t, b, map[string]string{}); got["g"] != want["g"] {
+		t.Errorf("got\n%s\nwant\n%s", got["g"], want["g"])
+	}
+	got := c.Changed()
+	if len(got) != 1 || got[0].ID != first.ID || got[0].Count != 3 || got[0].Event.ID != "e0" {
 		t.Errorf("got %+v", got)
 	}
 	c.Expire(t0.Add(2 * time.Hour))
 	if c.Len() != 0 || c.Open("g", first.ID) {
 		t.Error("an alert stays open for ever")
+	}
+	if state := flushed(t, c, state); len(state) != 0 {
+		t.Errorf("closed and still kept: %v", state)
+	}
+}
+
+func TestAFlushThatFailedComesAgain(t *testing.T) {
+	b := NewBook()
+	b.Add(finding(0, time.Hour))
+	full := errors.New("full")
+	if err := b.Flush(func(_, _ []byte) error { return full }); err != full {
+		t.Errorf("got %v", err)
+	}
+	if len(flushed(t, b, map[string]string{})) != 1 {
+		t.Error("it was forgotten")
+	}
+}
+
+func TestAKeptAlertThatMakesNoSenseIsRefused(t *testing.T) {
+	b := NewBook()
+	b.Add(finding(0, time.Hour))
+	good := flushed(t, b, map[string]string{})["g"]
+	for name, state := range map[string]string{"empty": "", "torn": good[:len(good)/2], "another's": strings.Replace(good, `"group":"g"`, `"group":"h"`, 1), "no alert": `{"alert":{}}`} {
+		c := NewBook()
+		if err := c.Load([]byte("g"), []byte(state)); err == nil || c.Len() != 0 {
+			t.Errorf("%s: %v, %d open", name, err, c.Len())
+		}
 	}
 }
 

@@ -47,7 +47,7 @@ var layers = map[string]row{
 	"catalog":   {"event", "facts about tools, matched against events; what they mean is for the rules to say"},
 	"enrich":    {"event catalog config", "the one stage that joins settings and catalogue to events; it must not know what the rules make of them"},
 	"correlate": {"event rules", "windows over matches by event time, nothing else, so that a replay counts the same"},
-	"judge":     {"event enrich rules correlate alert", "the judging path that agent and replay share; a source or the spool in it would break replay"},
+	"judge":     {"event enrich rules correlate alert spool", "the judging path that agent and replay share; a source in it would break replay. The spool is the journal of a judge that is opened on a folder, which replay's is not"},
 	"replay":    {"event judge enrich rules correlate alert catalog config input", "replay needs no privileges and links no source, no spool, no network"},
 	"wire":      {"event alert endpoint", "bodies that agent and collector exchange; neither side's code"},
 	"ship":      {"spool wire endpoint", "moves bytes from the spool to the collector; it must not judge or change them"},
@@ -72,6 +72,7 @@ var bans = []struct {
 	{"github.com/shirou/gopsutil/v4", everywhere, "v3 was asked for; two majors would be linked side by side"},
 	{"database/sql", except("store"), "SQL lives in internal/store alone; declare an interface and let store satisfy it"},
 	{"modernc.org/sqlite", except("store"), "SQL lives in internal/store alone; declare an interface and let store satisfy it"},
+	{"go.etcd.io/bbolt", except("judge"), "it holds what the judge counted and nothing else: records to deliver belong into a spool, the console's into its store"},
 	{"net/http", only("usb", "volume", "fileaudit", "procwatch", "rules", "correlate", "spool", "event", "enrich"),
 		"sources, rules and the spool have no business on the network; ship and enroll talk to the collector"},
 	{"github.com/cilium/ebpf", except("procwatch"), "programs in the kernel are loaded in one place, which says what they need and what is done without"},
@@ -98,7 +99,7 @@ var unlinked = []struct {
 		module + "/internal/procwatch", module + "/internal/spool", "github.com/google/gousb"},
 		"the console watches no PC; it must run in a container without rights"},
 	{module + "/internal/replay", []string{module + "/internal/usb", module + "/internal/volume", module + "/internal/fileaudit",
-		module + "/internal/procwatch", module + "/internal/spool", module + "/internal/ship"},
+		module + "/internal/procwatch", module + "/internal/ship"},
 		"replay needs no privileges and never links a source"},
 }
 

@@ -64,6 +64,11 @@ type Rules struct {
 	Problems []string `json:"problems,omitempty"` // of rule files that were refused
 	Keys     int64    `json:"keys"`               // correlation keys held
 	Evicted  uint64   `json:"evicted"`            // correlation keys given up for want of room
+
+	Since      time.Time `json:"counting_since,omitzero"` // nothing that was counted since then is lost
+	Journal    int64     `json:"journal_bytes"`           // of events that are judged again after a crash
+	Checkpoint time.Time `json:"checkpoint,omitzero"`     // when what is counted was last written down
+	Unsafe     string    `json:"unsafe,omitempty"`        // why a restart may forget what was counted
 }
 
 // Status is everything an agent tells of itself.

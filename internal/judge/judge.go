@@ -29,30 +29,47 @@ type Options struct {
 	Limits   correlate.Limits // zero: the defaults
 }
 
-// Judge judges the events of one PC. It has one owner.
+// Judge judges the events of one PC. It has one owner; only Sync may be called
+// by others.
 type Judge struct {
 	enricher Enricher
 	prog     *rules.Program
 	windows  *correlate.Set
 	book     *alert.Book
 
-	expired time.Time // event time when the book was last looked through
-	stats   Stats
+	looked time.Time // event time when the book was last looked through
+	stats  Stats
+
+	store     *store // nil: nothing is kept on disk
+	unstored  error  // why, if it should be
+	recovery  Recovery
+	given     []*alert.Alert // given out and not yet known to be kept, if there is a store
+	kept      uint64         // how many are, of all that were given out
+	unsettled []*alert.Alert // updates that a checkpoint took from the book, to be given out
 
 	matches []rules.Match
 	firings []correlate.Firing
 }
 
-// Stats is what a Judge did since it was made.
+// Stats is what a Judge did since it was made; Events since counting began.
 type Stats struct {
 	Events  int64
 	Matches int64
 	Alerts  int64 // raised
 	Repeats int64 // joined to one
 	Windows correlate.Stats
+
+	// Of a Judge that was opened:
+
+	Since      time.Time // when counting began
+	Journal    int64     // bytes of events that no checkpoint holds yet
+	Missing    int64     // events that a restart would forget: they are in neither
+	Checkpoint time.Time // when the last one was written
+	Written    int64     // its bytes
+	Problem    string    // why something may not survive a restart, "" if all will
 }
 
-// New makes a Judge.
+// New makes a Judge that keeps nothing on disk.
 func New(o Options) *Judge {
 	return &Judge{enricher: o.Enricher, prog: o.Program, windows: correlate.New(o.Program, o.Limits, nil), book: alert.NewBook()}
 }
@@ -64,8 +81,27 @@ func (j *Judge) Event(e *event.Event) []*alert.Alert {
 	if j.enricher != nil {
 		j.enricher.Apply(e)
 	}
+	newest := j.windows.Newest()
 	j.stats.Events++
+	return j.give(j.judge(e, func() {
+		if j.store != nil {
+			j.store.add(j.stats.Events, newest, e)
+		}
+	}))
+}
+
+// judge is what Event does with an enriched event; it calls matched once a rule
+// matched, before anything follows from it. What does not match moves the clock
+// of the windows and nothing else.
+func (j *Judge) judge(e *event.Event, matched func()) []*alert.Alert {
 	j.matches = j.prog.Match(e, j.matches[:0])
+	if len(j.matches) == 0 {
+		j.firings = j.windows.Observe(e, nil, j.firings[:0])
+		return nil
+	}
+	matched()
+	all := j.matches
+	j.matches = j.windows.FirstSeen(e, j.matches)
 	j.stats.Matches += int64(len(j.matches))
 	var findings []*alert.Finding
 	for _, m := range j.matches {
@@ -84,9 +120,10 @@ func (j *Judge) Event(e *event.Event) []*alert.Alert {
 		findings = append(findings, f)
 	}
 	j.firings = j.windows.Observe(e, j.matches, j.firings[:0])
-	// Further than a minute back: the clock was set back.
-	if now := j.windows.Newest(); now.Sub(j.expired).Abs() > time.Minute {
-		j.expired = now
+	// Further than a minute back: the clock was set back. Only where a rule
+	// matched, so that the journal tells all that the book depends on.
+	if now := j.windows.Newest(); now.Sub(j.looked).Abs() > time.Minute {
+		j.looked = now
 		j.book.Expire(now)
 	}
 	for i := range j.firings {
@@ -96,7 +133,7 @@ func (j *Judge) Event(e *event.Event) []*alert.Alert {
 		f.Evidence, f.EvidenceTotal, f.EvidenceFresh = w.Evidence, w.EvidenceTotal, w.EvidenceFresh
 		findings = append(findings, f)
 	}
-	clear(j.matches) // they hold on to rules and events
+	clear(all) // they hold on to rules and events
 	clear(j.firings)
 	var raised []*alert.Alert
 	for _, f := range findings {
@@ -149,25 +186,51 @@ func (j *Judge) finding(r *rules.Rule, e *event.Event, keys map[string]string) *
 	return f
 }
 
+// give notes the alerts that are given out, until the caller has kept them.
+func (j *Judge) give(alerts []*alert.Alert) []*alert.Alert {
+	if j.store != nil {
+		j.given = append(j.given, alerts...)
+	}
+	return alerts
+}
+
 // Updates is the alerts that repeats have joined since they were last given
 // out, with the id they were raised with: to be delivered again. Call it every
 // few seconds rather than after each event.
-func (j *Judge) Updates() []*alert.Alert { return j.book.Changed() }
+func (j *Judge) Updates() []*alert.Alert {
+	up := append(j.unsettled, j.book.Changed()...)
+	j.unsettled = nil
+	return j.give(up)
+}
 
 // Settled reports that an alert which Event or Updates gave out will not change
 // any more, as far as events of ordinary lateness go.
 func (j *Judge) Settled(a *alert.Alert) bool { return !j.book.Open(a.Group, a.ID) }
 
 // Swap goes over to other rules; the windows of those that count the same are
-// kept, and so are alerts that repeats may join.
-func (j *Judge) Swap(p *rules.Program) {
+// kept, and so are alerts that repeats may join. Before that a checkpoint is
+// tried: the journal is for the rules that judged it. Its error, if any, is in
+// the Stats as well, and the rules are swapped all the same.
+func (j *Judge) Swap(p *rules.Program) error {
+	err := j.Checkpoint()
 	j.prog = p
 	j.windows.Swap(p)
+	return err
 }
 
 // Stats is what happened so far.
 func (j *Judge) Stats() Stats {
 	s := j.stats
 	s.Windows = j.windows.Stats()
+	if j.unstored != nil {
+		s.Problem = j.unstored.Error()
+	}
+	if st := j.store; st != nil {
+		s.Since, s.Checkpoint = st.meta.Began, st.meta.Checkpoint
+		s.Journal, s.Missing, s.Written = st.length, st.missing, st.written
+		if st.problem != nil {
+			s.Problem = st.problem.Error()
+		}
+	}
 	return s
 }

@@ -1,11 +1,7 @@
 package judge
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -82,77 +78,6 @@ func TestAClockThatIsSetBackClosesTheAlertsOfTheFuture(t *testing.T) {
 	}
 }
 
-func TestARestartChangesNothing(t *testing.T) {
-	p := pack(t, rules.Options{})
-	run := func(restart bool) (ids []string, last *alert.Alert) {
-		j := New(Options{Program: p})
-		path := filepath.Join(t.TempDir(), "judge.state")
-		for n := range 120 {
-			for _, a := range j.Event(copied(n)) {
-				ids = append(ids, a.ID)
-			}
-			if up := j.Updates(); len(up) > 0 {
-				last = up[0]
-			}
-			if restart && n%7 == 0 {
-				if err := j.SaveFile(path); err != nil {
-					t.Fatal(err)
-				}
-				j = New(Options{Program: p})
-				if err := j.LoadFile(path); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		return ids, last
-	}
-	ids, last := run(false)
-	ids2, last2 := run(true)
-	if fmt.Sprint(ids) != fmt.Sprint(ids2) || !bytes.Equal(last.AppendJSON(nil), last2.AppendJSON(nil)) {
-		t.Errorf("without restarts\n%v %s\nwith\n%v %s", ids, last.AppendJSON(nil), ids2, last2.AppendJSON(nil))
-	}
-}
-
-func TestATornOrNewerStateIsSetAside(t *testing.T) {
-	p := pack(t, rules.Options{})
-	j := New(Options{Program: p})
-	for n := range 60 {
-		j.Event(copied(n))
-	}
-	var b bytes.Buffer
-	if err := j.Save(&b); err != nil {
-		t.Fatal(err)
-	}
-	whole := b.Bytes()
-	path := filepath.Join(t.TempDir(), "judge.state")
-	bad := map[string][]byte{"newer": bytes.Replace(whole, []byte("sekisho-judge 1 "), []byte("sekisho-judge 2 "), 1), "empty": {}, "noise": []byte("x\ny"),
-		"changed": bytes.Replace(whole, []byte("tanaka"), []byte("tanake"), 1)}
-	for _, cut := range []int{1, 20, len(whole) / 2, len(whole) - 1} {
-		bad[fmt.Sprint("cut at ", cut)] = whole[:cut]
-	}
-	for name, data := range bad {
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		j := New(Options{Program: p})
-		if err := j.LoadFile(path); !errors.Is(err, ErrState) {
-			t.Errorf("%s: got %v", name, err)
-		}
-		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s: the file is still there", name)
-		}
-		if got, err := os.ReadFile(path + ".bad"); err != nil || !bytes.Equal(got, data) {
-			t.Errorf("%s: not set aside: %v", name, err)
-		}
-		if a := j.Event(copied(1000)); len(a) != 0 || j.Stats().Windows.Entries == 0 {
-			t.Errorf("%s: the judge does not begin afresh", name)
-		}
-	}
-	if err := New(Options{Program: p}).LoadFile(path); err != nil {
-		t.Error("no file:", err)
-	}
-}
-
 func TestSwapKeepsCountingWithOtherThresholds(t *testing.T) {
 	j := New(Options{Program: pack(t, rules.Options{})})
 	for n := range 30 {
@@ -216,26 +141,6 @@ func TestARealFindingNeverJoinsATestsAlert(t *testing.T) {
 	if a := j.Event(tool(1, false)); len(a) != 1 || a[0].Test() {
 		t.Errorf("the real one: got %+v", a)
 	}
-}
-
-func FuzzRestore(f *testing.F) {
-	p := pack(f, rules.Options{})
-	j := New(Options{Program: p})
-	for n := range 60 {
-		j.Event(copied(n))
-	}
-	var b bytes.Buffer
-	if err := j.Save(&b); err != nil {
-		f.Fatal(err)
-	}
-	f.Add(b.Bytes())
-	f.Fuzz(func(t *testing.T, data []byte) {
-		j := New(Options{Program: p})
-		if err := j.Restore(bytes.NewReader(data)); err != nil && !errors.Is(err, ErrState) {
-			t.Fatal(err)
-		}
-		j.Event(copied(1))
-	})
 }
 
 func BenchmarkEvent(b *testing.B) {

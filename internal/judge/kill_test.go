@@ -1,0 +1,324 @@
+package judge
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"sekisho/internal/alert"
+	"sekisho/internal/correlate"
+	"sekisho/internal/event"
+	"sekisho/internal/rules"
+	"sekisho/internal/spool"
+)
+
+// TestMain lets the test binary stand in for a PC's agent that is killed.
+func TestMain(m *testing.M) {
+	if os.Getenv("SEKISHO_TEST_ROLE") == "judge" {
+		os.Exit(pc())
+	}
+	os.Exit(m.Run())
+}
+
+// streamRules count in each way there is, over short and long times.
+const streamRules = `title: copy
+name: copy
+id: 10000000-0000-4000-8000-000000000001
+taxonomy: ecs
+logsource: {product: sekisho}
+detection: {s: {event.action: file-copied}, condition: s}
+---
+title: mount
+name: mount
+id: 10000000-0000-4000-8000-000000000002
+taxonomy: ecs
+logsource: {product: sekisho}
+detection: {s: {event.action: volume-mounted}, condition: s}
+---
+title: new stick
+id: 10000000-0000-4000-8000-000000000003
+taxonomy: ecs
+logsource: {product: sekisho}
+detection: {s: {event.action: usb-attached}, condition: s}
+level: medium
+sekisho: {rule: TST-1, group-by: [user.name], repeat-after: 1h}
+---
+title: first stick
+id: 10000000-0000-4000-8000-000000000004
+taxonomy: ecs
+logsource: {product: sekisho}
+detection: {s: {event.action: usb-attached}, condition: s}
+level: low
+sekisho: {rule: TST-2, first-seen: {keys: [device.serial_number], within: 1d}}
+---
+title: many
+id: 10000000-0000-4000-8000-000000000005
+correlation: {type: event_count, rules: [copy], group-by: [user.name], timespan: 2h, condition: {gte: 5}}
+level: high
+sekisho: {rule: TST-3, group-by: [user.name], repeat-after: 30m}
+---
+title: many in weeks
+id: 10000000-0000-4000-8000-000000000006
+correlation: {type: event_count, rules: [copy], group-by: [user.name], timespan: 30d, condition: {gte: 12}}
+level: high
+sekisho: {rule: TST-4, group-by: [user.name], repeat-after: 1d}
+---
+title: many places
+id: 10000000-0000-4000-8000-000000000007
+correlation: {type: value_count, rules: [copy], group-by: [user.name], timespan: 30d, condition: {field: file.path, gte: 9}}
+level: high
+sekisho: {rule: TST-5, group-by: [user.name], repeat-after: 1d}
+---
+title: mount, then copy
+id: 10000000-0000-4000-8000-000000000008
+correlation: {type: temporal_ordered, rules: [mount, copy], group-by: [user.name], timespan: 20m}
+level: medium
+sekisho: {rule: TST-6, group-by: [user.name], repeat-after: 1h}
+`
+
+func streamProgram(t testing.TB) *rules.Program {
+	f, err := rules.Parse("stream.yml", []byte(streamRules))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := rules.Compile([]*rules.File{f}, rules.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// streamLimits hold all keys: what is evicted is another test's business.
+func streamLimits(keys int) correlate.Limits {
+	return correlate.Limits{Keys: 8 * keys, Entries: 40 * keys, Events: 40 * keys}
+}
+
+// streamed is the nth event of a stream that everybody who asks sees alike: some
+// matched by nothing, some late, a few too late.
+func streamed(n int64, keys int) *event.Event {
+	r := rand.New(rand.NewPCG(uint64(n), 7))
+	e := &event.Event{Time: start.Add(time.Duration(n) * 700 * time.Millisecond), ID: fmt.Sprintf("00000000-0000-7000-8000-%012d", n),
+		Host: &event.Host{ID: "h1", Name: "pc1"}}
+	switch k := r.IntN(100); {
+	case k < 10:
+		e.Time = e.Time.Add(-time.Duration(r.IntN(110)) * time.Second)
+	case k < 11:
+		e.Time = e.Time.Add(-time.Duration(2+r.IntN(60)) * time.Minute)
+	}
+	// Few do much, many little: windows of all sizes.
+	key := int(float64(keys) * r.Float64() * r.Float64() * r.Float64())
+	e.User = &event.User{Name: fmt.Sprint("u", key)}
+	switch k := r.IntN(100); {
+	case k < 60:
+		e.Action = event.FileCopied
+		e.File = &event.File{Path: fmt.Sprintf("/media/usb/%d", r.IntN(1000)), VolumeKind: event.VolumeRemovable}
+	case k < 65:
+		e.Action = event.VolumeMounted
+	case k < 75:
+		e.Action = event.USBAttached
+		e.Device = &event.Device{VendorID: "0781", ProductID: "5567", SerialNumber: fmt.Sprint("s", r.IntN(keys)), Kinds: []string{event.KindStorage}}
+	default:
+		e.Action = event.ProcessStarted
+		e.Process = &event.Process{Name: "x"}
+	}
+	return e
+}
+
+// pc judges a stream as an agent does, from where the kill before left it to the
+// end, with the alerts in memory for a while before they are kept.
+func pc() int {
+	dir := os.Getenv("SEKISHO_TEST_DIR")
+	var total int64
+	var keys int
+	if _, err := fmt.Sscan(os.Getenv("SEKISHO_TEST_STREAM"), &total, &keys); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	f, err := rules.Parse("stream.yml", []byte(streamRules))
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	p, err := rules.Compile([]*rules.File{f}, rules.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	began := time.Now()
+	j, err := Open(filepath.Join(dir, "judge"), Options{Program: p, Limits: streamLimits(keys)})
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	if r := j.Recovery(); r.Afresh != nil || r.Lost > 0 || j.Stats().Problem != "" {
+		fmt.Println("afresh:", r.Afresh, r.Lost, j.Stats().Problem)
+		return 1
+	}
+	out, err := spool.Open(filepath.Join(dir, "alerts"), spool.Options{MaxBytes: 4 << 30})
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("from", j.Stats().Events, "judged again", j.Recovery().Events, "alerts", len(j.Recovery().Alerts), "took", j.Recovery().Took.Round(time.Millisecond), "open", time.Since(began).Round(time.Millisecond))
+	var held [][]byte
+	kept := uint64(0)
+	give := func(as []*alert.Alert) {
+		for _, a := range as {
+			held = append(held, a.AppendJSON(nil))
+		}
+	}
+	keep := func() {
+		// No sync: a kill needs none, and a loss of power is another test's business.
+		if err := out.Append(false, held...); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		kept += uint64(len(held))
+		held = held[:0]
+		j.Kept(kept)
+	}
+	give(j.Recovery().Alerts)
+	for n := j.Stats().Events; n < total; n++ {
+		give(j.Event(streamed(n, keys)))
+		if n%211 == 0 {
+			give(j.Updates())
+		}
+		if n%173 == 0 && len(held) > 0 {
+			keep()
+		}
+		if j.Due() || n%(total/20+1) == 0 {
+			if err := j.Checkpoint(); err != nil {
+				fmt.Println(err)
+				return 1
+			}
+		}
+	}
+	give(j.Updates())
+	keep()
+	if err := errors.Join(j.Close(), out.Close()); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("done")
+	return 0
+}
+
+// finals is the newest state of each alert in a spool, by id.
+func finals(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	s, err := spool.Open(filepath.Join(dir, "alerts"), spool.Options{MaxBytes: 4 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	got := map[string]string{}
+	err = s.Each(0, func(_ uint64, rec []byte) error {
+		a, err := alert.Decode(rec)
+		if err != nil {
+			return err
+		}
+		got[a.ID] = string(rec)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// number is an environment variable's, or another.
+func number(t *testing.T, name string, otherwise int) int {
+	v := os.Getenv(name)
+	if v == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n <= 0 {
+		t.Fatalf("%s=%q: want a number", name, v)
+	}
+	return n
+}
+
+// The set of alerts, each in its final form, is that of a run that nobody
+// killed. `make test-faults` does it with 100,000 keys and 1,000,000 events.
+func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
+	keys, total, kills := number(t, "SEKISHO_FAULTS_KEYS", 2000), number(t, "SEKISHO_FAULTS_EVENTS", 20_000), number(t, "SEKISHO_FAULTS_KILLS", 8)
+	run := func(dir string, kill func(c *exec.Cmd)) (done bool) {
+		c := exec.Command(os.Args[0])
+		c.Env = append(os.Environ(), "SEKISHO_TEST_ROLE=judge", "SEKISHO_TEST_DIR="+dir, fmt.Sprintf("SEKISHO_TEST_STREAM=%d %d", total, keys))
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Stderr = os.Stderr
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		go kill(c)
+		var said []string
+		for sc := bufio.NewScanner(out); sc.Scan(); {
+			said = append(said, sc.Text())
+		}
+		c.Wait()
+		t.Log(strings.Join(said, "; "))
+		if len(said) > 1 && said[1] != "done" || len(said) == 1 && !strings.HasPrefix(said[0], "from ") {
+			t.Fatal("the child says what it should not")
+		}
+		return len(said) > 1
+	}
+	uncut, cut := t.TempDir(), t.TempDir()
+	began := time.Now()
+	if !run(uncut, func(*exec.Cmd) {}) {
+		t.Fatal("the uncut run did not end")
+	}
+	whole := time.Since(began)
+	rnd := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
+	killed, done := 0, false
+	for !done {
+		// Shares of the whole that let it come to the end after about so many kills.
+		wait := time.Duration(rnd.Int64N(int64(2*whole)/int64(kills))) + 10*time.Millisecond
+		if killed >= kills {
+			wait = 10 * time.Minute
+		}
+		timer := make(chan struct{})
+		done = run(cut, func(c *exec.Cmd) {
+			select {
+			case <-time.After(wait):
+				c.Process.Kill()
+			case <-timer:
+			}
+		})
+		close(timer)
+		if !done {
+			killed++
+		}
+	}
+	want, got := finals(t, uncut), finals(t, cut)
+	wrong := 0
+	for id, w := range want {
+		if g := got[id]; g != w {
+			if wrong++; wrong <= 3 {
+				t.Errorf("alert %s:\n got %s\nwant %s", id, g, w)
+			}
+		}
+	}
+	for id := range got {
+		if want[id] == "" {
+			if wrong++; wrong <= 6 {
+				t.Errorf("an alert too many: %s", got[id])
+			}
+		}
+	}
+	if len(want) == 0 || wrong > 0 {
+		t.Errorf("%d alerts of %d are wrong", wrong, len(want))
+	}
+	t.Logf("%d events of %d keys, %d kills: %d alerts, all the same; the uncut run took %v", total, keys, killed, len(want), whole.Round(time.Millisecond))
+}

@@ -1,0 +1,356 @@
+package judge
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"sekisho/internal/alert"
+	"sekisho/internal/correlate"
+	"sekisho/internal/event"
+	"sekisho/internal/spool"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Recovery is what Open found.
+type Recovery struct {
+	// Alerts are those that the run before may not have kept, in their newest
+	// form and in the order in which they were raised: to be kept now. They have
+	// the ids that they had, and many of them may be kept already. They count as
+	// given out (see Kept).
+	Alerts []*alert.Alert
+	Events int64 // judged again from the journal
+	Lost   int64 // events of the journal that could not be read
+	Took   time.Duration
+
+	// Afresh says why what was counted before is lost, in whole or in part; nil:
+	// counting goes on.
+	Afresh error
+}
+
+// Open makes a Judge that goes on where the one before it stopped, was killed or
+// lost power: windows, what was seen before, and alerts that repeats may join
+// are in dir (the files are described in store.go). Events that matched a rule
+// are in a journal there before their alerts are given out.
+//
+// The caller keeps alerts on disk only after Sync, tells how many it has kept
+// (Kept), and makes a Checkpoint when it is Due. Then a kill loses nothing; a
+// loss of power takes at most what was judged in the last second, of which no
+// alert was kept.
+//
+// What cannot be used is set aside and told in the Recovery; where dir cannot be
+// written at all, the Judge keeps nothing on disk and says why in its Stats. The
+// error wraps ErrInUse if another process has dir open; there is no other.
+func Open(dir string, o Options) (*Judge, error) {
+	began := time.Now()
+	j := New(o)
+	s, afresh, err := openStore(dir)
+	if errors.Is(err, ErrInUse) {
+		return nil, err
+	}
+	if err != nil {
+		j.unstored = err
+		return j, nil
+	}
+	j.store = s
+	if err := j.load(o); err != nil {
+		// All or nothing: what was read of it may not fit together.
+		j.book, j.given, s.meta = alert.NewBook(), nil, meta{}
+		j.stats, j.looked = Stats{}, time.Time{}
+		afresh = errors.Join(afresh, err)
+		if err := s.renew(); err != nil {
+			j.store, j.unstored = nil, errors.Join(afresh, err)
+			j.windows = correlate.New(o.Program, o.Limits, nil)
+			return j, nil
+		}
+		j.windows = correlate.New(o.Program, o.Limits, s)
+	}
+	if s.meta.Began.IsZero() {
+		s.meta.Began = began.UTC().Round(0)
+	}
+	s.last = began
+	raised, err := j.again()
+	j.recovery.Afresh = errors.Join(afresh, err)
+	j.recovery.Alerts = j.newest(append(j.given, raised...))
+	j.given = slices.Clone(j.recovery.Alerts)
+	if afresh != nil || err != nil || j.recovery.Lost > 0 {
+		// What was read from a journal that is of no more use is nowhere else.
+		_ = j.Checkpoint() // tried again when it is due
+	}
+	j.recovery.Took = time.Since(began)
+	return j, nil
+}
+
+// openStore opens both halves of a store. afresh says what was set aside for it.
+func openStore(dir string) (s *store, afresh, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, err
+	}
+	s = &store{dir: dir}
+	if s.journal, err = openJournal(dir); err != nil && !errors.Is(err, ErrInUse) && !errors.Is(err, spool.ErrFull) {
+		afresh = fmt.Errorf("journal: %w", err)
+		if err := aside(s.path(journalName)); err != nil {
+			return nil, nil, errors.Join(afresh, err)
+		}
+		s.journal, err = openJournal(dir)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.db, err = openDB(s.path(dbName)); errors.Is(err, errDamaged) {
+		afresh = errors.Join(afresh, fmt.Errorf("%s: %w", dbName, err))
+		if err = aside(s.path(dbName)); err == nil {
+			s.db, err = openDB(s.path(dbName))
+		}
+	}
+	if err != nil {
+		s.journal.Close()
+		return nil, nil, errors.Join(afresh, err)
+	}
+	return s, afresh, nil
+}
+
+func (s *store) path(name string) string { return filepath.Join(s.dir, name) }
+
+func openJournal(dir string) (*spool.Spool, error) {
+	// Four times what it may hold: nothing is ever dropped from it.
+	j, err := spool.Open(filepath.Join(dir, journalName), spool.Options{MaxBytes: 4 * (journalMost + segmentBytes), SegmentBytes: segmentBytes})
+	if errors.Is(err, spool.ErrInUse) {
+		return nil, fmt.Errorf("%w: %w", ErrInUse, err)
+	}
+	return j, err
+}
+
+// aside sets a file or folder aside; none is no error.
+func aside(path string) error {
+	if _, err := setAside(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("set aside: %w", err)
+	}
+	return nil
+}
+
+// renew sets the database aside and begins another.
+func (s *store) renew() error {
+	if err := s.db.Close(); err != nil {
+		return err
+	}
+	if err := aside(s.path(dbName)); err != nil {
+		return err
+	}
+	db, err := openDB(s.path(dbName))
+	if err != nil {
+		return err
+	}
+	s.db = db
+	return nil
+}
+
+// load takes over the last checkpoint. The error says why it cannot be used.
+func (j *Judge) load(o Options) error {
+	s := j.store
+	err := guarded(func() error {
+		return s.db.View(func(tx *bolt.Tx) error {
+			b := tx.Bucket(bucketName)
+			v := b.Get([]byte{keyMeta})
+			if v == nil {
+				if k, _ := b.Cursor().First(); k != nil {
+					return errors.New("it does not say what it is")
+				}
+				return nil
+			}
+			if err := json.Unmarshal(v, &s.meta); err != nil {
+				return err
+			}
+			if s.meta.Version != storeVersion {
+				return fmt.Errorf("%w: %d, this program knows %d", errOther, s.meta.Version, storeVersion)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", dbName, err)
+	}
+	j.stats.Events, j.looked = s.meta.Events, s.meta.Looked
+	j.windows = correlate.New(o.Program, o.Limits, s)
+	err = guarded(j.windows.Load)
+	if err == nil {
+		err = s.each([]byte{keyOpen}, j.book.Load)
+	}
+	if err == nil {
+		err = s.each([]byte{keyUnkept}, func(_, v []byte) error {
+			a, err := alert.Decode(v)
+			if err == nil {
+				j.given = append(j.given, a)
+			}
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", dbName, err)
+	}
+	return nil
+}
+
+// again judges the events of the journal that the checkpoint does not hold, as
+// they were enriched then. The error says that the journal was set aside.
+func (j *Judge) again() (raised []*alert.Alert, err error) {
+	s := j.store
+	next := uint64(0) // number of the next record, if all can be read
+	err = s.journal.Each(0, func(n uint64, rec []byte) error {
+		r, err := parseRecord(rec)
+		if errors.Is(err, errOther) {
+			return err
+		}
+		if r.number <= s.meta.Events && err == nil {
+			next = n + 1
+			return nil
+		}
+		if next > 0 && n > next {
+			j.recovery.Lost += int64(n - next)
+		}
+		next = n + 1
+		var e *event.Event
+		if err == nil {
+			e, err = event.Decode(r.event)
+		}
+		if err != nil {
+			j.recovery.Lost++
+			return nil
+		}
+		j.wind(r.newest)
+		j.stats.Events = r.number
+		s.length += int64(len(rec))
+		j.recovery.Events++
+		raised = append(raised, j.judge(e, func() {})...)
+		return nil
+	})
+	if err == nil {
+		return raised, nil
+	}
+	// What it held is in the windows as far as it could be read; a checkpoint
+	// follows at once.
+	err = fmt.Errorf("journal: %w", err)
+	s.length = 0
+	journal, oerr := s.journal, error(nil)
+	if oerr = journal.Close(); oerr == nil {
+		if oerr = aside(s.path(journalName)); oerr == nil {
+			s.journal, oerr = openJournal(s.dir)
+		}
+	}
+	if oerr != nil {
+		s.journal = journal // closed: what is added is missing, and told
+		return raised, errors.Join(err, oerr)
+	}
+	return raised, err
+}
+
+// wind brings the windows' clock to where it was before an event, by events that
+// match nothing as those were that moved it.
+func (j *Judge) wind(newest int64) {
+	if newest == 0 {
+		return
+	}
+	tick := &event.Event{Time: time.Unix(0, newest).UTC()}
+	for range 64 { // of late ones it takes 32 until the clock is taken to be set back
+		if j.windows.Newest().Equal(tick.Time) {
+			return
+		}
+		j.firings = j.windows.Observe(tick, nil, j.firings[:0])
+	}
+}
+
+// newest is the alerts with what repeats have made of them, each once.
+func (j *Judge) newest(alerts []*alert.Alert) []*alert.Alert {
+	place := map[string]int{}
+	var out []*alert.Alert
+	for _, a := range append(alerts, j.book.Changed()...) {
+		if i, twice := place[a.ID]; twice {
+			out[i] = a
+			continue
+		}
+		place[a.ID] = len(out)
+		out = append(out, a)
+	}
+	return out
+}
+
+// Recovery is what Open found; zero after New.
+func (j *Judge) Recovery() Recovery { return j.recovery }
+
+// Sync returns when the events of all alerts given out so far are on disk. The
+// alerts must not be kept before, or a loss of power could leave alerts behind
+// that the Judge knows nothing of. On an error they are kept all the same:
+// better told twice than not at all. It is safe for concurrent use.
+func (j *Judge) Sync() error {
+	if j.store == nil {
+		return nil
+	}
+	return j.store.journal.Sync()
+}
+
+// Kept says that the first n alerts that were given out since Open (by its
+// Recovery, Event and Updates, in this order) are kept, or lost for good. All
+// others are given out again by the next Open.
+func (j *Judge) Kept(n uint64) {
+	if n <= j.kept {
+		return
+	}
+	done := min(n-j.kept, uint64(len(j.given)))
+	j.given = slices.Delete(j.given, 0, int(done))
+	j.kept += done
+}
+
+// Due reports that it is time for a Checkpoint. It costs next to nothing.
+func (j *Judge) Due() bool { return j.store != nil && j.store.due(time.Now()) }
+
+// Checkpoint writes what changed since the last one to disk. It waits for the
+// disk: some ms, by what changed. On an error nothing is lost but the journal
+// grows on, and Due asks for another try after a while.
+func (j *Judge) Checkpoint() error {
+	s := j.store
+	if s == nil {
+		return nil
+	}
+	s.last = time.Now()
+	next := s.journal.Next()
+	j.unsettled = append(j.unsettled, j.book.Changed()...)
+	var unkept [][]byte
+	for _, list := range [][]*alert.Alert{j.given, j.unsettled} {
+		for _, a := range list {
+			unkept = append(unkept, a.AppendJSON(nil))
+		}
+	}
+	m := meta{Version: storeVersion, Began: s.meta.Began, Checkpoint: s.last.UTC().Round(0), Events: j.stats.Events, Looked: j.looked}
+	err := s.write(m, unkept, func(put func(kind byte, key, value []byte) error) error {
+		if err := j.windows.Flush(func(k, v []byte) error { return put(keyWindows, k, v) }); err != nil {
+			return err
+		}
+		return j.book.Flush(func(k, v []byte) error { return put(keyOpen, k, v) })
+	})
+	if err != nil {
+		s.problem = fmt.Errorf("write %s: %w", dbName, err)
+		return s.problem
+	}
+	s.length, s.missing, s.problem = 0, 0, nil
+	if err := s.journal.Trim(next); err != nil {
+		// It is longer than it need be, and nothing worse.
+		s.problem = fmt.Errorf("trim journal: %w", err)
+		return s.problem
+	}
+	return nil
+}
+
+// Close makes a last checkpoint and lets go of the files. The Judge must not be
+// used any more.
+func (j *Judge) Close() error {
+	if j.store == nil {
+		return nil
+	}
+	return errors.Join(j.Checkpoint(), j.store.close())
+}

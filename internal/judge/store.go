@@ -1,0 +1,444 @@
+package judge
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sekisho/internal/event"
+	"sekisho/internal/spool"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+// What a Judge keeps lies in one folder:
+//
+//	windows.db        the last checkpoint (bbolt, one bucket): all of it from one transaction
+//	journal/          the events that matched a rule since then (package spool), as enriched, in order
+//	windows.db.bad-1  set aside because it could not be used, and so journal.bad-1; the newest keptBad of each
+//
+// Keys of the bucket, by their first byte:
+//
+//	m  what holds for all of it, as JSON (meta)
+//	w  then the key of a correlate.Set
+//	a  then the group of an open alert (alert.Book)
+//	u  then a place: an alert that was given out and not yet known to be kept, as JSON
+const (
+	dbName      = "windows.db"
+	journalName = "journal"
+	keptBad     = 3
+
+	keyMeta    = 'm'
+	keyWindows = 'w'
+	keyOpen    = 'a'
+	keyUnkept  = 'u'
+)
+
+var bucketName = []byte("judge")
+
+// storeVersion is the version of the bucket and of the journal's records.
+const storeVersion = 1
+
+// Bounds of the store. Judgement.
+const (
+	// journalBytes is how long the journal grows at least before a checkpoint: a
+	// PC copying files writes some 1,000 events, which are judged again in 50 ms.
+	journalBytes = 1 << 20
+	// journalMost is how long it may grow while checkpoints fail. Then nothing
+	// more is added, and what follows does not survive until a checkpoint works.
+	journalMost = 64 << 20
+	// segmentBytes is what a file of the journal holds; the longest event fits.
+	segmentBytes = event.MaxJSON + 64<<10
+	// checkpointEvery is the longest time between two checkpoints.
+	checkpointEvery = time.Hour
+	// retryAfter is the pause after a checkpoint that failed.
+	retryAfter = 10 * time.Second
+	// mapBytes is mapped from the start: most stores never need more.
+	mapBytes = 1 << 20
+	// lockWait is how long a store that another process holds is waited for.
+	lockWait = time.Second
+)
+
+// ErrInUse says that another process has the store open.
+var ErrInUse = errors.New("what was counted is in use by another process")
+
+// errDamaged says that the store's content is of no use: it is set aside.
+var errDamaged = errors.New("cannot be used")
+
+// store is what a Judge keeps on disk. Like the Judge it has one owner; the
+// journal is safe for concurrent use.
+type store struct {
+	dir     string
+	db      *bolt.DB
+	journal *spool.Spool
+	meta    meta
+
+	// pending is what was handed over for a transaction that failed, by key; nil
+	// values are gone keys. Whoever reads sees it, and the next one writes it.
+	pending map[string][]byte
+
+	length  int64     // bytes in the journal that no checkpoint holds
+	missing int64     // events that matched and are in neither
+	written int64     // bytes of the last checkpoint
+	last    time.Time // when it was, or was tried
+	problem error     // of the last try to write
+	buf     []byte
+}
+
+// meta is what holds for all of a checkpoint.
+type meta struct {
+	Version    int       `json:"version"`
+	Began      time.Time `json:"began"`      // when counting began
+	Checkpoint time.Time `json:"checkpoint"` // when this was written
+	Events     int64     `json:"events"`     // judged before
+	Looked     time.Time `json:"looked"`     // event time when the book was last looked through
+}
+
+// guarded turns what a damaged file makes of its readers into an error: bbolt
+// panics on pages that make no sense, and reading a part of the file that the
+// disk cannot give is a fault.
+func guarded(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, r)
+		}
+	}()
+	return f()
+}
+
+// openDB opens the database of a store and looks through all of it. The error
+// wraps ErrInUse or errDamaged where it is that.
+func openDB(path string) (db *bolt.DB, err error) {
+	var file *os.File
+	before, err := os.Stat(path)
+	isNew := errors.Is(err, os.ErrNotExist)
+	if err == nil && (!before.Mode().IsRegular() || before.Size() > 0 && before.Size() < int64(2*os.Getpagesize())) {
+		return nil, fmt.Errorf("%w: no database", errDamaged)
+	}
+	err = guarded(func() error {
+		db, err = bolt.Open(path, 0o600, &bolt.Options{
+			Timeout: lockWait, InitialMmapSize: mapBytes, FreelistType: bolt.FreelistMapType, NoStatistics: true,
+			OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+				f, err := os.OpenFile(name, flag, mode)
+				file = f
+				return f, err
+			},
+		})
+		switch {
+		case errors.Is(err, berrors.ErrTimeout):
+			return fmt.Errorf("%w: %s", ErrInUse, path)
+		case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrVersionMismatch), errors.Is(err, berrors.ErrChecksum):
+			return fmt.Errorf("%w: %w", errDamaged, err)
+		case err != nil:
+			return err // of the system
+		}
+		db.AllocSize = mapBytes // what the file grows by
+		return look(db, path)
+	})
+	if err != nil {
+		if db != nil {
+			db.Close()
+		} else if file != nil {
+			file.Close() // bbolt keeps it where it panics
+		}
+		return nil, err
+	}
+	if isNew {
+		syncDir(filepath.Dir(path))
+	}
+	return db, nil
+}
+
+// look reads every page of a database once, so that a torn one is found now, and
+// makes the bucket.
+func look(db *bolt.DB, path string) error {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	var sum byte // of what is read
+	err = db.View(func(tx *bolt.Tx) error {
+		if tx.Size() > fi.Size() {
+			return fmt.Errorf("%w: %d bytes of %d", errDamaged, fi.Size(), tx.Size())
+		}
+		// First by ourselves, where a fault can be caught: Check works in a goroutine of its own.
+		err := tx.ForEach(func(_ []byte, b *bolt.Bucket) error {
+			return b.ForEach(func(_, v []byte) error {
+				for i := 0; i < len(v); i += 512 { // a part of a disk
+					sum += v[i]
+				}
+				return nil
+			})
+		})
+		for e := range tx.Check() {
+			err = errors.Join(err, fmt.Errorf("%w: %w", errDamaged, e))
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	_ = sum
+	return db.Update(func(tx *bolt.Tx) error {
+		if tx.Bucket(bucketName) != nil {
+			return nil
+		}
+		if k, _ := tx.Cursor().First(); k != nil {
+			return fmt.Errorf("%w: it is another program's", errDamaged)
+		}
+		_, err := tx.CreateBucket(bucketName)
+		return err
+	})
+}
+
+// syncDir puts the names in a directory on disk, where the system can.
+func syncDir(dir string) {
+	if d, err := os.Open(dir); err == nil {
+		_ = d.Sync() // Windows cannot, and NTFS journals names itself
+		d.Close()
+	}
+}
+
+// setAside renames a file or folder out of the way, as name.bad-<n>.
+func setAside(path string) (string, error) {
+	found, err := filepath.Glob(path + ".bad-*")
+	if err != nil {
+		return "", err
+	}
+	var numbers []int
+	for _, f := range found {
+		if n, err := strconv.Atoi(strings.TrimPrefix(f, path+".bad-")); err == nil && n > 0 {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	next := 1
+	if len(numbers) > 0 {
+		next = numbers[len(numbers)-1] + 1
+	}
+	aside := fmt.Sprintf("%s.bad-%d", path, next)
+	if err := os.Rename(path, aside); err != nil {
+		return "", err
+	}
+	for len(numbers) >= keptBad {
+		if err := os.RemoveAll(fmt.Sprintf("%s.bad-%d", path, numbers[0])); err != nil {
+			return aside, err
+		}
+		numbers = numbers[1:]
+	}
+	return aside, nil
+}
+
+// Get implements correlate.Store.
+func (s *store) Get(key []byte) (value []byte, err error) {
+	k := prefixed(keyWindows, key)
+	if v, ok := s.pending[string(k)]; ok {
+		return v, nil
+	}
+	err = guarded(func() error {
+		return s.db.View(func(tx *bolt.Tx) error {
+			value = bytes.Clone(tx.Bucket(bucketName).Get(k))
+			return nil
+		})
+	})
+	return value, err
+}
+
+// Each implements correlate.Store.
+func (s *store) Each(prefix []byte, f func(key, value []byte) error) error {
+	return s.each(prefixed(keyWindows, prefix), f)
+}
+
+// each calls f with the keys that have a prefix, without the first byte.
+func (s *store) each(prefix []byte, f func(key, value []byte) error) error {
+	var pending []string
+	for k := range s.pending {
+		if strings.HasPrefix(k, string(prefix)) {
+			pending = append(pending, k)
+		}
+	}
+	slices.Sort(pending)
+	// before hands out what is pending below a key, all of it if that is nil.
+	before := func(key []byte) error {
+		for len(pending) > 0 && (key == nil || pending[0] <= string(key)) {
+			k := pending[0]
+			pending = pending[1:]
+			if v := s.pending[k]; v != nil {
+				if err := f([]byte(k)[1:], v); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	return guarded(func() error {
+		return s.db.View(func(tx *bolt.Tx) error {
+			c := tx.Bucket(bucketName).Cursor()
+			for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
+				if err := before(k); err != nil {
+					return err
+				}
+				if _, newer := s.pending[string(k)]; newer {
+					continue
+				}
+				if err := f(k[1:], v); err != nil {
+					return err
+				}
+			}
+			return before(nil)
+		})
+	})
+}
+
+func prefixed(kind byte, key []byte) []byte {
+	return append(append(make([]byte, 0, 1+len(key)), kind), key...)
+}
+
+// write is a checkpoint: one transaction of what flush hands to its put, of the
+// alerts that are not known to be kept, and of the meta.
+func (s *store) write(m meta, unkept [][]byte, flush func(put func(kind byte, key, value []byte) error) error) error {
+	handed := map[string][]byte{}
+	written := int64(0)
+	err := guarded(func() error {
+		return s.db.Update(func(tx *bolt.Tx) error {
+			b := tx.Bucket(bucketName)
+			put := func(key, value []byte) error {
+				written += int64(len(key) + len(value))
+				if value == nil {
+					return b.Delete(key)
+				}
+				return b.Put(key, value)
+			}
+			for k, v := range s.pending {
+				if err := put([]byte(k), v); err != nil {
+					return err
+				}
+			}
+			if err := flush(func(kind byte, key, value []byte) error {
+				k := prefixed(kind, key)
+				value = bytes.Clone(value) // bbolt holds on to it until the end
+				handed[string(k)] = value
+				return put(k, value)
+			}); err != nil {
+				return err
+			}
+			var old [][]byte
+			c := b.Cursor()
+			for k, _ := c.Seek([]byte{keyUnkept}); k != nil && k[0] == keyUnkept; k, _ = c.Next() {
+				old = append(old, bytes.Clone(k))
+			}
+			for _, k := range old {
+				if err := b.Delete(k); err != nil {
+					return err
+				}
+			}
+			for i, a := range unkept {
+				if err := put(binary.BigEndian.AppendUint64([]byte{keyUnkept}, uint64(i)), a); err != nil {
+					return err
+				}
+			}
+			j, err := json.Marshal(m)
+			if err != nil {
+				return err
+			}
+			return put([]byte{keyMeta}, j)
+		})
+	})
+	if err != nil {
+		if s.pending == nil {
+			s.pending = map[string][]byte{}
+		}
+		maps.Copy(s.pending, handed)
+		return err
+	}
+	s.pending, s.meta, s.written = nil, m, written
+	return nil
+}
+
+// A record of the journal is: version, number of the event since counting began
+// (uvarint), newest event time before it (varint, Unix ns; 0: none), the event as
+// JSON. The number ties it to a checkpoint, the time to the events that matched
+// nothing and moved the windows' clock only.
+type record struct {
+	number int64
+	newest int64
+	event  []byte
+}
+
+func (r record) append(b []byte) []byte {
+	b = append(b, storeVersion)
+	b = binary.AppendUvarint(b, uint64(r.number))
+	return binary.AppendVarint(b, r.newest)
+}
+
+// errOther says that a record or a checkpoint is of another version.
+var errOther = errors.New("another version")
+
+func parseRecord(b []byte) (r record, err error) {
+	if len(b) == 0 || b[0] != storeVersion {
+		return r, errOther
+	}
+	b = b[1:]
+	number, n := binary.Uvarint(b)
+	if n <= 0 || number >= 1<<62 {
+		return r, errors.New("no number")
+	}
+	newest, m := binary.Varint(b[n:])
+	if m <= 0 {
+		return r, errors.New("no time")
+	}
+	return record{int64(number), newest, b[n+m:]}, nil
+}
+
+// add puts an event into the journal. What does not get in is counted, and makes
+// a checkpoint due: that holds what came of the event.
+func (s *store) add(number int64, newest time.Time, e *event.Event) {
+	r := record{number: number}
+	if !newest.IsZero() {
+		r.newest = newest.UnixNano()
+	}
+	s.buf = e.AppendJSON(r.append(s.buf[:0]))
+	err := errors.New("it is full, and no checkpoint could be written")
+	if s.length+int64(len(s.buf)) <= journalMost {
+		err = s.journal.Append(false, s.buf)
+	}
+	if err != nil {
+		s.missing++
+		if !errors.Is(err, spool.ErrTooLarge) {
+			s.problem = fmt.Errorf("write journal: %w", err)
+		}
+		return
+	}
+	s.length += int64(len(s.buf))
+	if cap(s.buf) > 1<<20 {
+		s.buf = nil // one huge event should not cost memory for ever
+	}
+}
+
+// due reports whether it is time for a checkpoint.
+func (s *store) due(now time.Time) bool {
+	since := now.Sub(s.last).Abs() // a clock that was set back must not put it off
+	switch {
+	case s.problem != nil:
+		return since >= retryAfter
+	case s.missing > 0:
+		return since >= time.Second
+	}
+	return s.length > max(journalBytes, s.written) || since >= checkpointEvery
+}
+
+func (s *store) close() error {
+	return errors.Join(s.journal.Close(), s.db.Close())
+}
