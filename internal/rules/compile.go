@@ -100,14 +100,13 @@ func (p *Program) Find(id string) []*Rule {
 // and filters. The error is [Problems]; the program is returned even then and
 // holds the rules that are right, so that a caller may choose to run those.
 func Compile(files []*File, o Options) (*Program, error) {
-	c := &compiler{o: o, slots: map[Getter]int{}, byDoc: map[*document]*Rule{}, refused: map[*document]bool{},
-		firstSeen: map[*document]*FirstSeen{}, except: map[*document][]*Rule{}, thresholdOf: map[*Rule]string{}}
-	for _, f := range files {
-		c.docs = append(c.docs, f.docs...)
-	}
-	c.duplicates()
+	return newCompiler(o).compile(files)
+}
+
+func (c *compiler) compile(files []*File) (*Program, error) {
+	c.documents(files)
 	for _, d := range c.docs {
-		if d.detection != nil && !c.isRefused(d) {
+		if d.detection != nil {
 			c.detectionRule(d)
 		}
 	}
@@ -128,8 +127,29 @@ func Compile(files []*File, o Options) (*Program, error) {
 	return p, sortProblems(c.problems)
 }
 
+// bounds are the limits of a program, against hostile folders of rules.
+type bounds struct {
+	rules        int
+	patterns     int // values of all rules
+	instructions int // of all regular expressions, compiled
+	guesses      int // at what was meant: they cost
+	problems     int
+	chain        int // correlations on top of each other
+}
+
+// defaultBounds are generous. Judgement: all of SigmaHQ's process_creation is 1,556 rules
+// with 22,000 values and 4,600 instructions.
+var defaultBounds = bounds{rules: 50_000, patterns: 1 << 20, instructions: 1 << 18, guesses: 2_000, problems: 50_000, chain: 32}
+
+func newCompiler(o Options) *compiler {
+	return &compiler{o: o, max: defaultBounds, slots: map[Getter]int{}, byDoc: map[*document]*Rule{}, refused: map[*document]bool{},
+		ids: map[string]*document{}, named: map[string]*document{}, places: map[*Rule]int{}, regexps: map[string]*expression{},
+		filterNodes: map[filterKey]node{}, firstSeen: map[*document]*FirstSeen{}, except: map[*document][]*Rule{}, thresholdOf: map[*Rule]string{}}
+}
+
 type compiler struct {
 	o           Options
+	max         bounds
 	docs        []*document
 	rules       []*Rule
 	byDoc       map[*document]*Rule
@@ -139,9 +159,50 @@ type compiler struct {
 	thresholdOf map[*Rule]string      // setting whose number a correlation has
 	getters     []Getter
 	slots       map[Getter]int
-	expressions int // how many
+	ids, named  map[string]*document // what references may say
+	places      map[*Rule]int        // in rules
+	regexps     map[string]*expression
+	filterNodes map[filterKey]node
 	problems    Problems
 	failed      bool // the document at hand has a problem
+
+	patterns, instructions, hints int // how many there are
+}
+
+// filterKey is a filter, and how the names of fields in it are understood.
+type filterKey struct {
+	d  *document
+	ns names
+}
+
+// add puts a rule into the program.
+func (c *compiler) add(r *Rule) {
+	c.places[r] = len(c.rules)
+	c.rules = append(c.rules, r)
+}
+
+// suggest is suggest while there are not too many problems for it.
+func (c *compiler) suggest(got string, known []string) string {
+	if c.hints++; c.hints > c.max.guesses {
+		return ""
+	}
+	return suggest(got, known)
+}
+
+// field resolves the name of a field, which is told where it is unknown.
+func (c *compiler) field(d *document, ns names, name string, line, col int, path string) (Getter, bool) {
+	g, ok := ns.find(name)
+	if !ok {
+		c.fail(d, line, col, path, CodeField, "知らないフィールド "+quote(name)+" です", "unknown field "+quote(name)).Hint = c.hint(ns, name)
+	}
+	return g, ok
+}
+
+func (c *compiler) hint(ns names, name string) string {
+	if c.hints++; c.hints > c.max.guesses {
+		return ""
+	}
+	return ns.hint(name)
 }
 
 func (c *compiler) fail(d *document, line, col int, path, code, ja, en string) *Problem {
@@ -149,8 +210,19 @@ func (c *compiler) fail(d *document, line, col int, path, code, ja, en string) *
 	if d.setting != "" {
 		code = CodeSetting
 	}
+	if len(c.problems) >= c.max.problems {
+		return c.enough()
+	}
 	c.problems = append(c.problems, Problem{File: d.file.Name, Line: line, Col: col, Path: path, Code: code, JA: ja, EN: en, text: d.file.line(line), doc: d})
 	return &c.problems[len(c.problems)-1]
+}
+
+// enough tells once that the rest is not told.
+func (c *compiler) enough() *Problem {
+	if len(c.problems) == c.max.problems {
+		c.problems = append(c.problems, Problem{Code: CodeBounds, JA: "問題が多すぎるため、以降は表示しません", EN: "too many problems: the rest is not told"})
+	}
+	return new(Problem)
 }
 
 // isRefused reports whether a document has problems, found by Parse or here.
@@ -169,29 +241,36 @@ func (c *compiler) use(g Getter) int {
 	return i
 }
 
-// duplicates tells ids and names that stand twice; the later document is
-// dropped.
-func (c *compiler) duplicates() {
-	ids, named := map[string]*document{}, map[string]*document{}
-	for _, d := range c.docs {
-		if d.filter != nil {
-			continue
-		}
-		for _, k := range []struct {
-			seen      map[string]*document
-			what, key string
-		}{{ids, "id", d.id}, {named, "name", d.name}} {
-			if k.key == "" {
+// documents takes the documents of all files. Ids and names that stand twice are
+// told; the later document is dropped.
+func (c *compiler) documents(files []*File) {
+	for _, f := range files {
+		for _, d := range f.docs {
+			if len(c.docs) == c.max.rules {
+				c.fail(d, d.line, d.col, "", CodeBounds, fmt.Sprintf("ルールが多すぎます（上限は %d）", c.max.rules), fmt.Sprintf("more than %d rules", c.max.rules))
+				return
+			}
+			c.docs = append(c.docs, d)
+			if d.filter != nil {
 				continue
 			}
-			if first := k.seen[k.key]; first != nil {
+			for _, k := range []struct {
+				seen      map[string]*document
+				what, key string
+			}{{c.ids, "id", d.id}, {c.named, "name", d.name}} {
+				if k.key == "" {
+					continue
+				}
+				first := k.seen[k.key]
+				if first == nil {
+					k.seen[k.key] = d
+					continue
+				}
 				place := fmt.Sprintf("%s:%d", printable(first.file.Name), first.line)
 				c.fail(d, d.line, d.col, k.what, CodeDouble, k.what+" "+quote(k.key)+" は "+place+" のルールにもあります",
 					k.what+" "+quote(k.key)+" is also that of the rule at "+place)
 				c.refused[d] = true
-				continue
 			}
-			k.seen[k.key] = d
 		}
 	}
 }
@@ -210,8 +289,13 @@ func (d *document) names() names {
 	return names{ecs: d.taxonomy == "ecs", category: d.logsource.category}
 }
 
+// detectionRule compiles a document. One that is refused already is compiled for
+// what else is wrong with it.
 func (c *compiler) detectionRule(d *document) {
 	c.failed = false
+	if l := &d.logsource; d.bad && (l.line == 0 || l.category == "" && d.taxonomy != "ecs") {
+		return // perhaps that is what was told; names of fields mean nothing so
+	}
 	r := c.newRule(d)
 	where := c.logsource(d)
 	var n node
@@ -228,24 +312,21 @@ func (c *compiler) detectionRule(d *document) {
 		}
 		r.digest = mix(r.digest, hashText(parts...))
 	}
-	if c.failed {
+	if c.failed || c.isRefused(d) {
 		c.refused[d] = true
 		delete(c.byDoc, d)
 		return
 	}
 	r.node = both(where, n)
-	c.rules = append(c.rules, r)
+	c.add(r)
 }
 
 func (c *compiler) newFirstSeen(d *document, doc *firstSeenDoc) *FirstSeen {
 	f := &FirstSeen{Within: doc.within, Learn: doc.learn}
 	for _, ref := range doc.keys {
-		g, hint, ok := d.names().resolve(ref.name)
-		if !ok {
-			c.fail(d, ref.line, ref.col, ref.path, CodeField, "知らないフィールド "+quote(ref.name)+" です", "unknown field "+quote(ref.name)).Hint = hint
-			continue
+		if g, ok := c.field(d, d.names(), ref.name, ref.line, ref.col, ref.path); ok {
+			f.Keys = append(f.Keys, g)
 		}
-		f.Keys = append(f.Keys, g)
 	}
 	return f
 }
@@ -259,13 +340,13 @@ func (c *compiler) logsource(d *document) node {
 			out = append(out, c.actions(actions))
 		} else if !(d.taxonomy == "ecs" && l.product == "sekisho") {
 			c.fail(d, l.line, l.col, "logsource.category", CodeLogsource, quote(l.category)+" のイベントは記録していません",
-				"no events of category "+quote(l.category)+" are recorded here").Hint = suggest(l.category, keys(categories))
+				"no events of category "+quote(l.category)+" are recorded here").Hint = c.suggest(l.category, keys(categories))
 		}
 	}
 	if l.product != "" {
 		if os, ok := products[l.product]; !ok {
 			c.fail(d, l.line, l.col, "logsource.product", CodeLogsource, quote(l.product)+" のイベントは記録していません",
-				"no events of product "+quote(l.product)+" are recorded here").Hint = suggest(l.product, keys(products))
+				"no events of product "+quote(l.product)+" are recorded here").Hint = c.suggest(l.product, keys(products))
 		} else if os != "" {
 			out = append(out, newText(c.use(Getter{Name: "host.os.type", id: osID}), []pattern{newPattern([]token{{literal, []byte(os)}}, false)}, false, false))
 		}
@@ -402,6 +483,9 @@ func (c *compiler) keyword(d *document, k *scalar, path string) node {
 	if k.text == "" {
 		c.fail(d, k.line, k.col, path, CodePattern, "空の語は検索できません", "an empty word cannot be searched for")
 	}
+	if !c.room(d, k, path) {
+		return constNode(false)
+	}
 	return &keywordNode{patterns: []pattern{newPattern(surround(toks), false)}, all: true}
 }
 
@@ -476,7 +560,7 @@ func (c *compiler) how(d *document, it *item) (h how, ok bool) {
 			}
 			h.part = m
 		default:
-			bad(CodeModifier, "修飾子 "+quote(m)+" はありません", "there is no modifier "+quote(m)).Hint = suggest(m, allModifiers)
+			bad(CodeModifier, "修飾子 "+quote(m)+" はありません", "there is no modifier "+quote(m)).Hint = c.suggest(m, allModifiers)
 			return h, false
 		}
 	}
@@ -538,15 +622,14 @@ func (h how) what() string {
 // then of no use.
 func (c *compiler) item(d *document, it *item, ns names) node {
 	h, ok := c.how(d, it)
-	if !ok {
+	if !ok || len(it.values) == 0 { // which was told
 		return constNode(false)
 	}
 	if it.field == "" {
 		return c.keywords(d, it, h)
 	}
-	g, hint, ok := ns.resolve(it.field)
+	g, ok := c.field(d, ns, it.field, it.line, it.col, it.path)
 	if !ok {
-		c.fail(d, it.line, it.col, it.path, CodeField, "知らないフィールド "+quote(it.field)+" です", "unknown field "+quote(it.field)).Hint = hint
 		return constNode(false)
 	}
 	var n node
@@ -575,6 +658,15 @@ func (c *compiler) item(d *document, it *item, ns names) node {
 // bad tells that a value is not of use.
 func (c *compiler) bad(d *document, it *item, v *scalar, ja, en string) {
 	c.fail(d, v.line, v.col, it.path, CodePattern, ja, en)
+}
+
+// room counts a value and reports whether there is room for it.
+func (c *compiler) room(d *document, v *scalar, path string) bool {
+	if c.patterns++; c.patterns <= c.max.patterns {
+		return true
+	}
+	c.fail(d, v.line, v.col, path, CodeBounds, fmt.Sprintf("全ルールの値が %d を超えています", c.max.patterns), fmt.Sprintf("more than %d values in all rules", c.max.patterns))
+	return false
 }
 
 // values is the values of a line, each with those that it stands for.
@@ -617,6 +709,9 @@ func (c *compiler) text(d *document, it *item, h how, g Getter) node {
 					toks = addStar(toks)
 				case "endswith":
 					toks = append(addStar(nil), trimStar(toks)...)
+				}
+				if !c.room(d, v, it.path) {
+					return constNode(false)
 				}
 				patterns = append(patterns, newPattern(toks, h.cased))
 			}
@@ -724,7 +819,7 @@ func base64Offsets(data []byte) [][]token {
 // maxRegexp is the size of a regular expression, and maxProgram that of its
 // compiled form. Judgement: SigmaHQ's largest has 1,500 instructions.
 const (
-	maxRegexp  = 4096
+	maxRegexp  = 4096 // bytes
 	maxProgram = 20_000
 )
 
@@ -734,23 +829,37 @@ func (c *compiler) compileRegexp(d *document, it *item, v *scalar, flags string)
 		return nil
 	}
 	if len(v.text) > maxRegexp {
-		c.bad(d, it, v, "正規表現が長すぎます", "regular expression too long")
+		c.bad(d, it, v, fmt.Sprintf("正規表現が長すぎます（上限は %d バイト）", maxRegexp), fmt.Sprintf("regular expression of more than %d bytes", maxRegexp))
 		return nil
 	}
 	text := v.text
 	if flags != "" {
 		text = "(?" + flags + ")" + text
 	}
+	if x := c.regexps[text]; x != nil {
+		return x
+	}
+	full := func() *expression {
+		c.fail(d, v.line, v.col, it.path, CodeBounds, "全ルールの正規表現を合わせると大きすぎます", "the regular expressions of all rules are too large")
+		return nil
+	}
+	if c.instructions > c.max.instructions {
+		return full()
+	}
 	parsed, err := syntax.Parse(text, syntax.Perl)
 	var prog *syntax.Prog
 	if err == nil {
-		if prog, err = syntax.Compile(parsed.Simplify()); err == nil && len(prog.Inst) > maxProgram {
-			c.bad(d, it, v, "正規表現が大きすぎます", "regular expression too large")
-			return nil
-		}
+		prog, err = syntax.Compile(parsed.Simplify())
 	}
 	var re *regexp.Regexp
 	if err == nil {
+		if len(prog.Inst) > maxProgram {
+			c.bad(d, it, v, "正規表現が大きすぎます", "regular expression too large")
+			return nil
+		}
+		if c.instructions += len(prog.Inst); c.instructions > c.max.instructions {
+			return full()
+		}
 		re, err = regexp.Compile(text)
 	}
 	if err != nil {
@@ -759,14 +868,51 @@ func (c *compiler) compileRegexp(d *document, it *item, v *scalar, flags string)
 			reason = se.Code.String() + ": " + quote(se.Expr)
 		}
 		ja, en := "正規表現を読めません: "+reason, "regular expression: "+reason
-		if strings.Contains(text, "(?=") || strings.Contains(text, "(?!") || strings.Contains(text, "(?<") {
-			ja, en = ja+"（先読み・後読みには対応していません）", en+" (look-around is not honoured)"
+		if what := foreign(text, err); what != nil {
+			ja, en = ja+"（"+what.ja+"）", en+" ("+what.en+")"
 		}
 		c.bad(d, it, v, ja, en)
 		return nil
 	}
-	c.expressions++
-	return &expression{c.expressions - 1, re, prog, kindsOf(prog), needOf(parsed)}
+	x := &expression{len(c.regexps), re, prog, kindsOf(prog), needOf(parsed)}
+	c.regexps[text] = x
+	return x
+}
+
+// construct is a part of PCRE that RE2 does not have, for reasons of time, and what
+// to do instead.
+type construct struct {
+	form   *regexp.Regexp
+	ja, en string
+}
+
+var constructs = []construct{
+	{regexp.MustCompile(`\(\?[=!]`), "先読みには対応していません。2 つの条件に分け、and または not でつないでください",
+		"look-ahead is not honoured: write two selections and join them by and, or by not"},
+	{regexp.MustCompile(`\(\?<[=!]`), "後読みには対応していません。2 つの条件に分け、and または not でつないでください",
+		"look-behind is not honoured: write two selections and join them by and, or by not"},
+	{regexp.MustCompile(`\(\?>`), "原子グループには対応していません。(?: ) と書いてください", "atomic groups are not honoured: write (?: )"},
+	{regexp.MustCompile(`\(\?[#(|R&0-9+]|\(\*|\(\?P[=>]`), "コメント、条件、再帰、動詞には対応していません", "comments, conditionals, recursion and verbs are not honoured"},
+	{regexp.MustCompile(`\\[1-9]|\\[gk][{<'0-9-]`), "後方参照には対応していません", "back references are not honoured"},
+	{regexp.MustCompile(`[+*?}]\+`), "独占的な量指定子（++ など）には対応していません。+ を 1 つにしてください", "possessive quantifiers (++ and the like) are not honoured: leave out the second +"},
+	{regexp.MustCompile(`\{[0-9,]*[0-9]{4,}|\}[{*?+]`), "繰り返しは合わせて 1000 回までです", "repeats go up to 1000, nested ones taken together"},
+}
+
+// foreign is the construct for which an expression could not be read; nil: it is
+// none that we know.
+func foreign(text string, err error) *construct {
+	var at string // what the library complains of, which may stand anywhere
+	if se, ok := err.(*syntax.Error); ok {
+		at = se.Expr
+	}
+	for _, in := range []string{at, text} {
+		for i := range constructs {
+			if constructs[i].form.MatchString(in) {
+				return &constructs[i]
+			}
+		}
+	}
+	return nil
 }
 
 // leastLength is how many bytes a match of an expression has at least.
@@ -870,9 +1016,8 @@ func (c *compiler) fieldref(d *document, it *item, h how, g Getter, ns names) no
 	var nodes []node
 	for i := range it.values {
 		v := &it.values[i]
-		other, hint, ok := ns.resolve(v.text)
+		other, ok := c.field(d, ns, v.text, v.line, v.col, it.path)
 		if !ok {
-			c.fail(d, v.line, v.col, it.path, CodeField, "知らないフィールド "+quote(v.text)+" です", "unknown field "+quote(v.text)).Hint = hint
 			continue
 		}
 		nodes = append(nodes, &refNode{field: c.use(g), other: c.use(other), how: how, cased: h.cased})
@@ -902,6 +1047,8 @@ func (c *compiler) keywords(d *document, it *item, h how) node {
 			}
 		case v.kind == nullScalar || v.text == "":
 			c.bad(d, it, v, "空の語は検索できません", "an empty word cannot be searched for")
+		case !c.room(d, v, it.path):
+			return constNode(false)
 		default:
 			n.patterns = append(n.patterns, newPattern(surround(parsePattern(v.text)), false))
 		}

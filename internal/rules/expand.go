@@ -10,8 +10,12 @@ import (
 // sign is found too, and told by its backslash.
 var placeholder = regexp.MustCompile(`\\%|%[A-Za-z0-9_-]+%`)
 
-// maxExpanded is how many values the placeholders of one line may come to.
-const maxExpanded = maxEntries
+// maxExpanded is how many values the placeholders of one line may come to, and
+// maxExpandedText how many bytes.
+const (
+	maxExpanded     = maxEntries
+	maxExpandedText = 1 << 20
+)
 
 // expand is the values of a line with the placeholders in them replaced: for each
 // value of the line those that it stands for. Values from settings may have
@@ -64,7 +68,14 @@ func expandText(text string, values map[string][]string, limit int) (out []strin
 		}
 		before := unescapePercent(text[from:at[0]])
 		from = at[1]
-		if len(out)*len(these) > limit {
+		sum := 0 // bytes
+		for _, o := range out {
+			sum += len(these) * (len(o) + len(before))
+		}
+		for _, v := range these {
+			sum += len(out) * len(v)
+		}
+		if len(out)*len(these) > limit || sum > maxExpandedText {
 			return nil, ""
 		}
 		next := make([]string, 0, len(out)*len(these))

@@ -441,7 +441,7 @@ func (x *explainer) selection(s *selection, ask *asker) Check {
 
 // item asks the event about one line of a selection or one keyword.
 func (a *asker) item(it *item, keyword *scalar) (ok bool, actual string) {
-	c := &compiler{o: a.o, slots: map[Getter]int{}}
+	c := newCompiler(a.o)
 	var n node
 	if keyword != nil {
 		n = c.keyword(a.d, keyword, "")
@@ -452,7 +452,7 @@ func (a *asker) item(it *item, keyword *scalar) (ok bool, actual string) {
 	s.begin(a.e)
 	ok = n.match(s)
 	if it != nil {
-		if g, _, known := a.ns.resolve(it.field); known {
+		if g, known := a.ns.find(it.field); known {
 			if v, present := g.Value(a.e); present {
 				actual = quote(v.String())
 			}

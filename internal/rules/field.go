@@ -216,23 +216,28 @@ type names struct {
 	category string
 }
 
-// resolve finds the field of a name.
-func (n names) resolve(name string) (g Getter, hint string, ok bool) {
+// find is the field of a name.
+func (n names) find(name string) (g Getter, ok bool) {
 	if id, ok := event.FieldByName(name); ok && (n.ecs || strings.Contains(name, ".")) {
-		return Getter{Name: name, from: fromTable, id: id}, "", true
+		return Getter{Name: name, from: fromTable, id: id}, true
 	}
 	if !n.ecs {
 		if g, ok := generic[n.category][name]; ok {
-			return g, "", true
+			return g, true
 		}
 		if g, ok := generic[""][name]; ok {
-			return g, "", true
+			return g, true
 		}
 	}
+	return Getter{}, false
+}
+
+// hint is the field that an unknown name was probably meant for.
+func (n names) hint(name string) string {
 	if strings.Contains(name, ".") {
 		n.ecs = true // meant as an event's own name
 	}
-	return Getter{}, suggest(name, n.known()), false
+	return suggest(name, n.known())
 }
 
 // known is every name that resolves, sorted.

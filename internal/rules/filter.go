@@ -21,6 +21,9 @@ func (c *compiler) all(name string) (docs []*document, table bool) {
 	if d := c.find(name); d != nil {
 		return []*document{d}, false
 	}
+	if !tableID.MatchString(strings.ToUpper(name)) {
+		return nil, true
+	}
 	for _, d := range c.docs {
 		if d.addition != nil && d.filter == nil && d.addition.Rule != "" && strings.EqualFold(d.addition.Rule, name) {
 			docs = append(docs, d)
@@ -95,15 +98,20 @@ func (c *compiler) filters() {
 	type pair struct{ filter, target *document }
 	var later []pair
 	for _, d := range append(slices.Clone(c.docs), c.exceptions()...) {
-		if d.filter == nil || c.isRefused(d) {
+		if d.filter == nil {
 			continue
 		}
 		c.failed = false
 		targets := c.targets(d)
-		if d.setting != "" && len(targets) == 0 {
-			c.filter(d, names{}) // told even so what is wrong with it
-		}
-		if c.failed {
+		if c.isRefused(d) || c.failed || len(targets) == 0 {
+			// Not applied, but told what else is wrong with it.
+			switch i := slices.IndexFunc(targets, func(t *document) bool { return t.detection != nil }); {
+			case i >= 0:
+				c.filter(d, targets[i].names())
+			case d.setting != "":
+				c.filter(d, names{})
+			}
+			c.refused[d] = true
 			continue
 		}
 		for _, t := range targets {
@@ -169,7 +177,7 @@ func (c *compiler) hidden(d, target *document, made map[string]*Rule) *Rule {
 	r := &Rule{ID: uuidOf(parts...), Title: d.title, Level: Levels[0], Summary: d.summary, File: d.file.Name, Line: d.line, Builtin: d.builtin,
 		Silent: true, Hidden: true, doc: d, node: both(where, either(any...)), digest: c.filterDigest(d)}
 	made[key] = r
-	c.rules = append(c.rules, r)
+	c.add(r)
 	return r
 }
 
@@ -202,11 +210,16 @@ func (c *compiler) filter(d *document, ns names) node {
 	if d.setting != "" {
 		ns = names{ecs: true} // settings speak of an event's fields
 	}
-	n := c.detection(d, d.filter.detection, ns)
-	if d.filter.until.IsZero() {
+	key := filterKey{d, ns}
+	if n := c.filterNodes[key]; n != nil {
 		return n
 	}
-	return either(n, notNode{&beforeNode{c.use(tableField("@timestamp")), d.filter.until}})
+	n := c.detection(d, d.filter.detection, ns)
+	if !d.filter.until.IsZero() {
+		n = either(n, notNode{&beforeNode{c.use(tableField("@timestamp")), d.filter.until}})
+	}
+	c.filterNodes[key] = n
+	return n
 }
 
 func (c *compiler) filterDigest(d *document) uint64 {

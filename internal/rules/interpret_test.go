@@ -86,7 +86,7 @@ func (in *interpreter) expr(x expr) bool {
 
 // texts is the values of a field as texts; ok is false where it is missing.
 func (in *interpreter) texts(name string) (out []string, ok bool) {
-	g, _, known := in.ns.resolve(name)
+	g, known := in.ns.find(name)
 	if !known {
 		panic("unknown field " + name)
 	}
@@ -282,7 +282,7 @@ func (in *interpreter) item(it *item) bool {
 	case has("gt"), has("gte"), has("lt"), has("lte"):
 		test = func(v scalar) bool {
 			want, _ := strconv.ParseFloat(v.text, 64)
-			g, _, _ := in.ns.resolve(it.field)
+			g, _ := in.ns.find(it.field)
 			x, _ := g.Value(in.e)
 			got, ok := x.Float()
 			if w, err := strconv.ParseInt(v.text, 10, 64); err == nil && x.Type() == event.Int { // exact above 2^53

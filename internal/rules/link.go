@@ -11,12 +11,13 @@ import (
 
 // find is the document that a reference names, by id or name.
 func (c *compiler) find(name string) *document {
-	for _, d := range c.docs {
-		if d.filter == nil && (d.id != "" && strings.EqualFold(d.id, name) || d.name != "" && d.name == name) {
-			return d
-		}
+	if d := c.ids[strings.ToLower(name)]; d != nil {
+		return d
 	}
-	return nil
+	if name == "" {
+		return nil
+	}
+	return c.named[name]
 }
 
 // refNames is what references may name, for suggestions.
@@ -35,7 +36,9 @@ func (c *compiler) refNames() []string {
 func (c *compiler) dangling(d *document, r ref, others []string) {
 	p := c.fail(d, r.line, r.col, r.path, CodeReference, quote(r.name)+" というルール（id または name）はありません",
 		"there is no rule with id or name "+quote(r.name))
-	p.Hint = suggest(r.name, append(c.refNames(), others...))
+	if c.hints < c.max.guesses {
+		p.Hint = c.suggest(r.name, append(c.refNames(), others...))
+	}
 }
 
 func mix(parts ...uint64) uint64 {
@@ -46,42 +49,46 @@ func mix(parts ...uint64) uint64 {
 	return h.Sum64()
 }
 
-// correlations resolves correlations, each after those it refers to.
+// correlations resolves correlations, each after those it refers to. Those that
+// are refused already are looked at for what else is wrong with them.
 func (c *compiler) correlations() {
-	state := map[*document]int{} // 1: being resolved, 2: done
-	var visit func(d *document, from ref) bool
-	visit = func(d *document, from ref) bool {
-		switch state[d] {
-		case 1:
-			return false
-		case 2:
-			return true
+	done := map[*document]bool{}
+	var above []*document // those whose references are being followed
+	var visit func(d *document)
+	visit = func(d *document) {
+		if done[d] {
+			return
 		}
-		state[d] = 1
-		c.failed = false
-		ok := true
+		above = append(above, d)
 		for _, r := range d.corr.rules {
 			t := c.find(r.name)
-			if t == nil || t.corr == nil || c.isRefused(t) {
+			if t == nil || t.corr == nil {
 				continue
 			}
-			if !visit(t, r) {
-				c.fail(d, r.line, r.col, r.path, CodeReference, "correlation が互いに参照し合っています（"+quote(r.name)+"）",
-					"correlations refer to each other in a circle (by "+quote(r.name)+")")
-				ok = false
+			at := slices.Index(above, t)
+			switch {
+			case at >= 0:
+				circle := ""
+				for _, a := range above[at:] {
+					circle += a.label() + " -> "
+				}
+				circle = quote(circle + t.label())
+				c.fail(d, r.line, r.col, r.path, CodeReference, "correlation が互いに参照し合っています（"+circle+"）", "correlations refer to each other in a circle: "+circle)
+				c.refused[d] = true
+			case len(above) == c.max.chain:
+				c.fail(d, r.line, r.col, r.path, CodeBounds, fmt.Sprintf("correlation の連鎖が深すぎます（上限は %d）", c.max.chain), fmt.Sprintf("a chain of more than %d correlations", c.max.chain))
+				c.refused[d] = true
+			default:
+				visit(t)
 			}
 		}
-		state[d] = 2
-		if !ok {
-			c.refused[d] = true
-			return true
-		}
+		above = above[:len(above)-1]
+		done[d] = true
 		c.correlation(d)
-		return true
 	}
 	for _, d := range c.docs {
-		if d.corr != nil && !c.isRefused(d) {
-			visit(d, ref{})
+		if d.corr != nil {
+			visit(d)
 		}
 	}
 }
@@ -98,6 +105,9 @@ func (c *compiler) correlation(d *document) {
 			continue
 		}
 		r := c.byDoc[t]
+		if r == nil && c.refused[d] {
+			continue // it may be part of the circle
+		}
 		if r == nil {
 			c.fail(d, ref.line, ref.col, ref.path, CodeReference, "ルール "+quote(ref.name)+" に問題があるため使えません", "rule "+quote(ref.name)+" was refused")
 			continue
@@ -107,7 +117,7 @@ func (c *compiler) correlation(d *document) {
 			continue
 		}
 		targets = append(targets, r)
-		corr.Rules = append(corr.Rules, slices.Index(c.rules, r))
+		corr.Rules = append(corr.Rules, c.places[r])
 	}
 	if doc.typ.temporal() && len(targets) > 16 {
 		c.fail(d, d.line, d.col, "correlation.rules", CodeBounds, "ルールが多すぎます（上限は 16）", "more than 16 rules")
@@ -118,11 +128,7 @@ func (c *compiler) correlation(d *document) {
 		ns = c.base(targets[0]).names()
 	}
 	resolve := func(ref ref, ns names) (Getter, bool) {
-		g, hint, ok := ns.resolve(ref.name)
-		if !ok {
-			c.fail(d, ref.line, ref.col, ref.path, CodeField, "知らないフィールド "+quote(ref.name)+" です", "unknown field "+quote(ref.name)).Hint = hint
-		}
-		return g, ok
+		return c.field(d, ns, ref.name, ref.line, ref.col, ref.path)
 	}
 	for _, ref := range doc.groupBy {
 		alias, isAlias := doc.aliases[ref.name]
@@ -162,7 +168,7 @@ func (c *compiler) correlation(d *document) {
 		}
 		corr.Fields = append(corr.Fields, g)
 	}
-	if c.failed {
+	if c.failed || c.isRefused(d) {
 		c.refused[d] = true
 		return
 	}
@@ -171,7 +177,7 @@ func (c *compiler) correlation(d *document) {
 	r.Correlation = corr
 	parts := []uint64{hashText(string(corr.Type), corr.Timespan.String())}
 	for _, h := range c.except[d] {
-		corr.Except = append(corr.Except, slices.Index(c.rules, h))
+		corr.Except = append(corr.Except, c.places[h])
 		r.Filters = append(r.Filters, h.Title)
 		r.filter = append(r.filter, h.doc)
 		parts = append(parts, h.digest)
@@ -186,7 +192,7 @@ func (c *compiler) correlation(d *document) {
 		parts = append(parts, hashText(corr.Fields[i].Field()))
 	}
 	r.digest = mix(parts...)
-	c.rules = append(c.rules, r)
+	c.add(r)
 }
 
 func hashText(parts ...string) uint64 {
@@ -253,12 +259,9 @@ func (c *compiler) additions() {
 		a.FirstSeen = c.firstSeen[r.doc]
 		ns := c.base(r).names()
 		for _, ref := range doc.groupBy {
-			g, hint, ok := ns.resolve(ref.name)
-			if !ok {
-				c.fail(r.doc, ref.line, ref.col, ref.path, CodeField, "知らないフィールド "+quote(ref.name)+" です", "unknown field "+quote(ref.name)).Hint = hint
-				continue
+			if g, ok := c.field(r.doc, ns, ref.name, ref.line, ref.col, ref.path); ok {
+				a.GroupBy = append(a.GroupBy, g)
 			}
-			a.GroupBy = append(a.GroupBy, g)
 		}
 		if !doc.given["group-by"] && r.Correlation != nil {
 			for _, k := range r.Correlation.GroupBy {
@@ -339,6 +342,10 @@ func scopedPath(i int) string { return fmt.Sprintf("rules.thresholds_for[%d].thr
 
 // problem tells what is wrong with a setting.
 func (c *compiler) problem(path, code, ja, en, hint string) {
+	if len(c.problems) >= c.max.problems {
+		c.enough()
+		return
+	}
 	c.problems = append(c.problems, Problem{Path: path, Code: code, JA: ja, EN: en, Hint: hint})
 }
 

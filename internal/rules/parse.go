@@ -225,7 +225,7 @@ func (r *reader) document(n *yaml.Node) {
 	var detectionNode, corrNode, filterNode, additionNode, generateNode *yaml.Node
 	for _, p := range pairs {
 		if p.name == "title" {
-			d.title, _ = r.text(p.val, "title")
+			d.title, _ = r.textUpTo(p.val, "title", maxTitle)
 		}
 	}
 	logsourceSeen := false
@@ -239,7 +239,7 @@ func (r *reader) document(n *yaml.Node) {
 			}
 			d.id = strings.ToLower(d.id)
 		case "name":
-			d.name, _ = r.text(p.val, "name")
+			d.name, _ = r.textUpTo(p.val, "name", maxTitle)
 		case "status":
 			d.status, _ = r.text(p.val, "status")
 			r.oneOf(p.val, "status", d.status, []string{"stable", "test", "experimental", "deprecated", "unsupported"})
@@ -248,7 +248,7 @@ func (r *reader) document(n *yaml.Node) {
 			d.levelSet = true
 			r.oneOf(p.val, "level", d.level, Levels)
 		case "description":
-			d.summary, _ = r.text(p.val, "description")
+			d.summary, _ = r.textUpTo(p.val, "description", maxDescription)
 		case "date", "modified":
 			s, _ := r.text(p.val, p.name)
 			if p.name == "modified" || d.version == "" {
@@ -270,6 +270,11 @@ func (r *reader) document(n *yaml.Node) {
 			additionNode = p.val
 		case "generate":
 			generateNode = p.val
+		case "action": // of Sigma 1: documents that complete each other
+			if s, _ := r.text(p.val, "action"); s == "global" || s == "reset" || s == "repeat" {
+				r.fail(p.key, "action", CodeUnhonoured, "action: "+s+"（Sigma 1）には対応していません。文書ごとに全部書いてください",
+					"action: "+s+" (Sigma 1) is not honoured: write each document in full")
+			}
 		default:
 			if hint := suggest(p.name, sigmaKeys); hint != "" && !slices.Contains(sigmaKeys, p.name) {
 				r.fail(p.key, p.name, CodeKey, "知らないキーです", "unknown key").Hint = hint
@@ -357,8 +362,12 @@ func (r *reader) logsource(n *yaml.Node, l *logsource) {
 		case "service":
 			l.service, _ = r.text(p.val, path)
 		case "definition":
-		default:
-			r.fail(p.key, path, CodeKey, "知らないキーです", "unknown key").Hint = suggest(p.name, []string{"category", "product", "service", "definition"})
+		default: // the specification leaves room for others, which are not evaluated
+			if hint := suggest(p.name, []string{"category", "product", "service", "definition"}); hint != "" {
+				r.fail(p.key, path, CodeKey, "知らないキーです", "unknown key").Hint = hint
+			} else {
+				r.sane(p.val, path, 0)
+			}
 		}
 	}
 }

@@ -76,7 +76,7 @@ func (p *Problem) Message(lang string) string {
 		}
 	}
 	if p.Path != "" {
-		b.WriteString(printable(p.Path) + ": ")
+		b.WriteString(printable(cut(p.Path, maxPath)) + ": ")
 	}
 	if lang == "ja" {
 		b.WriteString(p.JA)
@@ -160,11 +160,18 @@ func sortProblems(ps Problems) Problems {
 
 // quote is text from a file as it may stand in a message: quoted, escaped, cut.
 func quote(s string) string {
-	const limit = 80
-	if utf8.RuneCountInString(s) > limit {
-		s = string([]rune(s)[:limit]) + "..."
+	return strconv.Quote(cut(s, 80))
+}
+
+// maxPath is how much of a path in a document is shown, in characters.
+const maxPath = 200
+
+// cut is a text of at most so many characters, and dots where there were more.
+func cut(s string, chars int) string {
+	if utf8.RuneCountInString(s) > chars {
+		s = string([]rune(s)[:chars]) + "..."
 	}
-	return strconv.Quote(s)
+	return s
 }
 
 // printable drops what a terminal might act on.

@@ -18,10 +18,16 @@ import (
 const (
 	MaxFile     = 1 << 20 // bytes of a rule file
 	maxDepth    = 16      // nested lists and maps; Sigma needs 6
-	maxText     = 16_384  // bytes of one text
+	maxText     = 16_384  // bytes of one text, but for a description
 	maxEntries  = 10_000  // of one list or map
 	maxDocs     = 1_000   // documents in a file
 	maxProblems = 200     // told of one file
+)
+
+// The specification's limits, in characters.
+const (
+	maxTitle       = 256
+	maxDescription = 65_535
 )
 
 // reader turns the text of a file into YAML nodes and problems with places.
@@ -136,7 +142,9 @@ func (r *reader) syntax(err error) {
 }
 
 // plain reports whether a node is free of what rules may not use.
-func (r *reader) plain(n *yaml.Node, path string) bool {
+func (r *reader) plain(n *yaml.Node, path string) bool { return r.plainUpTo(n, path, maxText) }
+
+func (r *reader) plainUpTo(n *yaml.Node, path string, bytes int) bool {
 	switch {
 	case n.Kind == yaml.AliasNode:
 		r.fail(n, path, CodeYAML, "YAML の別名（*name）は使えません", "YAML aliases (*name) are not allowed")
@@ -146,8 +154,8 @@ func (r *reader) plain(n *yaml.Node, path string) bool {
 		r.fail(n, path, CodeYAML, "YAML のタグ（!name）は使えません", "YAML tags (!name) are not allowed")
 	case len(n.Content) > 2*maxEntries || n.Kind == yaml.SequenceNode && len(n.Content) > maxEntries:
 		r.fail(n, path, CodeBounds, fmt.Sprintf("要素が多すぎます（上限は %d）", maxEntries), fmt.Sprintf("more than %d entries", maxEntries))
-	case len(n.Value) > maxText:
-		r.fail(n, path, CodeBounds, fmt.Sprintf("文字列が長すぎます（上限は %d バイト）", maxText), fmt.Sprintf("text of more than %d bytes", maxText))
+	case len(n.Value) > bytes:
+		r.fail(n, path, CodeBounds, fmt.Sprintf("文字列が長すぎます（上限は %d バイト）", bytes), fmt.Sprintf("text of more than %d bytes", bytes))
 	default:
 		return true
 	}
@@ -216,6 +224,22 @@ func (r *reader) text(n *yaml.Node, path string) (string, bool) {
 	}
 	if n.Kind != yaml.ScalarNode || null(n) {
 		r.wrong(n, path, "文字列", "text")
+		return "", false
+	}
+	return n.Value, true
+}
+
+// textUpTo is a scalar as text of so many characters.
+func (r *reader) textUpTo(n *yaml.Node, path string, chars int) (string, bool) {
+	if !r.plainUpTo(n, path, utf8.UTFMax*chars) {
+		return "", false
+	}
+	if n.Kind != yaml.ScalarNode || null(n) {
+		r.wrong(n, path, "文字列", "text")
+		return "", false
+	}
+	if utf8.RuneCountInString(n.Value) > chars {
+		r.fail(n, path, CodeBounds, fmt.Sprintf("文字列が長すぎます（上限は %d 文字）", chars), fmt.Sprintf("text of more than %d characters", chars))
 		return "", false
 	}
 	return n.Value, true
