@@ -234,15 +234,19 @@ func (l *long) rank(m mark, from int64) float64 {
 		old = 0
 	}
 	kept := 0
-	r := ranking{n: m.n, flag: m.hash / markText * text}
-	r.meet(r.n, r.flag, 1)
-	weight := float64(uint64(1) << l.use)
+	r := newRanking(m.n, m.hash >= markText)
+	below := uint64(1)<<l.use - 1 // bits that are zero of those that count
 	for i := old; i < len(l.marks); i++ {
-		if o := &l.marks[i]; zeros(o.hash) >= l.use {
-			kept++
-			r.meet(o.n, o.hash/markText*text, weight)
+		o := &l.marks[i]
+		if o.hash&below != 0 {
+			continue
+		}
+		kept++
+		if (o.hash^m.hash)&markText == 0 {
+			r.meet(o.n)
 		}
 	}
+	percent := r.percent(float64(below+1), 1)
 	l.settle(from, m.t, kept) // for the next one
 	if zeros(m.hash) >= l.admit {
 		l.marks = append(l.marks, m)
@@ -251,7 +255,7 @@ func (l *long) rank(m mark, from int64) float64 {
 		l.raise()
 		l.marks = slices.DeleteFunc(l.marks, func(o mark) bool { return zeros(o.hash) < l.admit || o.t < from })
 	}
-	return r.percent()
+	return percent
 }
 
 // rewind makes what lies after a time count as of it: the clock was set back.

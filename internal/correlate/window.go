@@ -553,46 +553,52 @@ func (w *window) total(from, to int, n, flag uint64) float64 {
 	case rules.ValueAvg:
 		return w.sum.float() / float64(to-from)
 	case rules.ValuePercentile:
-		r := ranking{n: n, flag: flag}
+		r := newRanking(n, flag == text)
 		for i := range w.entries[from:to] {
-			o := &w.entries[from+i]
-			r.meet(o.n, o.mark&text, 1)
+			if o := &w.entries[from+i]; o.mark&text == flag {
+				r.meet(o.n)
+			}
 		}
-		return r.percent()
+		return r.percent(1, 0)
 	}
 	return float64(w.distinct)
 }
 
 // ranking finds the place of a value among others: of a number the percentile
-// rank with half of the equals, of a text the share that it has.
+// rank with half of the equals, of a text the share that it has. Numbers are
+// compared with numbers only, and texts with texts.
 type ranking struct {
-	n, flag           uint64
-	below, equal, all float64
+	n                 uint64
+	text              bool
+	f                 float64
+	below, equal, all int
 }
 
-func (r *ranking) meet(n, flag uint64, weight float64) {
-	if flag != r.flag {
-		return
-	}
-	r.all += weight
-	switch {
-	case n == r.n:
-		r.equal += weight
-	case flag == 0:
-		a, b := math.Float64frombits(n), math.Float64frombits(r.n)
-		if a < b {
-			r.below += weight
-		} else if a == b { // both zeros
-			r.equal += weight
+func newRanking(n uint64, isText bool) ranking {
+	return ranking{n: n, text: isText, f: math.Float64frombits(n)}
+}
+
+func (r *ranking) meet(n uint64) {
+	r.all++
+	if r.text {
+		if n == r.n {
+			r.equal++
 		}
+	} else if f := math.Float64frombits(n); f < r.f {
+		r.below++
+	} else if f == r.f {
+		r.equal++
 	}
 }
 
-func (r *ranking) percent() float64 {
-	if r.flag == text {
-		return r.equal / r.all * 100
+// percent is the place, where each of those met stands for so many, besides
+// itself that were not met.
+func (r *ranking) percent(weight, itself float64) float64 {
+	equal, all := float64(r.equal)*weight+itself, float64(r.all)*weight+itself
+	if r.text {
+		return equal / all * 100
 	}
-	return (r.below + r.equal/2) / r.all * 100
+	return (float64(r.below)*weight + equal/2) / all * 100
 }
 
 // fulfils reports whether the conditions hold for a total.
@@ -752,7 +758,11 @@ func (s *Set) tell(f *Firing, tc *touch) {
 		}
 		total := int64(math.Round(tc.total))
 		if v, twice := f.Totals[name]; !twice || total > v {
-			f.Totals[name], f.Fresh[name] = total, min(int64(math.Round(w.fresh.float())), total)
+			fresh := w.fresh
+			if tc.older() {
+				fresh = w.freshIn(tc.from, tc.to)
+			}
+			f.Totals[name], f.Fresh[name] = total, min(int64(math.Round(fresh.float())), total)
 		}
 	}
 	events, first, last := w.events, int64(0), w.newest()
@@ -760,7 +770,7 @@ func (s *Set) tell(f *Firing, tc *touch) {
 		events, first = w.long.events, w.long.first()
 	} else {
 		first, last = w.entries[tc.from].t, w.entries[tc.to-1].t
-		if tc.from != w.lo || tc.to != len(w.entries) { // an older window, completed by a late event
+		if tc.older() {
 			events = 0
 			for i := range w.entries[tc.from:tc.to] {
 				if w.entries[tc.from+i].is(lead) {
@@ -786,6 +796,39 @@ func (s *Set) tell(f *Firing, tc *touch) {
 		slices.SortStableFunc(f.Evidence, func(a, b *event.Event) int { return a.Time.Compare(b.Time) })
 	}
 	w.fresh, w.unseen, w.told = amount{}, 0, s.seq
+}
+
+// older reports that the window that fired is not the newest: a late event
+// completed it.
+func (tc *touch) older() bool {
+	return tc.w.long == nil && (tc.from != tc.w.lo || tc.to != len(tc.w.entries))
+}
+
+// freshIn is what no firing has told before of entries[from:to].
+func (w *window) freshIn(from, to int) (sum amount) {
+	told := map[uint64]bool{}
+	for _, n := range w.entries[from:to] {
+		if n.seq() <= w.told {
+			told[n.n] = true
+		}
+	}
+	for _, n := range w.entries[from:to] {
+		if n.seq() <= w.told {
+			continue
+		}
+		switch w.c.def.Type {
+		case rules.EventCount:
+			sum.whole++
+		case rules.ValueSum:
+			sum.add(amountOf(math.Float64frombits(n.n)))
+		case rules.ValueCount:
+			if !told[n.n] {
+				told[n.n] = true
+				sum.whole++
+			}
+		}
+	}
+	return sum
 }
 
 // event is the event of a proof; nil if the Store had no event there.
