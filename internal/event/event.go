@@ -279,6 +279,7 @@ type Copy struct {
 	Files                 Opt[int64]
 	Bytes                 Opt[int64]
 	SourceIDs             []string  // stable hashes of the source paths, for distinct counts
+	Paths                 []string  // of the files that are told as one; capped, Files has the true count
 	ArchiveEncrypted      Opt[bool] // sekisho.archive.encrypted
 }
 

@@ -18,10 +18,16 @@ type Field struct {
 	Name string // ECS name
 	Type Type
 
-	part   part               // of the event that holds the value
-	offset uintptr            // of the value in it
-	get    func(*Event) Value // instead of these, where a value is not just what is stored; zero Value: absent
-	set    func(*Event, Value)
+	place place
+	get   func(*Event) Value // instead of these, where a value is not just what is stored; zero Value: absent
+	set   func(*Event, Value)
+}
+
+// place is where an event holds a value.
+type place struct {
+	offset uint16 // in the part
+	part   part
+	typ    Type // None: get says
 }
 
 // part is a piece of an event that is there or not as a whole. Reading a field
@@ -107,10 +113,10 @@ var sizes = [parts]uintptr{
 // on an event that has just this one.
 func row[T any](name string, t Type, at func(e *Event, mk bool) *T, set func(*Event, Value)) Field {
 	var e Event
-	place := uintptr(unsafe.Pointer(at(&e, true)))
+	value := uintptr(unsafe.Pointer(at(&e, true)))
 	for p := range parts {
-		if from := uintptr(e.part(p)); from != 0 && from <= place && place < from+sizes[p] {
-			return Field{Name: name, Type: t, part: p, offset: place - from, set: set}
+		if from := uintptr(e.part(p)); from != 0 && from <= value && value < from+sizes[p] {
+			return Field{Name: name, Type: t, place: place{uint16(value - from), p, t}, set: set}
 		}
 	}
 	panic("event: field " + name + " is in no part of an event")
@@ -150,6 +156,7 @@ func moment(name string, at func(e *Event, mk bool) *time.Time) Field {
 // class is a list field that stands for the action's own list when it is unset.
 func class(name string, at func(e *Event) *[]string, def func(Action) []string) Field {
 	f := list(name, func(e *Event, _ bool) *[]string { return at(e) })
+	f.place = place{}
 	f.get = func(e *Event) Value {
 		l := *at(e)
 		if l == nil {
@@ -333,6 +340,7 @@ var table = []Field{
 	num("sekisho.copy.files", copied(func(c *Copy) *Opt[int64] { return &c.Files })),
 	num("sekisho.copy.bytes", copied(func(c *Copy) *Opt[int64] { return &c.Bytes })),
 	list("sekisho.copy.source_ids", copied(func(c *Copy) *[]string { return &c.SourceIDs })),
+	list("sekisho.copy.paths", copied(func(c *Copy) *[]string { return &c.Paths })),
 	truth("sekisho.archive.encrypted", copied(func(c *Copy) *Opt[bool] { return &c.ArchiveEncrypted })),
 
 	num("process.pid", process(func(p *Process) *Opt[int64] { return &p.PID })),
@@ -407,6 +415,15 @@ var byName = func() map[string]FieldID {
 	return m
 }()
 
+// places is the places of the table's fields, close to each other.
+var places = func() []place {
+	out := make([]place, len(byName))
+	for i := range table {
+		out[i] = table[i].place
+	}
+	return out
+}()
+
 // Fields is the whole table, sorted by name; a FieldID is an index into it. The
 // caller must not write to it.
 func Fields() []Field { return table }
@@ -426,38 +443,38 @@ func (id FieldID) Type() Type { return table[id].Type }
 // Lookup is the value of a field; ok is false where the field is absent. It
 // does not allocate.
 func (e *Event) Lookup(id FieldID) (v Value, ok bool) {
-	f := &table[id]
-	if f.get != nil {
-		if v = f.get(e); v.typ != None {
+	p := places[id]
+	if p.typ == None {
+		if v = table[id].get(e); v.typ != None {
 			return v, true
 		}
-	} else if from := e.part(f.part); from != nil {
-		place := unsafe.Add(from, f.offset)
-		switch f.Type {
+	} else if from := e.part(p.part); from != nil {
+		at := unsafe.Add(from, p.offset)
+		switch p.typ {
 		case String:
-			if s := *(*string)(place); s != "" {
+			if s := *(*string)(at); s != "" {
 				return Value{typ: String, s: s}, true
 			}
 		case Int:
-			if n := (*Opt[int64])(place); n.OK {
+			if n := (*Opt[int64])(at); n.OK {
 				return Number(n.V), true
 			}
 		case Bool:
-			if b := (*Opt[bool])(place); b.OK {
+			if b := (*Opt[bool])(at); b.OK {
 				return Truth(b.V), true
 			}
 		case List:
-			if l := *(*[]string)(place); len(l) > 0 {
+			if l := *(*[]string)(at); len(l) > 0 {
 				return Value{typ: List, list: l}, true
 			}
 		case Time:
-			if t := (*time.Time)(place); !t.IsZero() {
+			if t := (*time.Time)(at); !t.IsZero() {
 				return Moment(*t), true
 			}
 		}
 	}
 	if e.recordedEmpty(id) {
-		return Value{typ: f.Type}, true
+		return Value{typ: table[id].Type}, true
 	}
 	return Value{}, false
 }
@@ -465,17 +482,42 @@ func (e *Event) Lookup(id FieldID) (v Value, ok bool) {
 // Str is Lookup for a field of type String, and faster; of others it knows
 // nothing.
 func (e *Event) Str(id FieldID) (s string, ok bool) {
-	f := &table[id]
-	if f.Type != String {
-		return "", false
+	p := places[id]
+	switch p.typ {
+	case String:
+		if from := e.part(p.part); from != nil {
+			s = *(*string)(unsafe.Add(from, p.offset))
+		}
+	case None:
+		s = table[id].get(e).s
 	}
-	if f.get != nil {
-		v := f.get(e)
-		s = v.s
-	} else if from := e.part(f.part); from != nil {
-		s = *(*string)(unsafe.Add(from, f.offset))
+	return s, s != "" || id.Type() == String && e.recordedEmpty(id)
+}
+
+// LongStr appends to buf the texts of n bytes or more that fields of type String
+// have, and returns it; n is at least 1.
+func (e *Event) LongStr(ids []FieldID, n int, buf []string) []string {
+	var from unsafe.Pointer
+	last := parts
+	for _, id := range ids {
+		p := places[id]
+		if p.typ != String {
+			if s, _ := e.Str(id); len(s) >= n {
+				buf = append(buf, s)
+			}
+			continue
+		}
+		if p.part != last {
+			from, last = e.part(p.part), p.part
+		}
+		if from == nil {
+			continue
+		}
+		if s := *(*string)(unsafe.Add(from, p.offset)); len(s) >= n {
+			buf = append(buf, s)
+		}
 	}
-	return s, s != "" || e.recordedEmpty(id)
+	return buf
 }
 
 // recordedEmpty reports whether a field was recorded as "" or [].
