@@ -17,6 +17,9 @@ func TestEveryFieldIsReadWhereItWasWritten(t *testing.T) {
 			if s, there := e.Str(FieldID(id)); g.Type == String && (s != v.Str() || there != ok) || g.Type != String && there {
 				t.Errorf("%s: Str got %q %v, Lookup %v %v", g.Name, s, there, v, ok)
 			}
+			if long := e.LongStr([]FieldID{FieldID(id)}, 1, nil); len(long) != 0 != (g.Type == String && v.Str() != "") {
+				t.Errorf("%s: LongStr got %q", g.Name, long)
+			}
 			switch {
 			case g.Name == f.Name:
 				if !ok || !v.Equal(samples[f.Type]) {

@@ -14,7 +14,7 @@ func denseEvents(t testing.TB, p *Program, size int) (out []*event.Event) {
 	var lits []string
 	b := p.buckets[place{string(event.ProcessStarted), "windows"}]
 	for i := range b.finders {
-		for _, l := range b.finders[i].groups.lits {
+		for _, l := range b.finders[i].groups.texts {
 			lits = append(lits, l.text)
 		}
 	}

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
 	"slices"
@@ -174,16 +175,25 @@ type groups struct {
 	shift uint8   // of a group's hash, to be a place in marks
 	heads []int32 // by the hash's upper bits: first of the literals there, and one more at the end
 	lits  []groupLit
+	texts []groupText // by literal
 }
 
+// groupLit is what is looked at of a literal at first: eight bytes of it, or all
+// of it. Nearly always that decides.
 type groupLit struct {
-	// Eight bytes of the literal, or all of it, decide nearly always.
-	word, mask uint64
-	anchor     int32 // place of the group in the literal
-	at         int32 // place of word in the literal
-	first      bool  // the literal stands at the beginning of a text
-	text       string
-	facts      []int32
+	word uint64
+	back int32 // from the group's place in a text to the word's
+	size uint8 // bytes of word
+	more bool  // what groupText says counts too
+	fact int32 // where the literal establishes just one
+}
+
+// groupText is the rest of a literal.
+type groupText struct {
+	text   string
+	anchor int32 // place of the group in the literal
+	first  bool  // the literal stands at the beginning of a text
+	facts  []int32
 }
 
 const gramLen = 4
@@ -217,23 +227,18 @@ func newGroups(lits []*lit, width int) (x groups) {
 	usually := usualGroups(width)
 	distinct := map[uint32]bool{}
 	for _, l := range lits {
-		g := groupLit{first: l.shape == prefix, text: l.text, facts: l.facts}
+		t := groupText{first: l.shape == prefix, text: l.text, facts: l.facts}
 		least := 1 << 30
 		for i := 0; i+width <= len(l.text); i++ {
 			at := groupAt(l.text, i, width)
 			// Judgement: a group that the usual texts hold costs more than one
 			// shared by twenty literals.
 			if n := 20*usually[at] + own[at]; n < least {
-				least, g.anchor = n, int32(i)
+				least, t.anchor = n, int32(i)
 			}
 		}
-		distinct[groupAt(l.text, int(g.anchor), width)] = true
-		g.at = max(0, min(g.anchor, int32(len(l.text)-8)))
-		for i := range min(8, len(l.text)) {
-			g.word |= uint64(l.text[int(g.at)+i]) << (8 * i)
-			g.mask |= 0xff << (8 * i)
-		}
-		x.lits = append(x.lits, g)
+		distinct[groupAt(l.text, int(t.anchor), width)] = true
+		x.texts = append(x.texts, t)
 	}
 	// 16 marks a group: 6 % of the others look marked. At least a word of them.
 	n := uint8(6)
@@ -242,13 +247,22 @@ func newGroups(lits []*lit, width int) (x groups) {
 	}
 	x.shift = 32 - n
 	x.marks = make([]uint64, 1<<n/64)
-	hash := func(l *groupLit) uint32 { return groupAt(l.text, int(l.anchor), width) * gramMul >> x.shift }
-	slices.SortStableFunc(x.lits, func(a, b groupLit) int { return compareUint(uint64(hash(&a)), uint64(hash(&b))) })
+	hash := func(t *groupText) uint32 { return groupAt(t.text, int(t.anchor), width) * gramMul >> x.shift }
+	slices.SortStableFunc(x.texts, func(a, b groupText) int { return compareUint(uint64(hash(&a)), uint64(hash(&b))) })
 	x.heads = make([]int32, len(x.marks)*4+1) // one a 16 marks: a group each on average
-	for i := range x.lits {
-		h := hash(&x.lits[i])
+	for i := range x.texts {
+		t := &x.texts[i]
+		h := hash(t)
 		x.marks[h>>6] |= 1 << (h & 63)
 		x.heads[h>>4+1]++
+		at := max(0, min(int(t.anchor), len(t.text)-8))
+		l := groupLit{back: int32(at) - t.anchor, size: uint8(min(8, len(t.text)))}
+		for k := range int(l.size) {
+			l.word |= uint64(t.text[at+k]) << (8 * k)
+		}
+		l.more = len(t.text) > 8 || t.first || len(t.facts) > 1
+		l.fact = t.facts[0]
+		x.lits = append(x.lits, l)
 	}
 	for i := 1; i < len(x.heads); i++ {
 		x.heads[i] += x.heads[i-1]
@@ -272,17 +286,28 @@ func (x *groups) find(s *scratch, text []byte) {
 
 // marked looks for the literals that may have a group of this hash at i.
 func (x *groups) marked(s *scratch, padded []byte, i int, h uint32) {
-	lits := x.lits[x.heads[h>>4]:x.heads[h>>4+1]]
+	head := int(x.heads[h>>4])
+	lits := x.lits[head:x.heads[h>>4+1]]
 	for k := range lits {
 		l := &lits[k]
-		from := i - int(l.anchor)
-		if from < 0 || from+len(l.text)+pad > len(padded) || (binary.LittleEndian.Uint64(padded[from+int(l.at):])^l.word)&l.mask != 0 {
+		at := i + int(l.back)
+		if at < 0 || at+8 > len(padded) || (binary.LittleEndian.Uint64(padded[at:])^l.word)<<((64-8*uint(l.size))&63) != 0 {
 			continue
 		}
-		if l.first && from > 0 || len(l.text) > 8 && string(padded[from:from+len(l.text)]) != l.text {
+		if !l.more {
+			if at+int(l.size)+pad <= len(padded) {
+				s.noteOne(l.fact)
+			}
 			continue
 		}
-		s.note(l.facts)
+		t := &x.texts[head+k]
+		from := i - int(t.anchor)
+		if from < 0 || from > 0 && t.first || from+len(t.text)+pad > len(padded) {
+			continue
+		}
+		if string(padded[from:from+len(t.text)]) == t.text {
+			s.note(t.facts)
+		}
 	}
 }
 
@@ -301,19 +326,83 @@ func (n factNode) match(s *scratch) bool { return s.facts[n>>6]&(1<<(n&63)) != 0
 func (n factNode) cost() int             { return 0 }
 
 // lateNode is a fact that a late finder establishes.
-type lateNode struct{ fact, finder int32 }
+type lateNode struct {
+	finder int32
+	fact   factNode
+	words  []words // of which one occurs
+	count  int     // how many they are
+}
 
-func (n lateNode) cost() int { return 2 }
+// words is literals that begin with the same byte.
+type words struct {
+	first byte
+	rests [][]byte // what follows it
+}
 
-func (n lateNode) match(s *scratch) bool {
-	if w, bit := &s.ran[n.finder>>6], uint64(1)<<(n.finder&63); *w&bit == 0 {
-		*w |= bit
-		f := &s.bucket.late[n.finder]
-		for _, text := range s.folded(f.field) {
-			f.groups.find(s, text)
+func (n *lateNode) add(word string) {
+	n.count++
+	for i := range n.words {
+		if w := &n.words[i]; w.first == word[0] {
+			w.rests = append(w.rests, []byte(word[1:]))
+			return
 		}
 	}
-	return factNode(n.fact).match(s)
+	n.words = append(n.words, words{word[0], [][]byte{[]byte(word[1:])}})
+}
+
+// in reports whether a text contains one of the words.
+func (w *words) in(text []byte) bool {
+	for {
+		i := bytes.IndexByte(text, w.first)
+		if i < 0 {
+			return false
+		}
+		text = text[i+1:]
+		for _, rest := range w.rests {
+			if len(rest) <= len(text) && string(text[:len(rest)]) == string(rest) {
+				return true
+			}
+		}
+	}
+}
+
+// Judgement: up to so many words are looked for one by one, in texts up to this
+// long, and so often; the pass of a finder takes less than more of it.
+const (
+	maxWords    = 8
+	maxWordText = 512
+	maxWordAsks = 6
+)
+
+func (n *lateNode) cost() int { return 2 + min(n.count, maxWords) }
+
+func (n *lateNode) match(s *scratch) bool {
+	f := &s.bucket.late[n.finder]
+	texts := s.folded(f.field)
+	if n.fact.match(s) || len(texts) == 0 {
+		return len(texts) > 0
+	}
+	ran := &s.ran[n.finder]
+	switch {
+	case *ran > maxWordAsks:
+		return false
+	case n.count <= maxWords && s.slot(f.field).longest() <= maxWordText:
+		*ran++
+		for _, text := range texts {
+			for i := range n.words {
+				if n.words[i].in(text) {
+					s.noteOne(int32(n.fact))
+					return true
+				}
+			}
+		}
+		return false
+	}
+	*ran = maxWordAsks + 1
+	for _, text := range texts {
+		f.groups.find(s, text)
+	}
+	return n.fact.match(s)
 }
 
 // charNode asks whether a field holds an ASCII character.
@@ -358,7 +447,8 @@ func (s *scratch) candidates(b *bucket) []uint64 {
 	s.set = append(s.set[:0], b.always...)
 	s.facts = zeroed(s.facts, len(b.asked)-1)
 	s.asked, s.held = zeroed(s.asked, b.memos), zeroed(s.held, b.memos)
-	s.ran = zeroed(s.ran, len(b.late))
+	s.ran = slices.Grow(s.ran[:0], len(b.late))[:len(b.late)]
+	clear(s.ran)
 	for i := range b.finders {
 		b.finders[i].find(s)
 	}

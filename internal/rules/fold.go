@@ -44,7 +44,13 @@ func appendFold(b []byte, s string) []byte {
 // character's cases foldRune takes the least. What follows them is overwritten.
 func foldInto(b []byte, s string) int {
 	i := 0
-	for ; i+8 <= len(s); i += 8 { // ASCII, eight at a time
+	for ; i < len(s); i += 8 { // ASCII, eight at a time
+		if i+8 > len(s) {
+			if i == 0 {
+				break
+			}
+			i = len(s) - 8 // the last eight once more
+		}
 		x := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
 			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
 		if x&(ones<<7) != 0 {

@@ -82,6 +82,29 @@ func (c *charset) add(text string) {
 	}
 }
 
+// addFolded is add for longer texts.
+func (c *charset) addFolded(text []byte) {
+	var low, high uint64
+	var all byte
+	for _, b := range text {
+		bit := uint64(1) << (b & 63)
+		upper := -uint64(b >> 6 & 1) // all ones from '@' on
+		low |= bit &^ upper
+		high |= bit & upper
+		all |= b
+	}
+	if all < utf8.RuneSelf {
+		c[0], c[1] = c[0]|low, c[1]|high
+		return
+	}
+	for _, b := range text {
+		if b >= utf8.RuneSelf {
+			b = 0
+		}
+		c[b>>6&1] |= 1 << (b & 63)
+	}
+}
+
 // holds reports whether all of sub is in c.
 func (c *charset) holds(sub *charset) bool { return sub[0]&^c[0]|sub[1]&^c[1] == 0 }
 
@@ -95,6 +118,10 @@ type need struct {
 	chars charset  // all of these characters
 	words [][]byte // one of these, where any is empty; none: nothing known
 	any   []string // one of these, each of gramLen bytes or more; none: nothing known
+
+	// A run of so many of these bytes, not folded; 0: nothing known.
+	run   int
+	runOf [256]bool
 
 	// isLine says that a match is any run of this many characters, and nothing
 	// else is asked.
@@ -120,6 +147,53 @@ func longLine(re *syntax.Regexp) (n int, newline, ok bool) {
 		return re.Min, false, true
 	}
 	return 0, false, false
+}
+
+// ofRun notes the longest run of ASCII characters of one class that every match
+// has, should it be of leastRun or more ("[0-9a-f]{64}").
+func (n *need) ofRun(re *syntax.Regexp) {
+	switch re.Op {
+	case syntax.OpCapture, syntax.OpPlus:
+		n.ofRun(re.Sub[0])
+	case syntax.OpConcat:
+		for _, s := range re.Sub {
+			n.ofRun(s)
+		}
+	case syntax.OpRepeat:
+		class := re.Sub[0]
+		if re.Min < leastRun || re.Min <= n.run || class.Op != syntax.OpCharClass {
+			return
+		}
+		var of [256]bool
+		for i := 0; i < len(class.Rune); i += 2 {
+			for r := class.Rune[i]; r <= class.Rune[i+1]; r++ {
+				if r >= utf8.RuneSelf {
+					return
+				}
+				of[r] = true
+			}
+		}
+		n.run, n.runOf = re.Min, of
+	}
+}
+
+// leastRun is the length of a run that is worth looking for. Judgement.
+const leastRun = 8
+
+// hasRun reports whether a text has n bytes of a set in a row. It looks at every
+// nth byte, and at those before it as long as they are in the set.
+func hasRun(text []byte, of *[256]bool, n int) bool {
+	for i := n - 1; i < len(text); {
+		k := 0
+		for k < n && of[text[i-k]] {
+			k++
+		}
+		if k == n {
+			return true
+		}
+		i += n - k
+	}
+	return false
 }
 
 // hasLine reports whether a text has n characters in a row.
@@ -150,6 +224,7 @@ const maxNeedAny = 64
 func needOf(re *syntax.Regexp) need {
 	n := need{size: leastLength(re)}
 	n.line, n.newline, n.isLine = longLine(re)
+	n.ofRun(re)
 	re = re.Simplify()
 	n.chars = needed(re)
 	best := 0

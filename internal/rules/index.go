@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"unicode/utf8"
@@ -297,7 +298,11 @@ func (ix *indexer) lateFact(keys []litKey) node {
 				ix.lates[at] = i
 				ix.lateKeys = append(ix.lateKeys, at)
 			}
-			out = append(out, lateNode{int32(ix.factOf(nameOf('l', some), some, ix.lateLits, &ix.lateOrder)), i})
+			n := &lateNode{finder: i, fact: ix.factOf(nameOf('l', some), some, ix.lateLits, &ix.lateOrder)}
+			for _, k := range some {
+				n.add(k.text)
+			}
+			out = append(out, n)
 		}
 	}
 	return either(out...)
@@ -619,20 +624,21 @@ func (ix *indexer) keywords(n node) node {
 }
 
 // textual is the fields outside finders that can hold a pattern's literal.
-func (ix *indexer) textual(p *pattern) []fieldGroup {
+func (ix *indexer) textual(p *pattern) *elsewhere {
 	var numbers charset
 	numbers.add("0123456789+-.:tz" + "true" + "false") // folded
-	out := []fieldGroup{}                              // not nil, which means all fields
+	out := &elsewhere{}
 	for _, id := range ix.other {
-		if t := id.Type(); t == event.String || t == event.List || numbers.holds(&p.chars) {
-			i := slices.IndexFunc(out, func(g fieldGroup) bool { return g.payload == payloadOf[id] })
-			if i < 0 {
-				i = len(out)
-				out = append(out, fieldGroup{payload: payloadOf[id]})
-			}
-			out[i].ids = append(out[i].ids, id)
+		switch t := id.Type(); {
+		case t == event.String:
+			out.texts = append(out.texts, id)
+		case t == event.List || numbers.holds(&p.chars):
+			out.others = append(out.others, id)
 		}
 	}
+	slices.SortFunc(out.texts, func(a, b event.FieldID) int {
+		return cmp.Or(cmp.Compare(payloadOf[a], payloadOf[b]), cmp.Compare(a, b))
+	})
 	return out
 }
 

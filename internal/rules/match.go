@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"sekisho/internal/event"
 )
@@ -62,7 +61,9 @@ type scratch struct {
 	bucket  *bucket
 
 	asked, held []uint64 // bit sets, see memoNode
-	ran         []uint64 // bit set of the late finders that ran
+	ran         []uint8  // by late finder: how often it was asked, see lateNode
+
+	long []string // of keywordNode
 
 	automata automata
 }
@@ -103,6 +104,7 @@ func (s *scratch) begin(e *event.Event) {
 
 func (s *scratch) end() {
 	s.e = nil
+	clear(s.long)
 	if cap(s.arena) > maxArena {
 		s.arena = nil
 		for i := range s.slots {
@@ -212,12 +214,7 @@ func (s *scratch) chars(i int) *charset {
 		f.charred = true
 		f.chars = charset{}
 		for _, t := range s.folded(i) {
-			for _, c := range t {
-				if c >= utf8.RuneSelf {
-					c = 0
-				}
-				f.chars[c>>6&1] |= 1 << (c & 63)
-			}
+			f.chars.addFolded(t)
 		}
 	}
 	return &f.chars
@@ -290,7 +287,7 @@ type (
 		all      bool
 		// others is the fields of the event table to look in where facts answer
 		// for the rest; nil: all of them.
-		others []fieldGroup
+		others *elsewhere
 	}
 )
 
@@ -396,7 +393,7 @@ type expression struct {
 
 func (x *expression) matchAny(s *scratch, texts [][]byte) bool {
 	for _, t := range texts {
-		if len(t) < x.need.size {
+		if len(t) < x.need.size || x.need.run > 1 && !hasRun(t, &x.need.runOf, x.need.run) {
 			continue
 		}
 		if x.need.isLine {
@@ -514,16 +511,19 @@ var fields = len(event.Fields())
 // anywhere asks a pattern, or else an expression, of every text in the event.
 func (n *keywordNode) anywhere(s *scratch, p *pattern, x *expression) bool {
 	if n.others != nil {
+		s.long = s.e.LongStr(n.others.texts, max(1, len(p.lit)), s.long[:0])
+		for _, text := range s.long {
+			if s.holdsText(text, p, x) {
+				return true
+			}
+		}
 		there := payloads(s.e)
-		for i := range n.others {
-			g := &n.others[i]
-			if g.payload != 0 && g.payload&there == 0 {
+		for _, id := range n.others.others {
+			if g := payloadOf[id]; g != 0 && g&there == 0 {
 				continue
 			}
-			for _, id := range g.ids {
-				if v, ok := s.e.Lookup(id); ok && s.holds(v, p, x) {
-					return true
-				}
+			if v, ok := s.e.Lookup(id); ok && s.holds(v, p, x) {
+				return true
 			}
 		}
 	} else {
@@ -541,10 +541,10 @@ func (n *keywordNode) anywhere(s *scratch, p *pattern, x *expression) bool {
 	return false
 }
 
-// fieldGroup is the fields that one part of an event holds (payloadOf).
-type fieldGroup struct {
-	payload uint16
-	ids     []event.FieldID
+// elsewhere is the fields of the event table that finders do not go over.
+type elsewhere struct {
+	texts  []event.FieldID // of type String, those of one part together
+	others []event.FieldID
 }
 
 // payloads is which parts an event has, a bit each.
