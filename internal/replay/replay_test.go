@@ -186,7 +186,7 @@ tests/a.yml:8: wrong number
       got 2026-01-05T00:30:00Z  low: a
       got 2026-01-05T00:30:01Z  low: a
 FAIL tests/b.yml
-tests/b.yml:2:5: unknown key "nmae", want one of name, thresholds, events, alerts
+tests/b.yml:2:5: unknown key "nmae", want one of name, thresholds, thresholds-for, exceptions, placeholders, events, alerts
 tests/b.yml:3:15: unknown key "evnt", want one of at, repeat, every, event
 tests/b.yml:3:14: there is no event
 `

@@ -33,7 +33,10 @@ import (
 //	defaults: {host.name: pc1}  # fields of every event that does not set them
 //	tests:
 //	  - name: 80 files are one alert
-//	    thresholds: {USB-3: {files: 40}}
+//	    thresholds: {USB-3: {files: 40}}  # this and the next three as under "rules" in the settings
+//	    thresholds-for: [{list: leaver, thresholds: {USB-3: {files: 10}}}]
+//	    exceptions: [{rules: [USB-3], when: {user.name: backup}, expires: 2027-03-31}]
+//	    placeholders: {servers: [fs01]}
 //	    events:
 //	      - at: 10s             # from the start; absent: a second after the event before
 //	        repeat: 80          # times, each "every" after the one before; {n} in texts counts from 1
@@ -235,11 +238,11 @@ type testFile struct {
 }
 
 type testCase struct {
-	name       string
-	line       int
-	thresholds map[string]map[string]int64
-	events     []*event.Event
-	want       []map[string]any
+	name     string
+	line     int
+	settings rules.Options
+	events   []*event.Event
+	want     []map[string]any
 }
 
 func (t *testFile) fail(n *yaml.Node, format string, args ...any) {
@@ -319,12 +322,18 @@ func (t *testFile) read(data []byte) {
 
 func (t *testFile) one(n *yaml.Node) {
 	c := &testCase{line: n.Line}
-	t.keys(n, []string{"name", "thresholds", "events", "alerts"}, func(key string, v *yaml.Node) {
+	t.keys(n, []string{"name", "thresholds", "thresholds-for", "exceptions", "placeholders", "events", "alerts"}, func(key string, v *yaml.Node) {
 		switch key {
 		case "name":
 			t.decode(v, &c.name)
 		case "thresholds":
-			t.decode(v, &c.thresholds)
+			t.decode(v, &c.settings.Thresholds)
+		case "thresholds-for":
+			t.thresholdsFor(c, v)
+		case "exceptions":
+			t.exceptions(c, v)
+		case "placeholders":
+			t.decode(v, &c.settings.Placeholders)
 		case "events":
 			t.events(c, v)
 		case "alerts":
@@ -345,6 +354,66 @@ func (t *testFile) one(n *yaml.Node) {
 		}
 	})
 	t.cases = append(t.cases, c)
+}
+
+// each calls f for the keys of each entry of a list of maps.
+func (t *testFile) each(n *yaml.Node, known []string, entry func(), f func(key string, v *yaml.Node)) {
+	if n.Kind != yaml.SequenceNode {
+		t.fail(n, "want a list")
+		return
+	}
+	for _, e := range n.Content {
+		entry()
+		t.keys(e, known, f)
+	}
+}
+
+func (t *testFile) thresholdsFor(c *testCase, n *yaml.Node) {
+	var at *rules.ScopedThresholds
+	t.each(n, []string{"department", "tag", "list", "thresholds"}, func() {
+		c.settings.Scoped = append(c.settings.Scoped, rules.ScopedThresholds{})
+		at = &c.settings.Scoped[len(c.settings.Scoped)-1]
+	}, func(key string, v *yaml.Node) {
+		switch key {
+		case "department":
+			t.decode(v, &at.Department)
+		case "tag":
+			t.decode(v, &at.Tag)
+		case "list":
+			t.decode(v, &at.List)
+		case "thresholds":
+			t.decode(v, &at.Thresholds)
+		}
+	})
+}
+
+func (t *testFile) exceptions(c *testCase, n *yaml.Node) {
+	var at *rules.Exception
+	t.each(n, []string{"rules", "when", "reason", "expires"}, func() {
+		c.settings.Exceptions = append(c.settings.Exceptions, rules.Exception{When: map[string][]string{}})
+		at = &c.settings.Exceptions[len(c.settings.Exceptions)-1]
+	}, func(key string, v *yaml.Node) {
+		switch key {
+		case "rules":
+			at.Rules = t.list(v)
+		case "when":
+			for i := 0; v.Kind == yaml.MappingNode && i+1 < len(v.Content); i += 2 {
+				at.When[v.Content[i].Value] = t.list(v.Content[i+1])
+			}
+		case "expires":
+			at.Expires = v.Value
+		}
+	})
+}
+
+// list is texts, or one of them.
+func (t *testFile) list(n *yaml.Node) []string {
+	if n.Kind == yaml.ScalarNode {
+		return []string{n.Value}
+	}
+	var out []string
+	t.decode(n, &out)
+	return out
 }
 
 func (t *testFile) events(c *testCase, n *yaml.Node) {
@@ -448,8 +517,8 @@ func count(v any, n int) any {
 // run judges the events and answers what differs from the alerts that were
 // wanted, "" for nothing.
 func (c *testCase) run(su suite, only []string) string {
-	p, err := rules.Compile(su.files, rules.Options{Thresholds: c.thresholds})
-	if err != nil && c.thresholds != nil {
+	p, err := rules.Compile(su.files, c.settings)
+	if err != nil && (c.settings.Thresholds != nil || c.settings.Scoped != nil || c.settings.Exceptions != nil || c.settings.Placeholders != nil) {
 		return indent(err.Error())
 	}
 	var in, out bytes.Buffer
