@@ -1,6 +1,6 @@
 # Every target is one line; what takes more is a script in tools/ or test/. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run build test vet lint rules-test fuzz bench bench-agent test-faults test-vm test-wine test-browser setup clean
+.PHONY: help run build test vet lint rules-test fuzz bench bench-agent test-faults test-vm test-wine test-browser bpf setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -43,6 +43,9 @@ test-wine: ## the Windows programs and every Go test under Wine
 
 test-browser: ## the console in Chromium; SCREENSHOTS=DIR keeps pictures
 	@tools/setup build browser && test/browser/run
+
+bpf: ## the process sensor's programs for the kernel, made anew from their C source (clang 14); go test compares
+	@tools/setup build bpf && tools/go generate ./internal/procwatch/bpf
 
 setup: ## installs what building and testing need
 	@tools/setup build test

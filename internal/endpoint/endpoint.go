@@ -21,7 +21,7 @@ const (
 type Sensor struct {
 	Name      string      `json:"name"` // "usb", "volume", "file", "process"
 	State     SensorState `json:"state"`
-	Mechanism string      `json:"mechanism,omitempty"` // "uevent", "fanotify", "inotify", "proc-connector", "polling"
+	Mechanism string      `json:"mechanism,omitempty"` // "uevent", "fanotify", "inotify", "ebpf", "proc-connector", "polling"
 	Reason    string      `json:"reason,omitempty"`    // why it is not ok, in English with the system's own error
 	Since     time.Time   `json:"since,omitzero"`      // when it came into this state
 	Events    uint64      `json:"events"`              // given to the pipeline since start

@@ -26,6 +26,9 @@ const (
 	// costs most (80 us a start at 5 ms, measured). The ring holds a second or
 	// more; who asks for a process meanwhile is answered from it (catchUp).
 	restWait = 25 * time.Millisecond
+	// ringBytes is the kernel's room for records: about 10,000 starts with their
+	// forks and ends, or 900 with 4 KiB of arguments each. A power of two.
+	ringBytes = 4 << 20
 	// initialPIDNS is the inode of the machine's own pid namespace
 	// (linux/proc_ns.h, PROC_PID_INIT_INO). The programs tell the ids of it.
 	initialPIDNS = "pid:[4026531836]"
@@ -67,7 +70,7 @@ func (w *Watcher) watchBPF(ctx context.Context, q *queue) error {
 	if w.without[mechBPF] {
 		return fmt.Errorf("eBPF %w: switched off", errUnavailable)
 	}
-	b, err := w.openBPF(q)
+	b, err := w.openBPF(q, ringBytes)
 	if err != nil {
 		return fmt.Errorf("eBPF %w: %w", errUnavailable, err)
 	}
@@ -77,9 +80,9 @@ func (w *Watcher) watchBPF(ctx context.Context, q *queue) error {
 	return readOnThread(ctx, func(wake int) error { return b.run(ctx, wake) })
 }
 
-// openBPF loads the programs and attaches them. Raw tracepoints: tracefs is not
-// needed.
-func (w *Watcher) openBPF(q *queue) (_ *bpfWatch, err error) {
+// openBPF loads the programs, with a ring buffer of ring bytes, and attaches them.
+// Raw tracepoints: tracefs is not needed.
+func (w *Watcher) openBPF(q *queue, ring uint32) (_ *bpfWatch, err error) {
 	if ns, err := os.Readlink(path.Join(w.opts.ProcRoot, "self/ns/pid")); err != nil {
 		return nil, err
 	} else if ns != initialPIDNS {
@@ -95,7 +98,12 @@ func (w *Watcher) openBPF(q *queue) (_ *bpfWatch, err error) {
 			b.close()
 		}
 	}()
-	if err := bpf.LoadProcessObjects(&b.objs, nil); err != nil {
+	spec, err := bpf.LoadProcess()
+	if err != nil {
+		return nil, err
+	}
+	spec.Maps[bpf.ProcessMapRecords].MaxEntries = ring
+	if err := spec.LoadAndAssign(&b.objs, nil); err != nil {
 		return nil, explainBPF("load programs", err)
 	}
 	if b.ring, err = ringbuf.NewReader(b.objs.Records); err != nil {
@@ -325,11 +333,12 @@ func (b *bpfWatch) handle(r *bpfRecord) {
 	procs, ticks := b.w.procs, r.start/tickNS
 	switch r.kind {
 	case bpfFork:
+		b.replaced(r.pid, ticks, r.at)
 		procs.fork(r.ppid, r.pid, r.at, ticks, b.started(ticks))
 	case bpfExec:
 		b.exec(r, ticks)
 	case bpfExit:
-		if p := procs.get(r.pid); p == nil || p.image.ticks != ticks {
+		if p := procs.get(r.pid); p == nil || p.image.ticks != 0 && p.image.ticks != ticks {
 			return // told already: two threads that end at once both look like the last
 		}
 		p := procs.exit(r.pid, time.Now())
@@ -339,17 +348,24 @@ func (b *bpfWatch) handle(r *bpfRecord) {
 	}
 }
 
+// replaced forgets the process of this id if it is not the one that started at
+// ticks: it has ended, and that was lost.
+func (b *bpfWatch) replaced(pid int, ticks, at uint64) {
+	p := b.w.procs.lookup(pid, time.Now())
+	if p == nil || p.image.ticks == 0 || p.image.ticks == ticks {
+		return
+	}
+	if p.ended.IsZero() && p.told && b.w.opts.TellEnds {
+		b.items = append(b.items, item{proc: p, at: b.time(at), sensor: mechBPF, ended: true})
+	}
+	b.w.procs.forget(pid)
+}
+
 // exec notes and tells that a process executes a program.
 func (b *bpfWatch) exec(r *bpfRecord, ticks uint64) {
 	w := b.w
+	b.replaced(r.pid, ticks, r.at)
 	old := w.procs.get(r.pid)
-	if old != nil && old.image.ticks != ticks {
-		// Another one, which had this id before: its end was lost.
-		if w.procs.exit(r.pid, time.Now()); old.told && w.opts.TellEnds {
-			b.items = append(b.items, item{proc: old, at: b.time(r.at), sensor: mechBPF, ended: true})
-		}
-		old = nil
-	}
 	if old != nil && old.since > r.at {
 		return // a scan has seen this program and told it
 	}
@@ -371,8 +387,8 @@ func (b *bpfWatch) exec(r *bpfRecord, ticks uint64) {
 		im.entity = entityID(b.boot, r.pid, ticks)
 	}
 	if p.parent == nil {
-		if pa := w.procs.get(p.ppid); pa != nil && p.ppid == r.ppid && pa.image.ticks != r.parentStart/tickNS {
-			w.procs.exit(p.ppid, time.Now()) // the id went to another one
+		if p.ppid == r.ppid {
+			b.replaced(p.ppid, r.parentStart/tickNS, r.at)
 		}
 		w.adopt(p, maxAncestors)
 	} else if pa := p.parent; pa.entity == "" && pa.ticks != 0 {

@@ -3,6 +3,12 @@
 //
 // Linux, best first; [Watcher.Status] says which one runs and why not a better one:
 //
+//   - ebpf. Programs on the kernel's own tracepoints tell every fork, exec and exit
+//     with path, arguments (4 KiB; the rest from /proc while it runs), folder,
+//     user and session: nothing has to be read from /proc. Needs kernel 5.8 with
+//     BTF, CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN), and the initial pid
+//     namespace; with lockdown=confidentiality there is none. Changes of user come
+//     from the process connector, if that is to be had, else with the next exec.
 //   - proc-connector+open-exec. The kernel's process connector (netlink) tells
 //     every fork, exec and exit; fanotify's FAN_OPEN_EXEC tells the path of what
 //     is executed, which /proc no longer knows when a program lives for less
@@ -18,13 +24,13 @@
 //
 // What can be missed: programs started while the kernel's or our own queue was
 // full (counted, told as events-lost; a rescan of /proc finds those that still
-// run) or while the agent did not run; a library call that loads foreign code into a running process; programs
-// executed from memory (memfd) have no path but "/memfd:NAME". Of a chain of
-// programs in one process (exec without fork) only the last one's arguments can
-// be read, and if the same file comes twice within a millisecond, the paths of the
-// chain may be told one off. A process whose main thread has ended while others go
-// on is told as ended.
-// A thread of ours reads /proc; a process that holds its own memory lock for
+// run) or while the agent did not run; a library call that loads foreign code into
+// a running process; programs executed from memory (memfd) have no path but
+// "/memfd:NAME". Without eBPF: of a chain of programs in one process (exec without
+// fork) only the last one's arguments can be read, and if the same file comes
+// twice within a millisecond, the paths of the chain may be told one off; a
+// process whose main thread has ended while others go on is told as ended; a
+// thread of ours reads /proc, and a process that holds its own memory lock for
 // long (a page fault on a hung FUSE mount) delays it.
 package procwatch
 
@@ -73,9 +79,10 @@ const (
 
 // Watcher is the process sensor. Make it with [New].
 type Watcher struct {
-	opts  Options
-	procs *tracker
-	users *users
+	opts    Options
+	procs   *tracker
+	users   *users
+	parents lastLine
 	// without names mechanisms that are not tried; tests choose by it.
 	without map[string]bool
 
@@ -364,9 +371,12 @@ func (w *Watcher) process(p *proc, raw string) *event.Process {
 		x.Parent = &event.Parent{PID: event.Some(int64(p.ppid))}
 		if pa := p.parent; pa != nil {
 			x.Parent.EntityID, x.Parent.Executable, x.Parent.Name = pa.entity, pa.exe, pa.name
-			_, x.Parent.CommandLine = splitArgs(pa.raw)
-			if u := w.user(pa); u != nil {
+			x.Parent.CommandLine = w.parents.line(pa)
+			if pa.account != "" {
+				u := splitAccount(pa.account)
 				x.Parent.UserName, x.Parent.UserDomain = u.Name, u.Domain
+			} else if pa.uidOK {
+				_, x.Parent.UserName = w.users.of(pa.uid)
 			}
 		}
 	}
@@ -379,11 +389,28 @@ func (w *Watcher) user(im *image) *event.User {
 	case im.account != "":
 		return splitAccount(im.account)
 	case im.uidOK:
-		u := &event.User{ID: fmt.Sprint(im.uid)}
-		u.Name = w.users.name(u.ID)
+		u := &event.User{}
+		u.ID, u.Name = w.users.of(im.uid)
 		return u
 	}
 	return nil
+}
+
+// lastLine keeps the command line of the last parent: a loop in a script is the
+// parent of thousands. Safe for concurrent use.
+type lastLine struct {
+	mu   sync.Mutex // guards all below
+	of   *image
+	text string
+}
+
+func (l *lastLine) line(im *image) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of != im {
+		l.of, l.text = im, commandLine(im.raw)
+	}
+	return l.text
 }
 
 // Lookup tells what is known of a process by its id, and its account: of a

@@ -50,13 +50,15 @@ func needConnector(t *testing.T) {
 
 // mechanisms are those of the kernel's, best first, with what is not to be tried
 // so that it is the one that runs.
-var mechanisms = []struct {
-	name    string
-	without []string
-}{
+var mechanisms = []mechanism{
 	{mechBPF, nil},
 	{mechOpenExec, []string{mechBPF}},
 	{mechConnector, []string{mechBPF, mechOpenExec}},
+}
+
+type mechanism struct {
+	name    string
+	without []string
 }
 
 // byEach runs a test with a watcher of each mechanism.
@@ -444,10 +446,7 @@ func init() {
 // A sensor that broke is started again: what started meanwhile is told once, what
 // was known is not.
 func TestWhatStartedBetweenTwoRunsIsTold(t *testing.T) {
-	for _, m := range append(slices.Clone(mechanisms), struct {
-		name    string
-		without []string
-	}{name: mechPolling}) {
+	for _, m := range append(slices.Clone(mechanisms), mechanism{name: mechPolling}) {
 		t.Run(m.name, func(t *testing.T) {
 			w := newBy(Options{PollOnly: m.name == mechPolling, PollEvery: 20 * time.Millisecond}, m.without)
 			ctx, cancel := context.WithCancel(context.Background())

@@ -45,6 +45,8 @@ type proc struct {
 	startedBy string // "" if not known
 	session   string // login session, "" if none
 	told      bool   // its start was told
+	bears     string // what its children are started by; once hasBorne
+	hasBorne  bool
 	since     uint64 // monotonic ns when the image was read; 0 if the kernel told it
 	execAt    uint64 // monotonic ns when the image was executed; 0 if not known
 	ended     time.Time
@@ -107,13 +109,28 @@ func (t *tracker) fork(parent, child int, mono, ticks uint64, at time.Time) {
 		return // read since: more is known of it
 	}
 	p := &proc{image: &image{pid: child, ticks: ticks, started: at}, ppid: parent}
-	if pa := t.get(parent); pa != nil {
+	if pa := t.bearing(parent); pa != nil {
 		im := *pa.image
 		im.pid, im.entity, im.ticks, im.started = child, "", ticks, at
 		p.image, p.parent, p.session = &im, pa.image, pa.session
-		p.startedBy = startedBy(pa)
+		p.startedBy = pa.bears
 	}
 	t.put(p)
+}
+
+// bearing returns the living process of this id with what its children are
+// started by, which is worked out for its first child.
+func (t *tracker) bearing(pid int) *proc {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.live[pid]
+	if p == nil || p.hasBorne {
+		return p
+	}
+	q := *p
+	q.bears, q.hasBorne = startedBy(p), true
+	t.live[pid] = &q
+	return &q
 }
 
 // setUser notes that a process changed its account at mono, in ns of the
@@ -152,6 +169,14 @@ func (t *tracker) exit(pid int, at time.Time) *proc {
 	return p
 }
 
+// forget drops the process of this id, living or dead: the id is another one's.
+func (t *tracker) forget(pid int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.live, pid)
+	delete(t.dead, pid)
+}
+
 // empty reports whether no process is known.
 func (t *tracker) empty() bool {
 	t.mu.Lock()
@@ -182,8 +207,11 @@ func (t *tracker) keep(alive map[int]bool) []*proc {
 // entityID is the name of a process over its life: no other process of any boot
 // of this machine gets it, and it is the same after a restart of the agent.
 func entityID(boot string, pid int, ticks uint64) string {
-	h := sha256.Sum256([]byte(boot + "\x00" + strconv.Itoa(pid) + "\x00" + strconv.FormatUint(ticks, 10)))
-	return hex.EncodeToString(h[:16])
+	var room [96]byte
+	b := append(append(room[:0], boot...), 0)
+	b = append(strconv.AppendInt(b, int64(pid), 10), 0)
+	h := sha256.Sum256(strconv.AppendUint(b, ticks, 10))
+	return string(hex.AppendEncode(room[:0], h[:16]))
 }
 
 // startedBy is what the children of p are started by: p itself if it is
@@ -239,15 +267,36 @@ func runsScript(args []string) bool {
 // splitArgs splits arguments with a NUL after each, within the bounds of an
 // event, and joins them with blanks to a command line.
 func splitArgs(raw string) (args []string, line string) {
-	raw = strings.TrimSuffix(raw, "\x00")
-	if raw == "" {
+	line = commandLine(raw)
+	if line == "" {
 		return nil, ""
 	}
-	args = strings.SplitN(raw, "\x00", maxArgs+1)
-	if len(args) > maxArgs {
-		args = args[:maxArgs]
+	raw = raw[:len(line)]
+	args = make([]string, 0, strings.Count(raw, "\x00")+1)
+	for more := true; more; {
+		var a string
+		a, raw, more = strings.Cut(raw, "\x00")
+		args = append(args, a)
 	}
-	return args, strings.Join(args, " ")
+	return args, line
+}
+
+// commandLine joins arguments with a NUL after each by blanks, within the bounds
+// of an event.
+func commandLine(raw string) string {
+	raw = strings.TrimSuffix(raw, "\x00")
+	if strings.Count(raw, "\x00") >= maxArgs {
+		n := 0
+		for i := range len(raw) {
+			if raw[i] == 0 {
+				if n++; n == maxArgs {
+					raw = raw[:i]
+					break
+				}
+			}
+		}
+	}
+	return strings.ReplaceAll(raw, "\x00", " ")
 }
 
 // splitAccount splits `DOMAIN\user`.

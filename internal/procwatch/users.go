@@ -3,6 +3,7 @@ package procwatch
 import (
 	"os"
 	"os/user"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -45,6 +46,12 @@ func newUsers() *users {
 		passwd: "/etc/passwd",
 		names:  map[string]*userName{},
 	}
+}
+
+// of returns a user id in decimal and its name.
+func (u *users) of(uid uint32) (id, name string) {
+	id = strconv.FormatUint(uint64(uid), 10)
+	return id, u.name(id)
 }
 
 // name returns the name of a user id, "" if there is none or it takes too long.
