@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net/netip"
 	"regexp"
 	"regexp/syntax"
@@ -135,15 +136,17 @@ type bounds struct {
 	guesses      int // at what was meant: they cost
 	problems     int
 	chain        int // correlations on top of each other
+	entries      int // of rules in the index, which has a part for each action and system
 }
 
 // defaultBounds are generous. Judgement: all of SigmaHQ's process_creation is 1,556 rules
 // with 22,000 values and 4,600 instructions.
-var defaultBounds = bounds{rules: 50_000, patterns: 1 << 20, instructions: 1 << 18, guesses: 2_000, problems: 50_000, chain: 32}
+var defaultBounds = bounds{rules: 50_000, patterns: 1 << 20, instructions: 1 << 18, guesses: 2_000, problems: 50_000, chain: 32, entries: 4_000_000}
 
 func newCompiler(o Options) *compiler {
 	return &compiler{o: o, max: defaultBounds, slots: map[Getter]int{}, byDoc: map[*document]*Rule{}, refused: map[*document]bool{},
 		ids: map[string]*document{}, named: map[string]*document{}, places: map[*Rule]int{}, regexps: map[string]*expression{},
+		ownActions: map[string]bool{}, ownSystems: map[string]bool{}, allActions: map[string]bool{}, allSystems: map[string]bool{},
 		filterNodes: map[filterKey]node{}, firstSeen: map[*document]*FirstSeen{}, except: map[*document][]*Rule{}, thresholdOf: map[*Rule]string{}}
 }
 
@@ -167,6 +170,9 @@ type compiler struct {
 	failed      bool // the document at hand has a problem
 
 	patterns, instructions, hints int // how many there are
+
+	ownActions, ownSystems map[string]bool // that the document at hand names
+	allActions, allSystems map[string]bool // that rules name
 }
 
 // filterKey is a filter, and how the names of fields in it are understood.
@@ -296,6 +302,8 @@ func (c *compiler) detectionRule(d *document) {
 	if l := &d.logsource; d.bad && (l.line == 0 || l.category == "" && d.taxonomy != "ecs") {
 		return // perhaps that is what was told; names of fields mean nothing so
 	}
+	clear(c.ownActions)
+	clear(c.ownSystems)
 	r := c.newRule(d)
 	where := c.logsource(d)
 	var n node
@@ -312,7 +320,7 @@ func (c *compiler) detectionRule(d *document) {
 		}
 		r.digest = mix(r.digest, hashText(parts...))
 	}
-	if c.failed || c.isRefused(d) {
+	if c.failed || c.isRefused(d) || !c.indexable(d) {
 		c.refused[d] = true
 		delete(c.byDoc, d)
 		return
@@ -669,6 +677,35 @@ func (c *compiler) room(d *document, v *scalar, path string) bool {
 	return false
 }
 
+// place notes an action or system that a document names: the index has a part for
+// each pair of them.
+func (c *compiler) place(g Getter, p *pattern) {
+	switch {
+	case g.from != fromTable || p.shape != exact:
+	case g.id == actionID:
+		c.ownActions[string(p.lit)] = true
+	case g.id == osID:
+		c.ownSystems[string(p.lit)] = true
+	}
+}
+
+// indexable reports whether the index has room for one more rule and what the
+// document at hand names, and if so keeps that.
+func (c *compiler) indexable(d *document) bool {
+	union := func(into, from map[string]bool) map[string]bool {
+		out := maps.Clone(into)
+		maps.Copy(out, from)
+		return out
+	}
+	actions, systems := union(c.allActions, c.ownActions), union(c.allSystems, c.ownSystems)
+	if (len(actions)+1)*(len(systems)+1)*(len(c.rules)+1) > c.max.entries {
+		c.fail(d, d.line, d.col, "", CodeBounds, "全ルールの event.action と host.os.type の組み合わせが多すぎます", "too many rules for so many values of event.action and host.os.type")
+		return false
+	}
+	c.allActions, c.allSystems = actions, systems
+	return true
+}
+
 // values is the values of a line, each with those that it stands for.
 func (c *compiler) values(d *document, it *item, h how) [][]scalar {
 	if h.expand {
@@ -713,7 +750,9 @@ func (c *compiler) text(d *document, it *item, h how, g Getter) node {
 				if !c.room(d, v, it.path) {
 					return constNode(false)
 				}
-				patterns = append(patterns, newPattern(toks, h.cased))
+				p := newPattern(toks, h.cased)
+				c.place(g, &p)
+				patterns = append(patterns, p)
 			}
 		}
 		// With "all", one of the forms that a value stands for suffices.

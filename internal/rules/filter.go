@@ -214,7 +214,12 @@ func (c *compiler) filter(d *document, ns names) node {
 	if n := c.filterNodes[key]; n != nil {
 		return n
 	}
+	clear(c.ownActions)
+	clear(c.ownSystems)
 	n := c.detection(d, d.filter.detection, ns)
+	if !c.failed && !c.indexable(d) {
+		return constNode(true)
+	}
 	if !d.filter.until.IsZero() {
 		n = either(n, notNode{&beforeNode{c.use(tableField("@timestamp")), d.filter.until}})
 	}

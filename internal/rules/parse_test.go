@@ -158,6 +158,16 @@ var hostile = []struct {
 		}
 		return b
 	}},
+	{"10,000 actions on 100 systems", CodeBounds, func() string {
+		list := func(n int) string {
+			var b strings.Builder
+			for i := range n {
+				fmt.Fprintf(&b, "x%d, ", i)
+			}
+			return b.String()
+		}
+		return ruleOf("event.action: [" + list(10_000) + "]\n    host.os.type: [" + list(1000) + "]")
+	}},
 	{"20,000 unknown fields", CodeField, func() string {
 		var b strings.Builder
 		b.WriteString("title: t\nlogsource: {product: sekisho}\ntaxonomy: ecs\ndetection:\n")
