@@ -296,6 +296,7 @@ type Process struct {
 	SHA256           string
 	Start            time.Time
 	ExitCode         Opt[int64]
+	ContainerID      string // of the container it runs in, container.id; absent where it runs in none
 
 	PE     *PE
 	Signer string // process.code_signature.subject_name

@@ -352,6 +352,7 @@ var table = []Field{
 	str("process.working_directory", process(func(p *Process) *string { return &p.WorkingDirectory })),
 	str("process.hash.sha256", process(func(p *Process) *string { return &p.SHA256 })),
 	moment("process.start", process(func(p *Process) *time.Time { return &p.Start })),
+	str("container.id", process(func(p *Process) *string { return &p.ContainerID })),
 	num("process.exit_code", process(func(p *Process) *Opt[int64] { return &p.ExitCode })),
 	str("process.code_signature.subject_name", process(func(p *Process) *string { return &p.Signer })),
 	str("process.pe.original_file_name", pe(func(p *PE) *string { return &p.OriginalFileName })),

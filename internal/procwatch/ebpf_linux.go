@@ -34,6 +34,9 @@ const (
 	initialPIDNS = "pid:[4026531836]"
 	// tickNS is a clock tick in ns.
 	tickNS = uint64(time.Second / ticksPerSecond)
+	// rootCgroup is the id of the topmost cgroup. All are in it on machines
+	// without version 2, where containers are therefore not told.
+	rootCgroup = 1
 	// maxBatch bounds the starts and ends that are handed on at once.
 	maxBatch = 256
 )
@@ -54,7 +57,8 @@ type bpfWatch struct {
 	r        *procReader
 	rec      ringbuf.Record
 	paths    interned
-	buf      []byte // for paths
+	inside   map[uint64]string // cgroup -> id of the container, "" for none
+	buf      []byte            // for paths
 	nlBuf    []byte
 	changed  []procMessage // changes of user, taken before the records
 	items    []item
@@ -91,7 +95,7 @@ func (w *Watcher) openBPF(q *queue, ring uint32) (_ *bpfWatch, err error) {
 	_ = rlimit.RemoveMemlock() // kernels before 5.11 count maps there; loading says so if it was needed
 	b := &bpfWatch{
 		w: w, q: q, users: -1, r: newProcReader(w.opts.ProcRoot), boot: bootID(w.opts.ProcRoot),
-		paths: interned{}, nlBuf: make([]byte, maxNlMessage),
+		paths: interned{}, inside: map[uint64]string{}, nlBuf: make([]byte, maxNlMessage),
 	}
 	defer func() {
 		if err != nil {
@@ -372,6 +376,7 @@ func (b *bpfWatch) exec(r *bpfRecord, ticks uint64) {
 	var errs []string
 	im := &image{pid: r.pid, ticks: ticks, uid: r.uid, uidOK: true}
 	b.setPaths(im, r, &errs)
+	im.container = b.container(r)
 	raw := b.arguments(r, ticks, &errs)
 	raw, errs = boundArgs(raw, errs)
 	im.raw = keptArgs(raw)
@@ -402,6 +407,31 @@ func (b *bpfWatch) exec(r *bpfRecord, ticks uint64) {
 	}
 	w.procs.put(p)
 	b.items = append(b.items, item{proc: p, raw: raw, at: b.time(r.at), sensor: mechBPF, errs: errs})
+}
+
+// container returns the id of the container that a process runs in. The name of
+// its cgroup tells it as a rule; where it does not, as with systemd in a
+// container, /proc is asked once for each cgroup.
+func (b *bpfWatch) container(r *bpfRecord) string {
+	if r.cgroup <= rootCgroup {
+		return ""
+	}
+	id, known := b.inside[r.cgroup]
+	if known {
+		return id
+	}
+	if id = containerID(string(r.cgroupName)); id == "" {
+		lines, err := b.r.read(r.pid, "cgroup")
+		if err != nil {
+			return "" // ended; the next one in there is asked
+		}
+		id = containerID(string(lines))
+	}
+	if len(b.inside) >= maxInterned {
+		clear(b.inside)
+	}
+	b.inside[r.cgroup] = id
+	return id
 }
 
 // setPaths sets the executable and the working directory. What is deeper than

@@ -304,6 +304,41 @@ func TestEveryMechanismTellsTheSame(t *testing.T) {
 				t.Errorf("executable %q, want %q", e.Process.Executable, want)
 			}
 		}},
+		{"in a container", "sleep", false, func(t *testing.T, nonce string) *exec.Cmd {
+			root(t)
+			mnt := t.TempDir()
+			if err := unix.Mount("none", mnt, "cgroup2", 0, ""); err != nil {
+				t.Skip(err)
+			}
+			// Two deep, as with systemd in a container.
+			scope := filepath.Join(mnt, "docker-"+strings.Repeat("0123456789abcdef", 4)+".scope")
+			init := filepath.Join(scope, "init.scope")
+			if err := os.MkdirAll(init, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			dir, err := os.Open(init)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				dir.Close()
+				for _, d := range []string{init, scope} {
+					for try := 0; os.Remove(d) != nil && try < 1000; try++ { // busy until its process is gone
+						time.Sleep(time.Millisecond)
+					}
+				}
+				if err := unix.Unmount(mnt, 0); err != nil {
+					t.Error(err)
+				}
+			})
+			c := exec.Command("/bin/sleep", nonce)
+			c.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+			return c
+		}, func(t *testing.T, e *event.Event, c *exec.Cmd) {
+			if want := strings.Repeat("0123456789abcdef", 4); e.Process.ContainerID != want {
+				t.Errorf("container %q, want %q", e.Process.ContainerID, want)
+			}
+		}},
 		{"another root", "sleep", true, func(t *testing.T, nonce string) *exec.Cmd {
 			root(t)
 			c := exec.Command("/bin/sh", "-c", `mount --bind / "$0" && exec chroot "$0" /bin/sleep "$1"`, t.TempDir(), nonce)
@@ -350,6 +385,9 @@ func TestEveryMechanismTellsTheSame(t *testing.T) {
 					r, ok := New(Options{}).readProcess(pid)
 					if !ok {
 						t.Fatal("ended before it could be compared")
+					}
+					if r.proc.image.container != e.Process.ContainerID {
+						t.Errorf("container %q, by /proc %q", e.Process.ContainerID, r.proc.image.container)
 					}
 					if r.proc.image.entity != e.Process.EntityID {
 						t.Errorf("entity %s, by /proc %s", e.Process.EntityID, r.proc.image.entity)

@@ -152,6 +152,7 @@ func (w *Watcher) read(pid int) (reading, bool) {
 	if b, err := r.read(pid, "status"); err == nil {
 		im.uid, im.uidOK = parseUID(b)
 	}
+	im.container = r.container(pid)
 	x.proc = &proc{image: im, ppid: st.ppid, since: since, session: r.session(pid)}
 	return x, true
 }
@@ -162,6 +163,16 @@ func (r *procReader) session(pid int) string {
 		return ""
 	}
 	return parseSession(b)
+}
+
+// container returns the id of the container that a process runs in, "" if it
+// runs in none or has ended.
+func (r *procReader) container(pid int) string {
+	b, err := r.read(pid, "cgroup")
+	if err != nil {
+		return ""
+	}
+	return containerID(string(b))
 }
 
 // setExe sets the executable as /proc tells it.

@@ -365,6 +365,7 @@ func (w *Watcher) process(p *proc, raw string) *event.Process {
 		WorkingDirectory: im.cwd,
 		Start:            im.started,
 		StartedBy:        p.startedBy,
+		ContainerID:      im.container,
 	}
 	x.Args, x.CommandLine = splitArgs(raw)
 	if p.ppid > 0 {

@@ -331,6 +331,9 @@ func (n *native) exec(m *message) {
 	if p.session == "" {
 		p.session = n.r.session(m.pid)
 	}
+	if im.container = n.r.container(m.pid); im.container == "" && old != nil {
+		im.container = old.image.container
+	}
 	at := wallTime(m.at)
 	switch {
 	case stOK:

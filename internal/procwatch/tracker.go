@@ -24,17 +24,18 @@ const (
 // image is a program that a process runs. It is never changed once made, so
 // that parents and events can point to it.
 type image struct {
-	pid     int
-	entity  string // "" while unknown: the process was forked and not looked at yet
-	ticks   uint64 // start in clock ticks since boot; on other systems milliseconds since 1970
-	started time.Time
-	exe     string // "" if unknown
-	name    string // last element of exe, else what the kernel calls it (15 bytes)
-	raw     string // arguments, NUL after each; at most maxKept bytes
-	cwd     string
-	uid     uint32
-	uidOK   bool
-	account string // `DOMAIN\user` where there are no uids
+	pid       int
+	entity    string // "" while unknown: the process was forked and not looked at yet
+	ticks     uint64 // start in clock ticks since boot; on other systems milliseconds since 1970
+	started   time.Time
+	exe       string // "" if unknown
+	name      string // last element of exe, else what the kernel calls it (15 bytes)
+	raw       string // arguments, NUL after each; at most maxKept bytes
+	cwd       string
+	uid       uint32
+	uidOK     bool
+	container string // id of the container it runs in, "" if none
+	account   string // `DOMAIN\user` where there are no uids
 }
 
 // proc is a process and where it came from. It is replaced, never changed.
