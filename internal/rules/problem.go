@@ -26,7 +26,7 @@ const (
 	CodeDouble     = "RUL-11" // two rules with one id or name
 	CodeUnhonoured = "RUL-12" // part of Sigma that the engine does not honour
 	CodeBounds     = "RUL-13" // too deep, too long, too many
-	CodeSetting    = "RUL-14" // a setting that names what no rule has
+	CodeSetting    = "RUL-14" // a setting that names what no rule has, or that a rule needs and is not there
 )
 
 // Problem is one thing that is wrong with a rule.
