@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"sekisho/internal/agent"
 	"sekisho/internal/cli"
+	"sekisho/internal/config"
 	"sekisho/internal/enrich"
 	"sekisho/internal/event"
 	"sekisho/internal/lang"
@@ -69,15 +71,20 @@ func rulesListCommand() *cobra.Command {
 }
 
 func rulesCheckCommand() *cobra.Command {
-	return &cobra.Command{
+	var file string
+	c := &cobra.Command{
 		Use:     "check PATH...",
 		Short:   lang.T("ルールを厳しく検査する", "strict check of rule files"),
 		Example: "  sekisho-agent rules check my-rules/",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			settings, err := compileWith(file)
+			if err != nil {
+				return err
+			}
 			// The shipped rules are compiled along: a site's correlation or filter
 			// may name them.
-			program, err := rules.Load(rules.LoadOptions{Builtin: true, Paths: args})
+			program, err := rules.Load(rules.LoadOptions{Builtin: true, Paths: args, Options: settings})
 			if err != nil {
 				return err
 			}
@@ -91,16 +98,41 @@ func rulesCheckCommand() *cobra.Command {
 			return nil
 		},
 	}
+	placeholderFlag(c, &file)
+	return c
+}
+
+func placeholderFlag(c *cobra.Command, file *string) {
+	c.Flags().StringVar(file, "config", os.Getenv("SEKISHO_CONFIG"), lang.T("rules.placeholders と時間帯を読む設定ファイル", "settings file, for rules.placeholders and the time zone"))
+}
+
+// compileWith is of the settings, if a file is named, what rules cannot be
+// compiled without; what rules say must not hang on thresholds and exceptions.
+func compileWith(file string) (rules.Options, error) {
+	cfg := config.DefaultAgent()
+	if file != "" {
+		var err error
+		if cfg, err = config.LoadAgent(file); err != nil {
+			return rules.Options{}, cli.Exit(cli.Usage, err)
+		}
+	}
+	o := agent.RuleOptions(cfg)
+	return rules.Options{Placeholders: o.Placeholders, Zone: o.Zone}, nil
 }
 
 func rulesTestCommand() *cobra.Command {
 	var verbose bool
+	var file string
 	c := &cobra.Command{
 		Use:     "test [PATH...]",
 		Short:   lang.T("ルールの試験を実行する（PATH なしなら付属のルール）", "run rule tests (without PATH those of the shipped rules)"),
 		Example: "  sekisho-agent rules test\n  sekisho-agent rules test my-rules/",
 		RunE: func(_ *cobra.Command, args []string) error {
-			o := replay.TestOptions{Out: os.Stdout, Lang: lang.Terminal(), Verbose: verbose}
+			settings, err := compileWith(file)
+			if err != nil {
+				return err
+			}
+			o := replay.TestOptions{Out: os.Stdout, Lang: lang.Terminal(), Verbose: verbose, Placeholders: settings.Placeholders, Zone: settings.Zone}
 			run := func() (replay.TestSummary, error) { return replay.TestFiles(args, o) }
 			if len(args) == 0 {
 				run = func() (replay.TestSummary, error) { return replay.TestBuiltin(pack.Tests, o) }
@@ -119,6 +151,7 @@ func rulesTestCommand() *cobra.Command {
 			return nil
 		},
 	}
+	placeholderFlag(c, &file)
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, lang.T("試験ごとに 1 行", "a line per test"))
 	return c
 }

@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sekisho/internal/catalog"
@@ -68,6 +70,7 @@ func SettingsProblems(cfg *config.Agent, err error) (inSettings config.Problems,
 		}
 		rest = append(rest, p)
 	}
+	slices.SortStableFunc(inSettings, func(a, b config.Problem) int { return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col)) })
 	if len(rest) == 0 {
 		return inSettings, nil
 	}

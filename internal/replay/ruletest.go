@@ -59,6 +59,17 @@ type TestOptions struct {
 	Out     io.Writer // a line per file, and what failed
 	Lang    string    // "ja", else English
 	Verbose bool      // a line per test too
+
+	// Of the site's settings, what rules cannot be compiled without. What a test
+	// says of placeholders itself goes first. Thresholds and exceptions are the
+	// test's own: it must say the same at every site.
+	Placeholders map[string][]string
+	Zone         *time.Location
+}
+
+// settings is what the rules are compiled with.
+func (o *TestOptions) settings() rules.Options {
+	return rules.Options{Placeholders: o.Placeholders, Zone: o.Zone}
 }
 
 // TestSummary is what the tests showed.
@@ -96,7 +107,7 @@ func TestFiles(paths []string, o TestOptions) (TestSummary, error) {
 			}
 			su, ok := suites[dir]
 			if !ok {
-				su = sum.suite(dir)
+				su = sum.suite(dir, o)
 				suites[dir] = su
 			}
 			data, err := input.ReadFile(name, maxTestFile+1)
@@ -114,7 +125,7 @@ func TestBuiltin(fsys fs.FS, o TestOptions) (TestSummary, error) {
 	var sum TestSummary
 	parsed, err := rules.ParseBuiltin()
 	sum.problems(err)
-	_, err = rules.Compile(parsed, rules.Options{})
+	_, err = rules.Compile(parsed, o.settings())
 	sum.problems(err)
 	names, err := fs.Glob(fsys, "tests/*.yml")
 	if err != nil {
@@ -138,17 +149,17 @@ type suite struct {
 
 // suite reads the rules of a folder and joins the shipped ones, unless the
 // folder is a copy of theirs.
-func (s *TestSummary) suite(dir string) suite {
+func (s *TestSummary) suite(dir string, o TestOptions) suite {
 	own, err := rules.ParsePaths([]string{dir})
 	s.problems(err)
 	shipped, err := rules.ParseBuiltin()
 	s.problems(err)
 	su := suite{files: append(shipped, own...)}
-	_, err = rules.Compile(su.files, rules.Options{})
+	_, err = rules.Compile(su.files, o.settings())
 	var ps rules.Problems
 	if errors.As(err, &ps) && slices.ContainsFunc(ps, func(p rules.Problem) bool { return p.Code == rules.CodeDouble }) {
 		su.files = own
-		_, err = rules.Compile(own, rules.Options{})
+		_, err = rules.Compile(own, o.settings())
 	}
 	s.problems(err)
 	return su
@@ -213,7 +224,7 @@ func (s *TestSummary) file(name string, data []byte, su suite, o TestOptions) {
 		for _, c := range t.cases {
 			ran++
 			s.Tests++
-			if diff := c.run(su, t.rules); diff != "" {
+			if diff := c.run(su, t.rules, o); diff != "" {
 				failed = true
 				s.Failed++
 				fmt.Fprintf(&b, "%s:%d: %s\n%s", name, c.line, visible(c.name), diff)
@@ -516,8 +527,17 @@ func count(v any, n int) any {
 
 // run judges the events and answers what differs from the alerts that were
 // wanted, "" for nothing.
-func (c *testCase) run(su suite, only []string) string {
-	p, err := rules.Compile(su.files, c.settings)
+func (c *testCase) run(su suite, only []string, o TestOptions) string {
+	settings := c.settings
+	settings.Zone = o.Zone
+	settings.Placeholders = maps.Clone(o.Placeholders)
+	for name, values := range c.settings.Placeholders {
+		if settings.Placeholders == nil {
+			settings.Placeholders = map[string][]string{}
+		}
+		settings.Placeholders[name] = values
+	}
+	p, err := rules.Compile(su.files, settings)
 	if err != nil && (c.settings.Thresholds != nil || c.settings.Scoped != nil || c.settings.Exceptions != nil || c.settings.Placeholders != nil) {
 		return indent(err.Error())
 	}
