@@ -15,7 +15,7 @@ import (
 //	exact window:  version, type, used, told, entries, evidence
 //	long window:   version, type, time of the newest event, used, fresh, unseen, level, buckets, values, marks, times, evidence
 //	combination:   8 bytes big endian: Unix time in ns when it was last seen
-//	state:         version, started, watermark, late, seq, time of the last sweep, first-seen rules: prefix and when they were first in force
+//	state:         version, started, watermark, late, seq, time of the last sweep, long windows, steps of the clock, first-seen rules: prefix and when they were first in force
 //
 // Lists begin with their length. Times in lists are differences. Hashes are 8
 // bytes. A number of a value_sum or value_avg is its whole part where it has no
@@ -394,13 +394,14 @@ func (r *reader) long(l *long) {
 	}
 }
 
-// newestOf is the time of the newest event of a long window, by its value.
-func newestOf(value []byte) (int64, error) {
+// usedOf is the time of the newest event of a long window and the seq when it was
+// last used, by its value.
+func usedOf(value []byte) (t int64, used uint64, err error) {
 	r := &reader{b: value}
 	if r.byte() != codecVersion {
-		return 0, errValue
+		return 0, 0, errValue
 	}
 	r.byte()
-	t := r.time(0)
-	return t, r.err
+	t, used = r.time(0), r.bounded(1<<60)
+	return t, used, r.err
 }

@@ -150,6 +150,7 @@ type Set struct {
 	watermark int64 // newest event time seen, ns
 	started   bool
 	late      int // late events in a row
+	steps     []step
 	seq       uint64
 	stats     Stats
 	keys      int // exact windows
@@ -164,6 +165,16 @@ type Set struct {
 	buf     []byte
 	hashes  []uint64
 }
+
+// step is a time to which the clock was set back, and seq then: what a window
+// that was used before holds of later is taken to have happened by it.
+type step struct {
+	seq uint64
+	t   int64
+}
+
+// maxSteps is how many steps of the clock are remembered for windows on disk.
+const maxSteps = 8
 
 // corr is one correlation and its windows.
 type corr struct {
@@ -425,24 +436,29 @@ func (s *Set) arrive(t int64) bool {
 		}
 		s.late, s.watermark = 0, t
 		s.stats.ClockSteps++
+		if len(s.steps) == maxSteps {
+			s.steps = slices.Delete(s.steps, 0, 1)
+		}
+		s.steps = append(s.steps, step{s.seq, t})
 		for _, c := range s.corrs {
 			for _, w := range c.windows {
-				s.rewind(w)
+				s.rewind(w, t)
 			}
 		}
 	}
 	return true
 }
 
-// rewind makes what lies in the future of a window count as of now.
-func (s *Set) rewind(w *window) {
-	if w.newest() <= s.watermark+int64(s.limits.Tolerance) {
+// rewind makes what a window holds of later than now count as of now.
+func (s *Set) rewind(w *window, now int64) {
+	if w.newest() <= now+int64(s.limits.Tolerance) {
 		return
 	}
 	if w.long != nil {
-		w.long.rewind(s.watermark)
+		w.long.rewind(now)
+		rewindProofs(w.proofs, now)
 	} else {
-		w.rewind(s.watermark)
+		w.rewind(now)
 	}
 	w.dirty = true
 	s.kept.all = true

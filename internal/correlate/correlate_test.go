@@ -2,7 +2,6 @@ package correlate
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -172,83 +171,6 @@ func TestAliasesAndChains(t *testing.T) {
 	}
 }
 
-// oracle says by the definition whether an event fires: some window that it
-// lies in holds, among the events that came so far.
-func oracle(seen []*event.Event, e *event.Event, span time.Duration, holds func([]*event.Event) bool) bool {
-	for _, end := range seen {
-		if end.Time.Before(e.Time) || end.Time.Sub(e.Time) > span {
-			continue
-		}
-		var in []*event.Event
-		for _, x := range seen {
-			if !x.Time.After(end.Time) && end.Time.Sub(x.Time) <= span {
-				in = append(in, x)
-			}
-		}
-		if holds(in) {
-			return true
-		}
-	}
-	return false
-}
-
-func TestWindowsAgreeWithTheDefinitionWhateverTheOrderAndTheRestarts(t *testing.T) {
-	types := map[string]struct {
-		rule  string
-		holds func([]*event.Event) bool
-	}{
-		"event_count": {"  type: event_count\n  rules: [a]\n  timespan: 30s\n  condition: {gte: 6}", func(in []*event.Event) bool { return len(in) >= 6 }},
-		"value_sum": {"  type: value_sum\n  rules: [a]\n  timespan: 30s\n  condition: {field: sekisho.copy.files, gte: 20}", func(in []*event.Event) bool {
-			n := int64(0)
-			for _, e := range in {
-				n += e.Copy.Files.V
-			}
-			return n >= 20
-		}},
-		"value_count": {"  type: value_count\n  rules: [a]\n  timespan: 30s\n  condition: {field: sekisho.copy.source_ids, gte: 6}", func(in []*event.Event) bool {
-			m := map[string]bool{}
-			for _, e := range in {
-				for _, id := range e.Copy.SourceIDs {
-					m[id] = true
-				}
-			}
-			return len(m) >= 6
-		}},
-	}
-	for name, tt := range types {
-		t.Run(name, func(t *testing.T) {
-			p := program(t, tt.rule)
-			for seed := range uint64(12) {
-				r := rand.New(rand.NewPCG(seed, 1))
-				s := New(p, Limits{Tolerance: 10 * time.Second}, nil)
-				now, newest := 0.0, 0.0
-				var seen []*event.Event
-				for i := range 150 {
-					now += r.Float64() * 8
-					at := now - r.Float64()*9
-					if at < newest-10 {
-						at = newest
-					}
-					newest = max(newest, at)
-					var ids []string
-					for range r.IntN(3) + 1 {
-						ids = append(ids, fmt.Sprint(r.IntN(9)))
-					}
-					e := with(ev(at, "a", ""), int64(r.IntN(6)), ids...)
-					seen = append(seen, e)
-					got := len(observe(s, p, e)) > 0
-					if want := oracle(seen, e, 30*time.Second, tt.holds); got != want {
-						t.Fatalf("seed %d, event %d: fired %v, want %v", seed, i, got, want)
-					}
-				}
-				if st := s.Stats(); st.Late != 0 {
-					t.Fatalf("seed %d: %d late", seed, st.Late)
-				}
-			}
-		})
-	}
-}
-
 func TestTheClockSetBackDoesNotBlind(t *testing.T) {
 	p := program(t, "  type: event_count\n  rules: [a]\n  timespan: 10s\n  condition: {gte: 3}")
 	s := New(p, Limits{}, nil)
@@ -305,26 +227,5 @@ func TestSwapKeepsWindowsOfWhatCountsTheSame(t *testing.T) {
 	}
 	if st := s.Stats(); st.Entries != 3 {
 		t.Errorf("%d entries, want 3", st.Entries)
-	}
-}
-
-func BenchmarkObserve(b *testing.B) {
-	for _, keys := range []int{1, 1_000, 100_000} {
-		b.Run(fmt.Sprintf("keys=%d", keys), func(b *testing.B) {
-			p := program(b, "  type: value_sum\n  rules: [a]\n  group-by: [user.name]\n  timespan: 10m\n  condition: {field: sekisho.copy.files, gte: 1000000}")
-			s := New(p, Limits{Keys: 200_000, Entries: 400_000}, nil)
-			users := make([]string, keys)
-			for i := range users {
-				users[i] = fmt.Sprint("user", i)
-			}
-			e := with(ev(0, "a", "u"), 1)
-			m := p.Match(e, nil)
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				e.User.Name = users[i%keys]
-				e.Time = e.Time.Add(3 * time.Millisecond) // 200,000 events in the window
-				s.Observe(e, m, nil)
-			}
-		})
 	}
 }

@@ -105,7 +105,6 @@ func (l *level) raise() {
 func (s *Set) addLong(tc *touch, e *event.Event, t int64, n, flag uint64) {
 	w := tc.w
 	l, def := w.long, tc.c.def
-	s.rewind(w)
 	s.seq++
 	w.used = s.seq
 	s.stats.Cells -= l.cells()

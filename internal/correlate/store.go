@@ -30,7 +30,6 @@ type keeping struct {
 	all      bool     // any window may have changed, not only those used last
 	sweep    bool     // whatever the time
 	swept    int64    // event time of the last sweep
-	added    int      // windows given to the Store since
 	shrinkAt int      // cells at which it is worth looking for room again
 }
 
@@ -110,7 +109,14 @@ func (s *Set) recall(c *corr, k key) *window {
 		s.stats.Broken++
 		w = newWindow(c, k)
 		w.stored = true
+		return w
 	}
+	for _, st := range s.steps {
+		if w.used <= st.seq {
+			s.rewind(w, st.t)
+		}
+	}
+	s.rewind(w, s.watermark)
 	return w
 }
 
@@ -128,60 +134,65 @@ func (s *Set) Flush(put func(key, value []byte) error) error {
 	if err != nil {
 		return fmt.Errorf("look through stored windows: %w", err)
 	}
-	var written []*window
-	for _, k := range append(over.keys, s.kept.gone...) {
-		if err := put(k, nil); err != nil {
+	k := &s.kept
+	swept, stored := k.swept, s.stats.Stored
+	if over.done {
+		swept, stored = s.watermark, over.stored
+	}
+	for _, key := range append(over.keys, k.gone...) {
+		if err := put(key, nil); err != nil {
 			return fmt.Errorf("forget a window: %w", err)
 		}
 	}
+	for _, key := range k.gone {
+		if key[0] == kindLong && !over.done {
+			stored--
+		}
+	}
+	for _, key := range over.ahead {
+		if err := put(key, binary.BigEndian.AppendUint64(nil, uint64(s.watermark))); err != nil {
+			return fmt.Errorf("keep a combination: %w", err)
+		}
+	}
+	var written []*window
 	for _, c := range s.corrs {
-		for w := c.ring.next; w != &c.ring && (w.dirty || s.kept.all); w = w.next {
+		for w := c.ring.next; w != &c.ring && (w.dirty || k.all); w = w.next {
 			if !w.dirty {
 				continue
 			}
 			if err := put(c.prefix.with(w.key), w.append(nil)); err != nil {
 				return fmt.Errorf("keep a window: %w", err)
 			}
+			if w.long != nil && !w.stored {
+				stored++
+			}
 			written = append(written, w)
 		}
 	}
-	for _, f := range s.kept.seen {
-		rec, ok := f.k.seen[f.key]
-		if !ok {
-			continue
-		}
-		if err := put(f.k.prefix.with(f.key), binary.BigEndian.AppendUint64(nil, uint64(rec.t))); err != nil {
-			return fmt.Errorf("keep a combination: %w", err)
+	for _, f := range k.seen {
+		if rec, ok := f.k.seen[f.key]; ok {
+			if err := put(f.k.prefix.with(f.key), binary.BigEndian.AppendUint64(nil, uint64(rec.t))); err != nil {
+				return fmt.Errorf("keep a combination: %w", err)
+			}
 		}
 	}
-	swept := s.kept.swept
-	if over.done {
-		swept = s.watermark
-	}
-	if err := put(stateKey, s.appendState(nil, swept)); err != nil {
+	if err := put(stateKey, s.appendState(nil, swept, stored)); err != nil {
 		return fmt.Errorf("keep state of windows: %w", err)
 	}
 
 	for _, w := range written {
-		if w.long != nil && !w.stored {
-			s.kept.added++
-		}
 		w.dirty, w.stored = false, true
 	}
-	for _, f := range s.kept.seen {
+	for _, f := range k.seen {
 		if rec, ok := f.k.seen[f.key]; ok {
 			rec.dirty = false
 			f.k.seen[f.key] = rec
 		}
 	}
-	k := &s.kept
-	k.gone, k.seen, k.all, k.shrinkAt = nil, nil, false, 0
-	if over.done {
-		k.swept, k.sweep, k.added = s.watermark, false, 0
-		s.stats.Stored = over.stored
-		s.stats.Lost += over.lost
-		s.stats.Forgotten += over.forgotten
-	}
+	*k = keeping{swept: swept}
+	s.stats.Stored = stored
+	s.stats.Lost += over.lost
+	s.stats.Forgotten += over.forgotten
 	if s.stats.Cells > s.limits.Cells {
 		s.shrink()
 	}
@@ -193,6 +204,7 @@ func (s *Set) Flush(put func(key, value []byte) error) error {
 type overdue struct {
 	done            bool
 	keys            [][]byte // to be deleted
+	ahead           [][]byte // combinations seen in the future: the clock was set back
 	stored          int      // windows that stay
 	lost, forgotten int64    // of keys, those for want of room
 }
@@ -207,77 +219,102 @@ type dated struct {
 // rules that are no more, or too many, if it is time to. What is in memory is
 // newer there and stays.
 func (s *Set) sweep() (o overdue, err error) {
-	day := s.watermark - s.kept.swept
-	if !s.kept.sweep && s.kept.added <= s.limits.Stored/8 && day < int64(sweepEvery) && day > -int64(sweepEvery) {
+	since := s.watermark - s.kept.swept
+	if !s.kept.sweep && s.stats.Stored <= s.limits.Stored+s.limits.Stored/8 && since < int64(sweepEvery) && since > -int64(sweepEvery) {
 		return o, nil
 	}
 	o.done = true
-	corrs, knowns := map[prefix]*corr{}, map[prefix]*known{}
+	gone := make(map[string]bool, len(s.kept.gone))
+	for _, k := range s.kept.gone {
+		gone[string(k)] = true
+	}
+	corrs, knowns, unkept := map[prefix]*corr{}, map[prefix]*known{}, 0
 	for _, c := range s.corrs {
 		corrs[c.prefix] = c
+		for _, w := range c.windows {
+			if w.long != nil && !w.stored {
+				unkept++
+			}
+		}
 	}
 	for _, k := range s.knowns {
 		knowns[k.prefix] = k
 	}
 	now, tolerance := s.watermark, int64(s.limits.Tolerance)
-	look := func(kind byte, most int, until func(p prefix, k key, value []byte) (t, life int64)) (stay int, lost int64, err error) {
+	// look goes through what has a kind; of says when a key was last used and how
+	// long that counts, negative if it does not.
+	look := func(kind byte, most int, of func(p prefix, k key, value []byte) (t, life int64)) (stay int, lost int64, err error) {
 		var there []dated
 		err = s.store.Each([]byte{kind}, func(k, value []byte) error {
-			p, rest, ok := split(k)
+			if gone[string(k)] {
+				return nil
+			}
 			t, life := int64(0), int64(-1)
-			if ok {
-				t, life = until(p, rest, value)
+			if p, rest, ok := split(k); ok {
+				t, life = of(p, rest, value)
 			}
 			k = slices.Clone(k)
-			// What lies in the future by more than a life was written by a clock gone wrong.
-			if life < 0 || t < now-life || t > now+life+tolerance {
+			if life < 0 || t < now-life {
 				o.keys = append(o.keys, k)
-			} else {
-				there = append(there, dated{t, k})
+				return nil
 			}
+			if t > now+tolerance {
+				t = now
+				if kind == kindSeen {
+					o.ahead = append(o.ahead, k)
+				}
+			}
+			there = append(there, dated{t, k})
 			return nil
 		})
-		if over := len(there) - most; over > 0 {
+		if over := len(there) - max(0, most); over > 0 {
 			slices.SortFunc(there, func(a, b dated) int { return cmp.Compare(a.t, b.t) })
 			for _, d := range there[:over] {
 				o.keys = append(o.keys, d.k)
 			}
 			lost = int64(over)
 		}
-		return min(len(there), most), lost, err
+		return len(there) - int(lost), lost, err
 	}
-	o.stored, o.lost, err = look(kindLong, s.limits.Stored, func(p prefix, k key, value []byte) (t, life int64) {
+	o.stored, o.lost, err = look(kindLong, s.limits.Stored-unkept, func(p prefix, k key, value []byte) (t, life int64) {
 		c := corrs[p]
 		if c == nil {
 			return 0, -1
 		}
-		if c.windows[k] != nil {
-			return now, c.life
+		if w := c.windows[k]; w != nil {
+			return w.newest(), c.life
 		}
-		if t, err = newestOf(value); err != nil {
+		t, used, err := usedOf(value)
+		if err != nil {
 			s.stats.Broken++
 			return 0, -1
+		}
+		for _, st := range s.steps {
+			if used <= st.seq && t > st.t+tolerance {
+				t = st.t
+			}
 		}
 		return t, c.life
 	})
 	if err != nil {
 		return o, err
 	}
-	_, o.forgotten, err = look(kindSeen, s.limits.Combinations, func(p prefix, k key, value []byte) (t, life int64) {
+	_, o.forgotten, err = look(kindSeen, s.limits.Combinations-len(s.kept.seen), func(p prefix, k key, value []byte) (t, life int64) {
 		m := knowns[p]
 		if m == nil || len(value) != 8 {
 			return 0, -1
 		}
-		if rec, ok := m.seen[k]; ok {
-			return rec.t, int64(m.def.Within) + tolerance
+		t, life = int64(binary.BigEndian.Uint64(value)), int64(m.def.Within)+tolerance
+		if rec, ok := m.seen[k]; ok && rec.dirty {
+			t = now // it is about to be written
 		}
-		return int64(binary.BigEndian.Uint64(value)), int64(m.def.Within) + tolerance
+		return t, life
 	})
 	return o, err
 }
 
 // appendState appends what is kept of the Set itself.
-func (s *Set) appendState(b []byte, swept int64) []byte {
+func (s *Set) appendState(b []byte, swept int64, stored int) []byte {
 	b = append(b, codecVersion, 0)
 	if s.started {
 		b[1] = 1
@@ -286,6 +323,11 @@ func (s *Set) appendState(b []byte, swept int64) []byte {
 	b = appendUint(b, uint64(s.late))
 	b = appendUint(b, s.seq)
 	b = appendInt(b, swept)
+	b = appendUint(b, uint64(stored))
+	b = appendUint(b, uint64(len(s.steps)))
+	for _, st := range s.steps {
+		b = appendInt(appendUint(b, st.seq), st.t)
+	}
 	for _, k := range s.knowns {
 		if k.begun {
 			b = append(b, k.prefix[:]...)
@@ -302,6 +344,11 @@ func (s *Set) readState(value []byte) error {
 	}
 	started := r.byte() == 1
 	watermark, late, seq, swept := r.time(0), r.bounded(lateRun), r.bounded(1<<60), r.time(0)
+	stored := r.bounded(1 << 40)
+	var steps []step
+	for range r.count(2, maxSteps) {
+		steps = append(steps, step{r.bounded(1 << 60), r.time(0)})
+	}
 	begun := map[prefix]int64{}
 	for len(r.b) > 0 {
 		p := r.bytes(uint64(len(prefix{})))
@@ -313,7 +360,8 @@ func (s *Set) readState(value []byte) error {
 	if r.err != nil {
 		return r.err
 	}
-	s.started, s.watermark, s.late, s.seq, s.kept.swept = started, watermark, int(late), seq, swept
+	s.started, s.watermark, s.late, s.seq, s.kept.swept, s.steps = started, watermark, int(late), seq, swept, steps
+	s.stats.Stored = int(stored)
 	for _, k := range s.knowns {
 		if t, ok := begun[k.prefix]; ok {
 			k.since, k.begun = t, true
