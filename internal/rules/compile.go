@@ -913,7 +913,7 @@ func (c *compiler) compileRegexp(d *document, it *item, v *scalar, flags string)
 		c.bad(d, it, v, ja, en)
 		return nil
 	}
-	x := &expression{len(c.regexps), re, prog, kindsOf(prog), needOf(parsed)}
+	x := newExpression(len(c.regexps), re, prog, parsed)
 	c.regexps[text] = x
 	return x
 }

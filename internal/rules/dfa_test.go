@@ -23,7 +23,7 @@ func expressionOf(t testing.TB, text string) *expression {
 	if err != nil {
 		return nil
 	}
-	return &expression{0, re, prog, kindsOf(prog), needOf(parsed)}
+	return newExpression(0, re, prog, parsed)
 }
 
 // asked is what a rule with the expression answers: guards, then automaton.

@@ -1,10 +1,12 @@
 package rules
 
 import (
+	"bytes"
 	"regexp/syntax"
 	"slices"
 	"strings"
 	"sync"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -119,6 +121,8 @@ type need struct {
 	words [][]byte // one of these, where any is empty; none: nothing known
 	any   []string // one of these, each of gramLen bytes or more; none: nothing known
 
+	counts []byteCount // so often each of these bytes
+
 	// A run of so many of these bytes, not folded; 0: nothing known.
 	run   int
 	runOf [256]bool
@@ -177,6 +181,40 @@ func (n *need) ofRun(re *syntax.Regexp) {
 	}
 }
 
+// byteCount is how often a byte occurs.
+type byteCount struct {
+	c byte
+	n int
+}
+
+// counted reports whether a text, not folded, has all bytes as often as needed.
+func (n *need) counted(text []byte) bool {
+	for _, x := range n.counts {
+		if bytes.Count(text, []byte{x.c}) < x.n {
+			return false
+		}
+	}
+	return true
+}
+
+// countsOf adds how often every match has each ASCII character at least.
+func countsOf(re *syntax.Regexp, counts *[utf8.RuneSelf]int) {
+	switch re.Op {
+	case syntax.OpLiteral:
+		for _, r := range re.Rune {
+			if r < utf8.RuneSelf && (re.Flags&syntax.FoldCase == 0 || unicode.SimpleFold(r) == r) {
+				counts[r]++
+			}
+		}
+	case syntax.OpCapture, syntax.OpPlus:
+		countsOf(re.Sub[0], counts)
+	case syntax.OpConcat:
+		for _, s := range re.Sub {
+			countsOf(s, counts)
+		}
+	}
+}
+
 // leastRun is the length of a run that is worth looking for. Judgement.
 const leastRun = 8
 
@@ -226,6 +264,13 @@ func needOf(re *syntax.Regexp) need {
 	n.line, n.newline, n.isLine = longLine(re)
 	n.ofRun(re)
 	re = re.Simplify()
+	var counts [utf8.RuneSelf]int
+	countsOf(re, &counts)
+	for c, k := range counts {
+		if k > 1 {
+			n.counts = append(n.counts, byteCount{byte(c), k})
+		}
+	}
 	n.chars = needed(re)
 	best := 0
 	for _, set := range sets(re) {
@@ -346,8 +391,18 @@ func sets(re *syntax.Regexp) (out [][]string) {
 				run = more
 				continue
 			}
+			// Of "x+" the first stands behind what is before, the last before what
+			// follows.
+			once := spelled(s)
+			if s.Op == syntax.OpPlus {
+				if once = spelled(s.Sub[0]); once != nil {
+					if more := times(run, once); more != nil {
+						run = more
+					}
+				}
+			}
 			out = append(out, run)
-			if run = spelled(s); run == nil {
+			if run = once; run == nil {
 				run = []string{""}
 				out = append(out, sets(s)...)
 			}

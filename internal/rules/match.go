@@ -389,11 +389,12 @@ type expression struct {
 	prog  *syntax.Prog // of re
 	kinds *kinds       // of prog
 	need  need
+	whole *dfa // complete; nil: automata make one as texts need it
 }
 
 func (x *expression) matchAny(s *scratch, texts [][]byte) bool {
 	for _, t := range texts {
-		if len(t) < x.need.size || x.need.run > 1 && !hasRun(t, &x.need.runOf, x.need.run) {
+		if len(t) < x.need.size || !x.need.counted(t) || x.need.run > 1 && !hasRun(t, &x.need.runOf, x.need.run) {
 			continue
 		}
 		if x.need.isLine {
