@@ -281,3 +281,53 @@ func TestSettingsCountInTheDigest(t *testing.T) {
 		t.Error("another placeholder counts")
 	}
 }
+
+// What the specification says, or leaves open and docs/rules.md decides.
+func TestSpecificationAndDecisions(t *testing.T) {
+	const started = `{"event.action":"process-started","host.os.type":"windows","process.executable":"C:\\a*b\\x.exe","process.command_line":"x -Enc 10","user.name":"","process.args":["a-1","b-2"],"process.pid":7}`
+	tests := []struct {
+		why, selection string
+		want           bool
+	}{
+		{"all with one value changes nothing", "process.command_line|contains|all: ' -enc '", true},
+		{"nor with a list of one", "process.command_line|contains|all: [' -enc ']", true},
+		{"null in a list: absent is fine", "process.name: [x, null]", true},
+		{"null in a list: there, and none of the others", "process.pid: [8, null]", false},
+		{"empty is not absent", "user.name: ''", true},
+		{"and null is not empty", "user.name: null", false},
+		{"exists asks for the field, not its value", "user.name|exists: true", true},
+		{"nothing matches what is absent", "process.name: '*'", false},
+		{"an escaped wildcard", `process.executable: 'C:\a\*b\x.exe'`, true},
+		{"another character than the escaped wildcard", `process.executable: 'C:\a\?b\x.exe'`, false},
+		{"a backslash before a wildcard", `process.executable: 'C:\\*.exe'`, true},
+		{"two backslashes are one", `process.executable: 'C:\\a*b\\x.exe'`, true},
+		{"one mandatory character", `process.executable: 'C:\a?b\x.exe'`, true},
+		{"not none", `process.executable: 'C:\a*b\x?.exe'`, false},
+		{"values do not mind case", `process.executable|endswith: '\X.EXE'`, true},
+		{"cased does", `process.executable|cased|endswith: '\X.EXE'`, false},
+		{"regular expressions do", `process.executable|re: 'X\.EXE$'`, false},
+		{"re|i does not", `process.executable|re|i: 'X\.EXE$'`, true},
+		{"a number as text", "process.pid: '7'", true},
+		{"a list of numbers with a comparison: any", "process.pid|gt: [9, 6]", true},
+		{"neq of several: none of them", "process.pid|neq: [6, 7]", false},
+		{"neq of an absent field", "process.name|neq: x", true},
+		{"fieldref with neq", "process.pid|fieldref|neq: user.name", true},
+		{"of a list one element is enough", "process.args: b-*", true},
+		{"with all, each value may match another", "process.args|startswith|all: [a, b]", true},
+		{"windash", "process.command_line|windash|contains: ' /enc'", true},
+		{"the order of modifiers does not matter", "process.command_line|contains|windash: ' /enc'", true},
+		{"keywords look everywhere", "'|all': ['-enc', 'x.exe']", true},
+	}
+	e, err := event.Decode([]byte(started))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range tests {
+		text := "title: t\ntaxonomy: ecs\nlogsource: {product: sekisho, vendor: any}\ndetection:\n  s:\n    " + tt.selection + "\n  condition: s\n"
+		p := compileText(t, text, Options{})
+		f, _ := Parse("x.yml", []byte(text))
+		if got := len(p.Match(e, nil)) == 1; got != tt.want || interpret(f.docs[0], e, Options{}) != tt.want {
+			t.Errorf("%s: %s: got %v", tt.why, tt.selection, got)
+		}
+	}
+}

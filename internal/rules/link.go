@@ -127,8 +127,20 @@ func (c *compiler) correlation(d *document) {
 	if d.taxonomy == "" && len(targets) > 0 {
 		ns = c.base(targets[0]).names()
 	}
+	known := d.taxonomy != "" || len(targets) > 0 // how names of fields are understood
 	resolve := func(ref ref, ns names) (Getter, bool) {
+		if !known {
+			return Getter{}, false // that no rule is known was told
+		}
 		return c.field(d, ns, ref.name, ref.line, ref.col, ref.path)
+	}
+	for _, name := range doc.aliasList {
+		for _, rule := range keys(doc.aliases[name]) {
+			if at := doc.aliases[name][rule]; len(targets) == len(doc.rules) && !slices.ContainsFunc(targets, func(t *Rule) bool { return t.Name == rule }) {
+				c.fail(d, at.line, at.col, at.path, CodeReference, "この correlation は name が "+quote(rule)+" のルールを数えません",
+					"the correlation counts no rule with the name "+quote(rule)).Hint = c.suggest(rule, namesOf(targets))
+			}
+		}
 	}
 	for _, ref := range doc.groupBy {
 		alias, isAlias := doc.aliases[ref.name]
@@ -193,6 +205,14 @@ func (c *compiler) correlation(d *document) {
 	}
 	r.digest = mix(parts...)
 	c.add(r)
+}
+
+func namesOf(rules []*Rule) []string {
+	var out []string
+	for _, r := range rules {
+		out = append(out, r.Name)
+	}
+	return out
 }
 
 func hashText(parts ...string) uint64 {
