@@ -26,9 +26,10 @@ const (
 	// costs most (80 us a start at 5 ms, measured). The ring holds a second or
 	// more; who asks for a process meanwhile is answered from it (catchUp).
 	restWait = 25 * time.Millisecond
-	// ringBytes is the kernel's room for records: about 10,000 starts with their
-	// forks and ends, or 900 with 4 KiB of arguments each. A power of two.
-	ringBytes = 4 << 20
+	// ringBytes is the kernel's room for records: some 5,000 starts with their
+	// forks and ends, or 450 with 4 KiB of arguments each. A power of two. It is
+	// mapped twice and counts as resident, 4 MB here.
+	ringBytes = 2 << 20
 	// initialPIDNS is the inode of the machine's own pid namespace
 	// (linux/proc_ns.h, PROC_PID_INIT_INO). The programs tell the ids of it.
 	initialPIDNS = "pid:[4026531836]"
@@ -117,7 +118,7 @@ func (w *Watcher) openBPF(q *queue, ring uint32) (_ *bpfWatch, err error) {
 		name string
 		prog *ebpf.Program
 	}{
-		// Ends last: an end without its start is nothing, a start without its end stays.
+		// Ends first: whose start is told, its end is told.
 		{"sched_process_exit", b.objs.OnExit}, {"sched_process_fork", b.objs.OnFork}, {"sched_process_exec", b.objs.OnExec},
 	} {
 		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: at.name, Program: at.prog})

@@ -392,7 +392,7 @@ func TestEveryMechanismTellsTheSame(t *testing.T) {
 					if r.proc.image.entity != e.Process.EntityID {
 						t.Errorf("entity %s, by /proc %s", e.Process.EntityID, r.proc.image.entity)
 					}
-					if d := e.Process.Start.Sub(r.proc.image.started).Abs(); d > 20*time.Millisecond {
+					if d := e.Process.Start.Sub(r.proc.image.started).Abs(); d > 200*time.Millisecond { // the clocks are read at two moments
 						t.Errorf("start %v, by /proc %v", e.Process.Start, r.proc.image.started)
 					}
 					if p, u := w.Lookup(pid); p == nil || p.EntityID != e.Process.EntityID || p.Executable != e.Process.Executable || u == nil || u.ID != e.User.ID {
@@ -484,5 +484,29 @@ func init() {
 		}
 		time.Sleep(20 * time.Second)
 		os.Exit(0)
+	}
+}
+
+// BenchmarkStart is what one start costs from its three records to its two
+// events, waking and reading left out.
+func BenchmarkStart(b *testing.B) {
+	w := New(Options{TellEnds: true})
+	x := &bpfWatch{w: w, q: newQueue(1 << 16), r: newProcReader("/proc"), boot: bootID("/proc"), paths: interned{}, inside: map[uint64]string{}}
+	w.procs.put(&proc{image: &image{pid: 13447, ticks: 12984066184563 / tickNS, entity: "e", exe: "/usr/bin/xargs", name: "xargs", raw: "xargs\x00-P\x004\x00", uidOK: true}, startedBy: event.ByOther})
+	fork, exe, exit := recorded(b, "fork.bin"), recorded(b, "exec.bin"), recorded(b, "exit.bin")
+	var r bpfRecord
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, rec := range [][]byte{fork, exe, exit} {
+			if err := parseBPF(rec, &r); err != nil {
+				b.Fatal(err)
+			}
+			x.handle(&r)
+		}
+		x.flush()
+		for _, it := range x.q.take() {
+			w.event(&it)
+			x.q.done()
+		}
 	}
 }

@@ -109,13 +109,13 @@ func (t *tracker) fork(parent, child int, mono, ticks uint64, at time.Time) {
 	if p := t.get(child); p != nil && p.since > mono {
 		return // read since: more is known of it
 	}
-	p := &proc{image: &image{pid: child, ticks: ticks, started: at}, ppid: parent}
+	im, p := &image{}, &proc{ppid: parent}
 	if pa := t.bearing(parent); pa != nil {
-		im := *pa.image
-		im.pid, im.entity, im.ticks, im.started = child, "", ticks, at
-		p.image, p.parent, p.session = &im, pa.image, pa.session
-		p.startedBy = pa.bears
+		*im = *pa.image
+		p.parent, p.session, p.startedBy = pa.image, pa.session, pa.bears
 	}
+	im.pid, im.entity, im.ticks, im.started = child, "", ticks, at
+	p.image = im
 	t.put(p)
 }
 

@@ -141,7 +141,7 @@ struct exec {
 
 struct {
 	UINT(type, BPF_MAP_TYPE_RINGBUF);
-	UINT(max_entries, 4 << 20); // the agent says how much
+	UINT(max_entries, 2 << 20); // the agent says how much
 } records SEC(".maps");
 
 struct {
