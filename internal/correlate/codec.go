@@ -86,7 +86,7 @@ func (w *window) append(b []byte) []byte {
 	b = appendUint(b, uint64(len(w.proofs)))
 	for i := range w.proofs {
 		p := &w.proofs[i]
-		raw := p.raw
+		raw := p.raw // empty where it made no sense
 		if p.e != nil {
 			raw = p.e.AppendJSON(nil)
 		}

@@ -316,6 +316,50 @@ func TestAFlushThatFailsIsHandedOutAgain(t *testing.T) {
 	}
 }
 
+func TestWantOfRoomAndRestartsGiveTheSame(t *testing.T) {
+	evicted, trimmed := int64(0), int64(0)
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 11))
+		var texts []string
+		for i := range 6 {
+			texts = append(texts, randomRule(r, false, i == 5))
+		}
+		p := program(t, texts...)
+		store := mapStore{}
+		l := Limits{Keys: 12, Entries: 40 + r.IntN(40), Events: 30, Evidence: 3}
+		if seed%4 == 0 {
+			l.Keys, l.Entries = 1, 5
+		}
+		whole, cut := New(p, l, nil), New(p, l, store)
+		before := Stats{}
+		for i, e := range randomEvents(r, 400, 3*time.Second, time.Second) {
+			m := p.Match(e, nil)
+			a, b := whole.Observe(e, m, nil), cut.Observe(e, m, nil)
+			if describe(a) != describe(b) {
+				t.Fatalf("seed %d, event %d: after restarts\n%s, without\n%s\n%s", seed, i, describe(b), describe(a), strings.Join(texts, "\n"))
+			}
+			x, y := whole.Stats(), cut.Stats()
+			if x.Entries > l.Entries || x.Keys > l.Keys || x.Keys != y.Keys || x.Entries != y.Entries ||
+				x.Evicted != y.Evicted+before.Evicted || x.Trimmed != y.Trimmed+before.Trimmed {
+				t.Fatalf("seed %d, event %d: %+v after restarts, %+v without", seed, i, y, x)
+			}
+			if r.IntN(6) == 0 {
+				flush(t, cut, store)
+				if n := len(store); n != y.Keys+1 {
+					t.Fatalf("%d keys in the store, want %d", n, y.Keys+1)
+				}
+				cut = load(t, p, l, store)
+				before = x
+			}
+		}
+		st := whole.Stats()
+		evicted, trimmed = evicted+st.Evicted, trimmed+st.Trimmed
+	}
+	if evicted < 1000 || trimmed < 20 {
+		t.Errorf("%d evicted and %d trimmed say little", evicted, trimmed)
+	}
+}
+
 func TestAClockSetBackAndRestartsGiveTheSame(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 9))
@@ -398,10 +442,8 @@ filter: {rules: [c0], selection: {file.name: backup}, condition: not selection}
 	}
 }
 
-// everything is a Set with a window of each kind in a Store.
-func everything(t testing.TB) (*rules.Program, mapStore) {
-	t.Helper()
-	var texts []string
+// everyKind is correlations of each type, exact and long.
+func everyKind() (texts []string) {
 	for _, span := range []string{"1h", "30d"} {
 		for _, body := range []string{"event_count\n  condition: {gte: 1}", "value_count\n  condition: {field: sekisho.copy.source_ids, gte: 1}",
 			"value_sum\n  condition: {field: sekisho.copy.files, gte: 1}", "value_avg\n  condition: {field: sekisho.copy.files, gte: 1}",
@@ -410,7 +452,12 @@ func everything(t testing.TB) (*rules.Program, mapStore) {
 			texts = append(texts, "  rules: [a, b]\n  timespan: "+span+"\n  type: "+body)
 		}
 	}
-	p := program(t, texts...)
+	return texts
+}
+
+// filled is a Store with a window of each correlation of a program.
+func filled(t testing.TB, p *rules.Program) mapStore {
+	t.Helper()
 	store := mapStore{}
 	s := New(p, Limits{Evidence: 2}, store)
 	for i, ext := range []string{"a", "b", "a", "b"} {
@@ -419,11 +466,12 @@ func everything(t testing.TB) (*rules.Program, mapStore) {
 		observe(s, p, e)
 	}
 	flush(t, s, store)
-	return p, store
+	return store
 }
 
 func TestBrokenValuesAreBegunAfreshAndCounted(t *testing.T) {
-	p, store := everything(t)
+	p := program(t, everyKind()...)
+	store := filled(t, p)
 	for k, v := range store {
 		for cut := 0; cut < len(v); cut += 1 + cut/16 {
 			broken := mapStore{}
@@ -443,35 +491,51 @@ func TestBrokenValuesAreBegunAfreshAndCounted(t *testing.T) {
 	}
 }
 
+// FuzzValues reads any value as each kind of window, goes on with it and writes
+// it again.
 func FuzzValues(f *testing.F) {
-	p, store := everything(f)
-	for k, v := range store {
-		f.Add([]byte(k), v)
-	}
-	f.Fuzz(func(t *testing.T, key, value []byte) {
-		m := mapStore{string(key): value}
-		s := load(t, p, Limits{}, m)
-		for i := range 40 {
-			e := with(ev(float64(i), []string{"a", "b"}[i%2], "u"), int64(i), "y")
-			e.File.Name = "a"
-			observe(s, p, e)
-		}
-		if s.Stats().Broken == 0 && len(key) == 33 && key[0] != kindSeen {
-			// What was read is written the same.
-			for _, c := range s.corrs {
-				if c.prefix != prefix(key[:17]) {
-					continue
-				}
-				w, err := decodeWindow(c, [16]byte(key[17:]), value)
-				if err != nil {
-					return // a long window that nothing touched
-				}
-				again, err := decodeWindow(c, w.key, w.append(nil))
-				if err != nil || !bytes.Equal(again.append(nil), w.append(nil)) {
-					t.Errorf("written %x, read %v", w.append(nil), err)
-				}
+	var programs []*rules.Program
+	for i, text := range everyKind() {
+		p := program(f, text)
+		programs = append(programs, p)
+		for k, v := range filled(f, p) {
+			if k[0] == kindState {
+				f.Add(uint8(255), v)
+			} else {
+				f.Add(uint8(i), v)
 			}
 		}
-		flush(t, s, m)
+	}
+	all := keyOf(nil) // the window of everybody
+	f.Fuzz(func(t *testing.T, kind uint8, value []byte) {
+		p := programs[int(kind)%len(programs)]
+		store := mapStore{}
+		c := New(p, Limits{}, nil).corrs[0]
+		k := string(c.prefix.with(all))
+		if kind == 255 {
+			k = string(stateKey)
+		}
+		store[k] = value
+		s := load(t, p, Limits{}, store)
+		e := with(ev(5, "a", "u"), 7, "y")
+		e.File.Name = "a"
+		observe(s, p, e)
+		flush(t, s, store)
+		if kind != 255 && s.Stats().Late == 0 {
+			w, err := decodeWindow(s.corrs[0], all, store[k])
+			if err != nil {
+				t.Fatalf("%x is written and cannot be read", store[k])
+			}
+			if again := w.append(nil); !bytes.Equal(again, store[k]) {
+				t.Errorf("%x is written again as %x", store[k], again)
+			}
+		}
+		e = with(ev(6, "b", "u"), 8, "z")
+		e.File.Name = "b"
+		s = load(t, p, Limits{}, store)
+		if st := s.Stats(); st.Broken > 0 {
+			t.Errorf("%+v of what was written", st)
+		}
+		observe(s, p, e)
 	})
 }

@@ -833,7 +833,7 @@ func (w *window) freshIn(from, to int) (sum amount) {
 
 // event is the event of a proof; nil if the Store had no event there.
 func (s *Set) event(p *proof) *event.Event {
-	if p.e == nil && p.raw != nil {
+	if p.e == nil && len(p.raw) > 0 {
 		e, err := event.Decode(p.raw)
 		if err != nil {
 			s.stats.Broken++
