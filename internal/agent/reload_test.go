@@ -159,6 +159,29 @@ func TestRulesOfAFolderAreReadAgainToTheBottom(t *testing.T) {
 	r.until("what was removed no longer runs", func() bool { return active(1)() && len(r.status().Settings.Problems) == 0 })
 }
 
+func TestExceptionsAreReadAgain(t *testing.T) {
+	src := newScripted()
+	r := start(t, shortDir(t), "", src)
+	settings := func(rules string) string {
+		return settingsOf(r, "rules: {exceptions: [{rules: ["+rules+"], when: {device.serial_number: 'S*'}, reason: a drill}]}\n")
+	}
+	write(t, r.o.ConfigFile, settings("USB-1"))
+	if _, err := r.ctl.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	src.out <- stick("S1")
+	src.out <- stick("T1") // judged after it, and no exception
+	r.until("the other stick is told", func() bool { return r.saw(`"USB-1"`, "T1") })
+	if r.saw(`"USB-1"`, "S1") {
+		t.Error("the exception does not hold")
+	}
+	write(t, r.o.ConfigFile, settings("USB-11"))
+	const problem = `agent.yaml:2:30: rules.exceptions[0].rules: there is no rule with id or name "USB-11" (did you mean "USB-1"?) [CFG-13]`
+	if _, err := r.ctl.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), problem) {
+		t.Errorf("an exception from a rule that is not there: %v", err)
+	}
+}
+
 func TestARuleThatIsWrongAtTheStartLeavesTheOthers(t *testing.T) {
 	dir := shortDir(t)
 	write(t, filepath.Join(dir, "bad.yml"), strings.Replace(ownRule, "usb-attached", "usb-attached\n    no.such.field: 1", 1))
