@@ -15,8 +15,8 @@ const maxSources = 256
 // fromArguments finds the source of a file in the arguments of the program that
 // wrote it, if that is one of copiers: a file of the same size, or for mv one
 // that is no longer there.
-func (c *core) fromArguments(r *record) *readSource {
-	p := c.of(r.pid, time.Now()).proc
+func (c *core) fromArguments(r *record, now time.Time) *found {
+	p := c.of(r.pid, now).proc
 	if !copiers[p.Name] || len(p.Args) < 3 {
 		return nil
 	}
@@ -26,12 +26,19 @@ func (c *core) fromArguments(r *record) *readSource {
 		if !ok || s == r.path {
 			continue
 		}
-		src := &readSource{path: s, kind: v.Kind, share: v.Share, label: c.place.label(s, v.Share)}
+		src := &found{path: s, evidence: evidenceProcess, cargo: single(origin{s, r.size, v.Kind, v.Share, c.place.label(s, v.Share)})}
 		if isRemote(&v) {
 			return src // not asked: it may not answer
 		}
 		fi, err := c.stat(s, v.Dev)
 		if err == nil && fi.Mode().IsRegular() && fi.Size() == r.size || err != nil && moved {
+			if err == nil {
+				dev, ino := identity(fi)
+				if x, ok := c.lin.files.get(fileKey{dev, ino}, now); ok {
+					src.cargo, src.whole, src.carried = x.cargo, x.cargo.packed, true
+					src.evidence = evidenceOf(x.cargo, evidenceProcess)
+				}
+			}
 			return src
 		}
 	}

@@ -25,6 +25,9 @@ const (
 	// the time in which a process id can come round.
 	factsFor = 2 * time.Second
 	maxFacts = 4096
+	// execWait is how late a program that a process executes may be known; what is
+	// known of a process for the first time is asked for again after it.
+	execWait = 100 * time.Millisecond
 	// statWait is how long a file system may take to answer; one that takes
 	// longer is not asked again before it does.
 	statWait = time.Second
@@ -35,9 +38,12 @@ const (
 	resyncEvery = 5 * time.Minute
 	// goneFor is how long records of a volume may arrive after it was unmounted.
 	goneFor = 10 * time.Second
-	// lateFor is how long a rename or deletion waits for the write before it. The
-	// two queues are read at once; this is room for a busy machine.
+	// lateFor is how long a rename or deletion waits for the write before it, and a
+	// write of no interest for the read before it. Their queues are read at once;
+	// this is room for a busy machine.
 	lateFor = 100 * time.Millisecond
+	// lagFor is how long after a write the read before it mostly has come.
+	lagFor = 20 * time.Millisecond
 	// lostEvery is how often losses are told; what is lost meanwhile is told as one.
 	lostEvery = time.Second
 	// flushWait bounds the end of a run: what waits to be told is told by then or lost.
@@ -49,7 +55,9 @@ const (
 // The sekisho.copy.evidence of this package.
 const (
 	evidenceProcess = "same-process" // the process that wrote is known to have read the source, or was told to
+	evidenceContent = "content"      // samples of both are alike
 	evidenceRename  = "rename"       // the file itself was moved
+	evidenceArchive = "archive"      // the source lies in it
 )
 
 // core turns records into events. One goroutine owns it.
@@ -62,7 +70,9 @@ type core struct {
 	byDev map[volume.Dev]int // index in vols of the volume that one sees
 	place *places
 	set   *settle
-	reads recentReads
+	src   source
+	reads *recentReads
+	lin   *lineage
 	facts map[int]*facts
 	stuck map[volume.Dev]<-chan struct{} // file systems that owe an answer, and what is closed with it
 	gone  map[volume.Dev]goneVolume      // unmounted a moment ago: its last files are still to be told
@@ -72,8 +82,9 @@ type core struct {
 	resync  bool      // the mechanism asks for a sync
 	synced  time.Time // when marks were last looked after
 	late    []lateRecord
-	missed  uint64    // lost and not told yet
-	toldOf  time.Time // when losses were last told
+	idle    []lateRecord // writes of no interest, unless the read before them comes yet
+	missed  uint64       // lost and not told yet
+	toldOf  time.Time    // when losses were last told
 }
 
 type goneVolume struct {
@@ -84,19 +95,21 @@ type goneVolume struct {
 // facts is what is known of a process for a moment.
 type facts struct {
 	at      time.Time
+	early   bool // asked for the first time: what it executes may not be known yet
 	proc    *event.Process
 	user    *event.User
 	ignored bool
 }
 
 func newCore(w *Watcher, q *queue, out chan<- *event.Event) *core {
-	return &core{w: w, q: q, out: out, reads: recentReads{map[int]*reader{}}, facts: map[int]*facts{}, stuck: map[volume.Dev]<-chan struct{}{}, gone: map[volume.Dev]goneVolume{}}
+	return &core{w: w, q: q, out: out, reads: newRecentReads(), lin: newLineage(), facts: map[int]*facts{}, stuck: map[volume.Dev]<-chan struct{}{}, gone: map[volume.Dev]goneVolume{}}
 }
 
 // run works until ctx is done. The cause of that, if it is not the caller's, is
 // returned.
 func (c *core) run(ctx context.Context, src source, mech, reason string, quiet time.Duration) error {
-	c.mech = mech
+	c.mech, c.src = mech, src
+	c.lin.files.gone = func(id fileKey, x carrier) { src.unfollow(x.path, id) }
 	c.set = newSettle(quiet, max(c.w.opts.MaxDelay, quiet))
 	if mech == mechInotify {
 		c.set.max = 10 * time.Minute // it does not tell when a file is closed
@@ -131,6 +144,9 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 		}
 		if len(c.late) > 0 {
 			wait = min(wait, time.Until(c.late[0].due))
+		}
+		if len(c.idle) > 0 {
+			wait = min(wait, max(time.Until(c.idle[0].due), lateFor/2))
 		}
 		if len(c.folders) > 0 {
 			wait = min(wait, foldersWait)
@@ -299,13 +315,14 @@ func (c *core) volumeOf(path string, dev volume.Dev) *volume.Volume {
 
 // of returns what is known of a process.
 func (c *core) of(pid int, now time.Time) *facts {
-	if f := c.facts[pid]; f != nil && now.Sub(f.at) < factsFor {
-		return f
+	old := c.facts[pid]
+	if old != nil && now.Sub(old.at) < factsFor && !(old.early && now.Sub(old.at) > execWait) {
+		return old
 	}
 	if len(c.facts) >= maxFacts {
 		clear(c.facts)
 	}
-	f := &facts{at: now}
+	f := &facts{at: now, early: old == nil}
 	if c.w.opts.Process != nil {
 		f.proc, f.user = c.w.opts.Process(pid)
 	}
@@ -327,12 +344,14 @@ func (c *core) of(pid int, now time.Time) *facts {
 	return f
 }
 
-// parentOf is the process that started a process, 0 if unknown.
-func (c *core) parentOf(pid int, now time.Time) int {
-	if p := c.of(pid, now).proc.Parent; p != nil {
-		return int(p.PID.V)
+// who is a process as far as reads are told apart by it.
+func (c *core) who(pid int, now time.Time) who {
+	p := c.of(pid, now).proc
+	w := who{pid: pid, start: p.Start, entity: p.EntityID}
+	if p.Parent != nil {
+		w.ppid = int(p.Parent.PID.V)
 	}
-	return 0
+	return w
 }
 
 func keyOf(r *record) string {
@@ -380,19 +399,13 @@ func (c *core) handle(ctx context.Context, r record) {
 	}
 	switch r.kind {
 	case recOpened, recRead:
-		if !isShare(v) && label == "" {
+		c.noteRead(ctx, &r, v, label, now)
+	case recWrote:
+		if r.idle && len(c.idle) < maxPending {
+			r.idle = false
+			c.idle = append(c.idle, lateRecord{r, now.Add(lateFor)})
 			return
 		}
-		src := c.reads.note(r.pid, func() int { return c.parentOf(r.pid, now) }, readSource{
-			path: r.path, name: filepath.Base(r.path), size: r.size, kind: v.Kind, share: v.Share, label: label, at: now,
-		})
-		if r.kind == recRead && !src.read {
-			src.read = true
-			if c.w.opts.Reads {
-				c.send(ctx, c.event(event.FileRead, &r, v, label))
-			}
-		}
-	case recWrote:
 		if !r.changed && r.size > 0 && (watched || label != "") {
 			return // opened for writing, as many programs do to read a document, and not written to
 		}
@@ -401,6 +414,33 @@ func (c *core) handle(ctx context.Context, r record) {
 		// so that it may overtake the read that it is a copy of.
 		if early := c.set.wrote(keyOf(&r), r, now); early != nil {
 			c.finish(ctx, early)
+		}
+	}
+}
+
+// noteRead remembers that a process read a file that lies in a watched place or
+// holds something of one.
+func (c *core) noteRead(ctx context.Context, r *record, v *volume.Volume, label string, now time.Time) {
+	held, carries := c.lin.files.get(r.file(), now)
+	own := isShare(v) || label != ""
+	if !own && !carries {
+		return
+	}
+	x := read{path: r.path, name: filepath.Base(r.path), size: r.size, sum: r.look.sum, carried: !own, at: r.at}
+	// What lies in a protected place is of that place, unless it came from another.
+	if carries && (label == "" || held.cargo.lead().label != "") {
+		x.cargo = held.cargo
+	} else {
+		x.cargo = single(origin{path: r.path, size: r.size, kind: v.Kind, share: v.Share, label: label})
+	}
+	if r.look.sum != 0 && r.look.size >= minSize {
+		c.lin.contents.put(content{r.look.size, r.look.sum}, carrier{r.path, x.cargo}, now)
+	}
+	noted := c.reads.note(c.who(r.pid, now), x)
+	if r.kind == recRead && !noted.closed {
+		noted.closed = true
+		if c.w.opts.Reads && own {
+			c.send(ctx, c.event(event.FileRead, r, v, label))
 		}
 	}
 }
@@ -432,10 +472,17 @@ func (c *core) applied(r *record) bool {
 	return c.set.remove(r.path)
 }
 
-// settleLate tells the renames and deletions that are due and concern no file
-// that is told anyway.
+// settleLate drops the writes that were of no interest, and tells the renames and
+// deletions that are due and concern no file that is told anyway.
 func (c *core) settleLate(ctx context.Context, now time.Time) {
 	n := 0
+	for ; n < len(c.idle) && !c.idle[n].due.After(now); n++ {
+		if !c.reads.empty(now) {
+			c.handle(ctx, c.idle[n].record)
+		}
+	}
+	c.idle = append(c.idle[:0], c.idle[n:]...)
+	n = 0
 	for ; n < len(c.late) && !c.late[n].due.After(now); n++ {
 		r := &c.late[n].record
 		switch {
@@ -457,8 +504,10 @@ func (c *core) finish(ctx context.Context, p *pending) {
 		return
 	}
 	label, now := c.place.label(r.path, v.Share), time.Now()
-	src := c.sourceOf(r, now)
-	if src == nil && !isMedia(v) && !isShare(v) && label == "" || r.pid != 0 && c.of(r.pid, now).ignored {
+	watched := isMedia(v) || isShare(v) || label != ""
+	src := c.sourceOf(r, watched, now)
+	if src == nil && !watched || r.pid != 0 && c.of(r.pid, now).ignored {
+		c.lin.files.drop(r.file()) // overwritten with something else
 		return
 	}
 	var errs []string
@@ -467,8 +516,11 @@ func (c *core) finish(ctx context.Context, p *pending) {
 	} else if !isRemote(v) {
 		fi, err := c.stat(r.path, v.Dev)
 		if err == nil {
-			if dev, _ := identity(fi); dev != r.dev {
+			dev, ino := identity(fi)
+			if dev != r.dev {
 				err = fs.ErrNotExist // what lies below the mount that is gone
+			} else if c.set.byFile[fileKey{dev, ino}] != nil {
+				return // replaced by a file that is told anyway; the number may be used again
 			}
 		}
 		switch {
@@ -484,52 +536,225 @@ func (c *core) finish(ctx context.Context, p *pending) {
 			if !r.names && r.ino != 0 {
 				at, size = c.findInode(r)
 			}
-			if at == "" || c.set.byKey[at] != nil { // gone, or written again under that name
+			if q := c.set.byKey[at]; q != nil && (q.rec.ino != r.ino || q.rec.at.Before(r.at)) {
+				c.set.remove(at) // what was there before
+			} else if at == "" || q != nil { // gone, or written again under that name
+				if src != nil {
+					c.carry(r, src, watched, now) // its content may have gone on
+				}
 				return
 			}
 			r.path, r.size = at, size
 		}
 	}
 	if src == nil {
-		src = c.sourceOf(r, now) // under its final name
+		src = c.sourceOf(r, watched, now) // under its final name
 	}
 	if src == nil && isMedia(v) && r.pid != 0 {
-		src = c.fromArguments(r)
+		src = c.fromArguments(r, now)
 	}
-	if src != nil && src.label == label && src.share == v.Share && (label != "" || v.Share != "") {
-		src = nil // within one place: no copy out of it
+	if src != nil && !isMedia(v) {
+		c.carry(r, src, watched, now)
 	}
+	told := src != nil && src.told(v, label)
 	if r.pid == 0 {
 		errs = append(errs, "process unknown: "+c.whyNoProcess(r))
 	}
 	action := event.FileWritten
-	if isMedia(v) || src != nil {
+	switch {
+	case told && src.made:
+		action = event.ArchiveCreated
+	case told || isMedia(v):
 		action = event.FileCopied
-	} else if !isShare(v) && label == "" {
+	case !watched:
 		return
 	}
 	e := c.event(action, r, v, label)
 	e.Errors = append(e.Errors, errs...)
-	if action == event.FileCopied {
-		e.Copy = &event.Copy{Files: event.Some[int64](1), Bytes: event.Some(max(r.size, 0))}
-		if src != nil {
-			e.Copy.SourcePath, e.Copy.SourceVolumeKind, e.Copy.SourceShare = src.path, src.kind, src.share
-			e.Copy.SourceProtected, e.Copy.Evidence = src.label, evidenceProcess
-			e.Copy.SourceIDs = []string{sourceID(src.path)}
-		} else {
-			e.Copy.SourceIDs = []string{sourceID(e.File.Name + "\x00" + strconv.FormatInt(r.size, 10))}
-		}
+	if action != event.FileWritten {
+		e.Copy = c.copyOf(r, e.File.Name, src, told)
 	}
 	c.send(ctx, e)
 }
 
-// sourceOf is what the process that wrote a file read in a watched place, nil if
-// nothing that it could be a copy of.
-func (c *core) sourceOf(r *record, now time.Time) *readSource {
-	if r.pid == 0 || c.reads.empty(now) {
+// found is what a file is known to be a copy of.
+type found struct {
+	cargo    *cargo
+	path     string // of the file that was copied: the origin itself, or what carries it; "" for a file made of many
+	evidence string
+	made     bool // an archive was made, of many perhaps
+	whole    bool // all of the cargo is in it, not just a file
+	carried  bool // what was read lies in no watched place
+}
+
+// told reports whether it is worth an event that this came to a volume and the
+// place of that label: not so within one place, nor from one local file without
+// a label to another.
+func (f *found) told(v *volume.Volume, label string) bool {
+	if f.made || isMedia(v) {
+		return true
+	}
+	lead := f.cargo.lead()
+	if label != "" || v.Share != "" {
+		return lead.label != label || lead.share != v.Share
+	}
+	return !f.carried || lead.label != ""
+}
+
+// sourceOf is what a file is a copy of as far as reads and contents tell, nil if
+// nothing known.
+func (c *core) sourceOf(r *record, watched bool, now time.Time) *found {
+	f := written{path: r.path, name: filepath.Base(r.path), size: r.size}
+	if r.look.size == r.size {
+		f.sum = r.look.sum
+	}
+	if r.pid != 0 && !c.reads.empty(now) {
+		w := c.who(r.pid, now)
+		p := c.packer(w, now)
+		if p != nil && r.look.archive {
+			if src := c.packedOf(r, w, p, now); src != nil {
+				return src
+			}
+		}
+		if x, piped := c.reads.find(w, f, now); x != nil {
+			way := evidenceProcess
+			if piped && x.sum != 0 && x.sum == f.sum {
+				way = evidenceContent // a command after the other looks like a pipe
+			}
+			return &found{cargo: x.cargo, path: x.path, evidence: evidenceOf(x.cargo, way), whole: x.cargo.packed, carried: x.carried}
+		}
+		if me := c.of(r.pid, now).proc; p == nil && r.look.archive && !movers[me.Name] && (watched || archiveNames[extension(f.name)]) {
+			p = me
+		}
+		if p != nil {
+			if src := c.packedOf(r, w, p, now); src != nil {
+				return src
+			}
+		}
+	}
+	if f.sum == 0 || f.size < minSize {
 		return nil
 	}
-	return c.reads.find(r.pid, func() int { return c.parentOf(r.pid, now) }, filepath.Base(r.path), r.path, r.size, now)
+	if x, ok := c.lin.contents.get(content{f.size, f.sum}, now); ok && x.path != r.path {
+		return &found{cargo: x.cargo, path: x.path, evidence: evidenceOf(x.cargo, evidenceContent), whole: x.cargo.packed, carried: x.path != x.cargo.lead().path}
+	}
+	return nil
+}
+
+// evidenceOf is how it is known that a cargo arrived, where the file that holds
+// it is known in some way.
+func evidenceOf(g *cargo, way string) string {
+	if g.packed {
+		return evidenceArchive
+	}
+	return way
+}
+
+// packer is the program of packers that a process runs, or for a shell, which
+// opens and closes what a program writes by redirection, that of a child; nil if
+// there is none.
+func (c *core) packer(w who, now time.Time) *event.Process {
+	p := c.of(w.pid, now).proc
+	switch {
+	case packers[p.Name]:
+		return p
+	case shells[p.Name]:
+		for _, pid := range c.reads.children(w.pid) {
+			if child := c.of(pid, now).proc; packers[child.Name] {
+				return child
+			}
+		}
+	}
+	return nil
+}
+
+// packedOf is what went into a file that a program made of what it read: an
+// archive of it, parts, a whole of several, or what it took out of an archive.
+func (c *core) packedOf(r *record, w who, p *event.Process, now time.Time) *found {
+	born := r.born
+	if born.IsZero() || born.After(r.at) {
+		born = r.at
+	}
+	// It may be read first and written then; and the queue with the reads may lag.
+	since, until := born.Add(-readFor), r.at.Add(lateFor)
+	shell := shells[c.of(w.pid, now).proc.Name]
+	if shell { // what other children read for other files is none of it
+		since, until = born, r.at.Add(lagFor)
+	}
+	g, last := c.reads.packed(w, r.path, since, until)
+	if g == nil || shell && !r.look.archive && r.size != g.bytes {
+		return nil
+	}
+	name := filepath.Base(r.path)
+	src := &found{cargo: g, evidence: evidenceProcess, whole: p.Name == "cat", path: last.path, carried: last.carried}
+	switch {
+	case r.look.archive || r.look.sum == 0 && archiveNames[extension(name)]:
+		made := *g
+		made.packed, made.encrypted = true, r.look.encrypted
+		if x := encrypts(p.Name, p.Args); x.OK && !made.encrypted.V {
+			made.encrypted = x
+		}
+		src.cargo, src.path, src.made, src.whole, src.evidence = &made, g.lead().path, true, true, evidenceArchive
+	case src.whole:
+		src.path = g.lead().path
+	case g.packed:
+		src.evidence = evidenceArchive
+		if o := g.named(name); o != nil {
+			src.cargo = single(*o)
+		}
+	}
+	return src
+}
+
+// carry remembers what a file holds.
+func (c *core) carry(r *record, src *found, watched bool, now time.Time) {
+	x := carrier{r.path, src.cargo}
+	if r.look.sum != 0 && r.look.size >= minSize {
+		c.lin.contents.put(content{r.look.size, r.look.sum}, x, now)
+	}
+	if r.ino == 0 || r.path == "" {
+		return
+	}
+	id := r.file()
+	c.lin.files.put(id, x, now)
+	if !watched { // else its reads are told anyway
+		c.src.follow(r.path, id)
+	}
+}
+
+// copyOf tells of a copy where it is from. Without a source that may be told it
+// has a hash of the file's name and size for an id.
+func (c *core) copyOf(r *record, name string, src *found, told bool) *event.Copy {
+	one := &event.Copy{Files: event.Some[int64](1), Bytes: event.Some(max(r.size, 0)), ArchiveEncrypted: encryptedOf(&r.look)}
+	if !told {
+		one.SourceIDs = []string{sourceID(name + "\x00" + strconv.FormatInt(r.size, 10))}
+		return one
+	}
+	g := src.cargo
+	lead := g.lead()
+	one.SourcePath, one.Evidence = src.path, src.evidence
+	one.SourceVolumeKind, one.SourceShare, one.SourceProtected = lead.kind, lead.share, lead.label
+	one.SourceIDs = []string{sourceID(lead.path)}
+	if src.whole {
+		one.Files, one.Bytes, one.SourceIDs = event.Some(g.files), event.Some(g.bytes), g.ids()
+		one.Paths = g.paths()
+	}
+	if g.packed && g.encrypted.OK {
+		one.ArchiveEncrypted = g.encrypted
+	}
+	return one
+}
+
+// encryptedOf is whether an archive is encrypted, absent for other files.
+func encryptedOf(s *sample) event.Opt[bool] {
+	if !s.archive {
+		return event.Opt[bool]{}
+	}
+	return s.encrypted
+}
+
+func extension(name string) string {
+	return strings.ToLower(strings.TrimPrefix(filepath.Ext(name), "."))
 }
 
 func (c *core) whyNoProcess(r *record) string {
@@ -562,8 +787,8 @@ func (c *core) other(ctx context.Context, a event.Action, r *record, now time.Ti
 	c.send(ctx, e)
 }
 
-// renamed tells a rename: out of a protected place it is a copy. A folder is
-// told as one file of unknown size.
+// renamed tells a rename: out of a protected place it is a copy as well. A folder
+// is told as one file of unknown size, as a copy only.
 func (c *core) renamed(ctx context.Context, r *record, now time.Time) {
 	v := c.volumeOf(r.path, r.dev)
 	if v == nil {
@@ -577,14 +802,25 @@ func (c *core) renamed(ctx context.Context, r *record, now time.Time) {
 		return
 	}
 	if fi, err := c.stat(r.path, v.Dev); err == nil && fi.Mode().IsRegular() {
-		r.size = fi.Size()
+		if dev, ino := identity(fi); dev == r.dev {
+			r.size, r.ino = fi.Size(), ino
+		}
+	}
+	src := &found{cargo: single(origin{r.from, r.size, v.Kind, v.Share, from}), path: r.from, evidence: evidenceRename}
+	if r.ino != 0 {
+		if held, ok := c.lin.files.get(r.file(), now); ok {
+			src.cargo, src.whole = held.cargo, held.cargo.packed
+		}
+		c.carry(r, src, isMedia(v) || isShare(v) || to != "", now)
 	}
 	e := c.event(event.FileCopied, r, v, to)
-	e.Copy = &event.Copy{
-		SourcePath: r.from, SourceVolumeKind: v.Kind, SourceShare: v.Share, SourceProtected: from, Evidence: evidenceRename,
-		Files: event.Some[int64](1), Bytes: event.Some(max(r.size, 0)), SourceIDs: []string{sourceID(r.from)},
-	}
+	e.Copy = c.copyOf(r, e.File.Name, src, true)
 	c.send(ctx, e)
+	if !r.dir {
+		e = c.event(event.FileRenamed, r, v, to)
+		e.Copy = &event.Copy{SourcePath: r.from, SourceVolumeKind: v.Kind, SourceShare: v.Share, SourceProtected: from}
+		c.send(ctx, e)
+	}
 }
 
 // event makes the event of a record.
@@ -594,7 +830,7 @@ func (c *core) event(a event.Action, r *record, v *volume.Volume, label string) 
 	f := &event.File{Path: r.path, VolumeKind: v.Kind, Share: v.Share, Protected: label}
 	if r.path != "" {
 		f.Name = filepath.Base(r.path)
-		f.Extension = strings.ToLower(strings.TrimPrefix(filepath.Ext(f.Name), "."))
+		f.Extension = extension(f.Name)
 	}
 	if r.size >= 0 {
 		f.Size = event.Some(r.size)

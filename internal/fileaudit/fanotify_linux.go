@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -70,16 +71,22 @@ type fan struct {
 	skip    func(string) bool
 	renames map[int]string // local disks whose renames are told, by mount id
 
-	facts atomic.Pointer[fanFacts]
+	facts    atomic.Pointer[fanFacts]
+	lastRead atomic.Int64 // when a file of interest was last read, in Unix seconds
 
 	mu      sync.Mutex        // guards all below
 	refused map[string]string // remote mounts that could not be marked: path to why
+
+	followMu sync.Mutex       // guards all below
+	followed map[fileKey]bool // files marked one by one for what they hold
 }
 
 // fanFacts is what readers need to know of the mounts; replaced, never changed.
 type fanFacts struct {
 	changeTime map[volume.Dev]bool   // keepsChangeTime
 	named      map[volume.Dev]bool   // moves and deletions are told
+	local      map[volume.Dev]bool   // watched only for what is copied to it from elsewhere
+	unsampled  map[volume.Dev]bool   // a look into a file may fetch it from far away
 	folders    map[string]bool       // of protected places, by handleKey
 	mounts     map[[8]byte]mountFact // by the id that names carry
 }
@@ -96,18 +103,14 @@ type group struct {
 	done chan struct{}
 
 	// Owned by the reader:
-	written map[fileID]bool          // written to and not closed since
-	closed  map[fileID]unix.Timespec // change time at the last close
-	forgot  time.Time                // when written was cleared: what is closed soon after counts as written to
-}
-
-type fileID struct {
-	dev volume.Dev
-	ino uint64
+	written map[fileKey]bool          // written to and not closed since
+	closed  map[fileKey]unix.Timespec // change time at the last close
+	sampler sampler
+	forgot  time.Time // when written was cleared: what is closed soon after counts as written to
 }
 
 func (w *Watcher) newNative(q *queue, fail context.CancelCauseFunc) (source, error) {
-	f := &fan{w: w, q: q, fail: fail, far: map[int]*group{}, dirs: map[string]bool{}, refused: map[string]string{}}
+	f := &fan{w: w, q: q, fail: fail, far: map[int]*group{}, dirs: map[string]bool{}, refused: map[string]string{}, followed: map[fileKey]bool{}}
 	f.facts.Store(&fanFacts{})
 	var err error
 	if f.main, err = f.open(0, f.readFiles); err != nil {
@@ -126,7 +129,7 @@ func (f *fan) open(flags uint, read func(*group, []byte)) (*group, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &group{f: os.NewFile(uintptr(fd), "fanotify"), fd: fd, done: make(chan struct{}), written: map[fileID]bool{}, closed: map[fileID]unix.Timespec{}}
+	g := &group{f: os.NewFile(uintptr(fd), "fanotify"), fd: fd, done: make(chan struct{}), written: map[fileKey]bool{}, closed: map[fileKey]unix.Timespec{}}
 	go func() {
 		defer close(g.done)
 		if err := guard(func() error { return f.loop(g, read) }); err != nil {
@@ -212,7 +215,7 @@ func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
 		at: time.Now(), pid: k.pid, size: st.Size, ino: st.Ino,
 		dev: volume.Dev{Major: unix.Major(st.Dev), Minor: unix.Minor(st.Dev)},
 	}
-	id := fileID{r.dev, r.ino}
+	id := fileKey{r.dev, r.ino}
 	if k.mask&unix.FAN_MODIFY != 0 {
 		if len(g.written) >= maxModified {
 			g.forget()
@@ -227,8 +230,10 @@ func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
 	if err == nil {
 		r.path = trueName(path, st.Nlink == 0)
 	}
+	tracing := r.at.Unix()-f.lastRead.Load() < int64(keepFor/time.Second)
 	if k.mask&unix.FAN_OPEN != 0 {
 		r.kind = recOpened
+		f.lastRead.Store(r.at.Unix())
 		f.q.push(r)
 	}
 	if k.mask&unix.FAN_CLOSE_WRITE != 0 {
@@ -243,14 +248,102 @@ func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
 			g.closed[id] = st.Ctim
 		}
 		if st.Nlink > 0 { // else it was deleted while open, or never had a name
-			r.kind = recWrote
+			r.kind, r.idle = recWrote, facts.local[r.dev] && f.idle(r.at, id, r.path)
+			if tracing {
+				f.lookInto(g, facts, k.fd, &r)
+				r.born = birth(k.fd)
+			}
 			f.q.push(r)
 		}
 	}
 	if k.mask&unix.FAN_CLOSE_NOWRITE != 0 {
 		r.kind = recRead
+		f.lastRead.Store(r.at.Unix())
+		f.lookInto(g, facts, k.fd, &r)
 		f.q.push(r)
 	}
+}
+
+// idle reports whether a file written on a local disk seems to be of no interest:
+// nothing of interest was read for a while, it holds nothing, and it lies in no
+// protected place.
+func (f *fan) idle(now time.Time, id fileKey, path string) bool {
+	if now.Unix()-f.lastRead.Load() <= int64(readFor/time.Second) {
+		return false
+	}
+	f.followMu.Lock()
+	held := f.followed[id]
+	f.followMu.Unlock()
+	return !held && f.w.space.Load().label(path, "") == ""
+}
+
+// lookInto takes a sample of the file of an event.
+func (f *fan) lookInto(g *group, facts *fanFacts, fd int, r *record) {
+	if !facts.unsampled[r.dev] {
+		r.look, _ = g.sampler.take(preader(fd), r.size, r.at)
+	}
+}
+
+// preader reads a file by its descriptor, which it does not own.
+type preader int
+
+func (fd preader) ReadAt(b []byte, off int64) (n int, err error) {
+	for n < len(b) {
+		m, err := unix.Pread(int(fd), b[n:], off+int64(n))
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return n, err
+		case m == 0:
+			return n, io.EOF
+		default:
+			n += m
+		}
+	}
+	return n, nil
+}
+
+// birth is when a file was made; zero where the file system does not tell.
+func birth(fd int) time.Time {
+	var st unix.Statx_t
+	if unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_BTIME, &st) != nil || st.Mask&unix.STATX_BTIME == 0 {
+		return time.Time{}
+	}
+	return time.Unix(st.Btime.Sec, int64(st.Btime.Nsec))
+}
+
+// follow marks one file for reads, if it is still the one at its path.
+func (f *fan) follow(path string, id fileKey) {
+	if f.markFile(unix.FAN_MARK_ADD, path, id) {
+		f.followMu.Lock()
+		f.followed[id] = true
+		f.followMu.Unlock()
+	}
+}
+
+func (f *fan) unfollow(path string, id fileKey) {
+	f.followMu.Lock()
+	had := f.followed[id]
+	delete(f.followed, id)
+	f.followMu.Unlock()
+	if had {
+		// A file that was renamed keeps its mark; what it tells is passed over.
+		f.markFile(unix.FAN_MARK_REMOVE, path, id)
+	}
+}
+
+// markFile adds or takes back the mark of one file.
+func (f *fan) markFile(how uint, path string, id fileKey) bool {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOATIME, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || (fileKey{volume.Dev{Major: unix.Major(st.Dev), Minor: unix.Minor(st.Dev)}, st.Ino}) != id {
+		return false
+	}
+	return unix.FanotifyMark(f.main.fd, how, maskReads, fd, "") == nil
 }
 
 // trueName takes the kernel's mark from the path of a deleted file. A file may
@@ -368,7 +461,7 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 		sources = sources || isShare(&all[i])
 	}
 	want, marked := map[int]uint64{}, map[volume.Dev]bool{}
-	facts := &fanFacts{changeTime: map[volume.Dev]bool{}, named: map[volume.Dev]bool{}, folders: map[string]bool{}, mounts: map[[8]byte]mountFact{}}
+	facts := &fanFacts{changeTime: map[volume.Dev]bool{}, named: map[volume.Dev]bool{}, local: map[volume.Dev]bool{}, unsampled: map[volume.Dev]bool{}, folders: map[string]bool{}, mounts: map[[8]byte]mountFact{}}
 	for i := range all {
 		v := &all[i]
 		if v.Hidden {
@@ -387,6 +480,8 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 		}
 		want[v.MountID] = mask
 		facts.changeTime[v.Dev] = keepsChangeTime[v.FileSystemType]
+		facts.local[v.Dev] = mask == maskLocal
+		facts.unsampled[v.Dev] = v.Kind == event.VolumeCloudSync
 		if mask != maskLocal {
 			watching = append(watching, mountOf(v))
 		}
@@ -582,7 +677,7 @@ func (f *fan) markDir(d string, facts *fanFacts, ids map[int][8]byte) error {
 // them already.
 func (f *fan) folders(tops []string, p *places) {
 	old := f.facts.Load()
-	facts := &fanFacts{changeTime: old.changeTime, named: old.named, mounts: maps.Clone(old.mounts), folders: maps.Clone(old.folders)}
+	facts := &fanFacts{changeTime: old.changeTime, named: old.named, local: old.local, unsampled: old.unsampled, mounts: maps.Clone(old.mounts), folders: maps.Clone(old.folders)}
 	ids := map[int][8]byte{}
 	for _, top := range tops {
 		for _, d := range p.under(top, f.skip) {

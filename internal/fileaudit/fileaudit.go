@@ -188,6 +188,10 @@ type source interface {
 	sync(all []volume.Volume, p *places) (watching []string, problems []string)
 	// folders makes it watch folders that came up in protected places.
 	folders(dirs []string, p *places)
+	// follow makes it tell reads of one more file, which holds something of a
+	// watched place; unfollow ends that.
+	follow(path string, id fileKey)
+	unfollow(path string, id fileKey)
 	close()
 }
 

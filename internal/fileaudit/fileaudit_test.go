@@ -154,36 +154,45 @@ func TestSettle(t *testing.T) {
 
 func TestReads(t *testing.T) {
 	t0 := time.Unix(1000, 0)
-	is := func(pid int) func() int { return func() int { return pid } }
-	rr := recentReads{map[int]*reader{}}
-	src := func(path string, size int64, at time.Time) readSource {
-		return readSource{path: path, name: filepath.Base(path), size: size, at: at}
+	rr := newRecentReads()
+	src := func(path string, size int64, sum uint64) read {
+		return read{path: path, name: filepath.Base(path), size: size, sum: sum, at: t0, cargo: single(origin{path: path, size: size})}
 	}
-	rr.note(10, is(1), src("/s/a", 100, t0)).read = true
-	rr.note(10, is(1), src("/s/b", 100, t0)).read = true
-	rr.note(20, is(10), src("/s/c", 700, t0))
+	shell := who{pid: 1, entity: "sh"}
+	cp := who{pid: 10, ppid: 1, start: t0, entity: "cp"}
+	rr.note(cp, src("/s/a", 100, 11)).closed = true
+	rr.note(cp, src("/s/b", 100, 22)).closed = true
+	rr.note(who{pid: 20, ppid: 10, start: t0, entity: "child"}, src("/s/c", 700, 0))
 	tests := []struct {
-		name      string
-		pid, ppid int
-		file      string
-		size      int64
-		after     time.Duration
-		want      string
+		name  string
+		who   who
+		file  string
+		size  int64
+		sum   uint64
+		after time.Duration
+		want  string
 	}{
-		{"same name", 10, 1, "/x/a", 5, 0, "/s/a"},
-		{"same size, the newest", 10, 1, "/x/z", 100, 0, "/s/b"},
-		{"neither", 10, 1, "/x/z", 5, 0, ""},
-		{"small sizes are no evidence", 10, 1, "/x/z", 0, 0, ""},
-		{"the file itself", 10, 1, "/s/a", 100, 0, "/s/b"},
-		{"read by the parent", 30, 10, "/x/a", 5, 0, "/s/a"},
-		{"read by a child", 10, 1, "/x/c", 5, 0, "/s/c"},
-		{"read by a stranger", 40, 2, "/x/a", 100, 0, ""},
-		{"too long ago", 10, 1, "/x/a", 100, 2 * time.Minute, ""},
+		{"same name", cp, "/x/a", 5, 0, 0, "/s/a"},
+		{"same size, the newest", cp, "/x/z", 100, 0, 0, "/s/b"},
+		{"same size, other content", cp, "/x/z", 100, 33, 0, ""},
+		{"neither", cp, "/x/z", 5, 0, 0, ""},
+		{"small sizes are no evidence", cp, "/x/z", 0, 0, 0, ""},
+		{"the file itself", cp, "/s/a", 100, 0, 0, "/s/b"},
+		{"read by the parent", who{pid: 30, ppid: 10, entity: "x"}, "/x/a", 5, 0, 0, "/s/a"},
+		{"read by a child", cp, "/x/c", 5, 0, 0, "/s/c"},
+		{"read by a partner in a pipe", who{pid: 11, ppid: 1, start: t0.Add(time.Millisecond)}, "/x/z", 100, 22, 0, "/s/b"},
+		{"a partner that wrote another size", who{pid: 11, ppid: 1, start: t0.Add(time.Millisecond)}, "/x/a", 5, 0, 0, ""},
+		{"the next command of the shell", who{pid: 12, ppid: 1, start: t0.Add(time.Second)}, "/x/z", 100, 0, 0, ""},
+		{"read by a child of the shell", shell, "/x/a", 5, 0, 0, "/s/a"},
+		{"read by a stranger", who{pid: 40, ppid: 2}, "/x/a", 100, 0, 0, ""},
+		{"another process of that id", who{pid: 10, ppid: 3, entity: "later"}, "/x/a", 100, 0, 0, ""},
+		{"too long ago", cp, "/x/a", 100, 0, 2 * time.Minute, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got := ""
-			if x := rr.find(tt.pid, is(tt.ppid), filepath.Base(tt.file), tt.file, tt.size, t0.Add(tt.after)); x != nil {
+			f := written{path: tt.file, name: filepath.Base(tt.file), size: tt.size, sum: tt.sum}
+			if x, _ := rr.find(tt.who, f, t0.Add(tt.after)); x != nil {
 				got = x.path
 			}
 			if got != tt.want {
@@ -191,18 +200,82 @@ func TestReads(t *testing.T) {
 			}
 		})
 	}
+	t.Run("what went into an archive", func(t *testing.T) {
+		for _, tt := range []struct {
+			name  string
+			who   who
+			since time.Duration
+			files int64
+		}{
+			{"by itself and a child", cp, 0, 3},
+			{"in a pipe", who{pid: 11, ppid: 1, start: t0.Add(time.Millisecond)}, 0, 2},
+			{"read long before", cp, time.Second, 0},
+			{"by a stranger", who{pid: 40, ppid: 2}, 0, 0},
+		} {
+			var files int64
+			if g, _ := rr.packed(tt.who, "/x/a.zip", t0.Add(tt.since), t0.Add(time.Minute)); g != nil {
+				files = g.files
+			}
+			if files != tt.files {
+				t.Errorf("%s: %d files, want %d", tt.name, files, tt.files)
+			}
+		}
+	})
 	rr.wrote(20, "/s/c")
-	if x := rr.find(20, is(10), "c", "/x/c", 700, t0); x != nil {
+	if x, _ := rr.find(cp, written{path: "/x/c", name: "c", size: 700}, t0); x != nil {
 		t.Errorf("a file opened to write is a source: %+v", x)
 	}
-	for i := range 3000 {
-		rr.note(i%1000+1, is(0), src(fmt.Sprint("/s/", i), 1, t0))
-	}
-	if len(rr.byPID) > maxReaders {
-		t.Errorf("%d readers are remembered", len(rr.byPID))
+	rr.note(who{pid: 10, entity: "later"}, src("/s/d", 1, 0))
+	if x, _ := rr.find(who{pid: 10, entity: "later"}, written{path: "/x/a", name: "a"}, t0); x != nil {
+		t.Errorf("reads of an earlier process of that id count: %+v", x)
 	}
 	if !rr.empty(t0.Add(time.Hour)) {
 		t.Error("reads are remembered for an hour")
+	}
+}
+
+// However much is read, what is remembered stays within its bounds, and totals
+// stay true.
+func TestWhatIsRememberedIsBounded(t *testing.T) {
+	t0 := time.Unix(1000, 0)
+	rr := newRecentReads()
+	zip := who{pid: 7, entity: "zip"}
+	const n = 100_000
+	for i := range n {
+		path := fmt.Sprint("/s/", i)
+		rr.note(zip, read{path: path, name: path[3:], size: 10, at: t0, cargo: single(origin{path: path, size: 10})})
+		if i%10 == 0 {
+			other := fmt.Sprint("/o/", i)
+			rr.note(who{pid: 100 + i%3000}, read{path: other, name: other[3:], at: t0.Add(-time.Second), cargo: single(origin{path: other})})
+		}
+		rr.note(zip, read{path: path, name: path[3:], size: 10, at: t0, cargo: single(origin{path: path, size: 10})}) // opened and read
+	}
+	held := 0
+	for _, r := range rr.byPID {
+		held += r.files.Len()
+	}
+	if len(rr.byPID) > maxReaders || rr.total > maxReads || rr.total != held {
+		t.Errorf("%d readers, %d reads of which %d are held", len(rr.byPID), rr.total, held)
+	}
+	g, _ := rr.packed(zip, "/x.zip", t0, t0)
+	if g == nil || g.files != n || g.bytes != 10*n || len(g.origins) != maxOrigins {
+		t.Errorf("archive of %+v", g)
+	}
+	m := newMemory[int](100)
+	for i := range 1000 {
+		m.put(i, carrier{cargo: single(origin{})}, t0)
+	}
+	if _, ok := m.get(899, t0); ok || m.order.Len() != 100 || m.weight != 100 {
+		t.Errorf("%d of 100 are held", m.order.Len())
+	}
+	if _, ok := m.get(999, t0.Add(keepFor+1)); ok {
+		t.Error("held for more than a day")
+	}
+	for i := range 1000 {
+		m.put(i, carrier{cargo: &cargo{origins: make([]*origin, maxOrigins)}}, t0)
+	}
+	if m.weight > maxWeight {
+		t.Errorf("%d origins are held", m.weight)
 	}
 }
 

@@ -124,6 +124,10 @@ func (n *inotify) fresh(dir string) {
 // folders: event has seen to it.
 func (n *inotify) folders([]string, *places) {}
 
+// follow: it does not tell reads.
+func (n *inotify) follow(string, fileKey)   {}
+func (n *inotify) unfollow(string, fileKey) {}
+
 // sync watches every folder of media and protected places.
 func (n *inotify) sync(all []volume.Volume, p *places) (watching, problems []string) {
 	remote := map[string]bool{}

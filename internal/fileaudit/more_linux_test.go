@@ -53,7 +53,8 @@ func TestProtectedPlaces(t *testing.T) {
 	t.Run("moved out", func(t *testing.T) {
 		run(t, `mv "$1/plan.xlsx" "$2/holiday.jpg"`, hr, open)
 		e := collect(out, 600*time.Millisecond)
-		if len(e) != 1 || e[0].Action != event.FileCopied || e[0].Copy.Evidence != "rename" || e[0].Copy.SourcePath != hr+"/plan.xlsx" || e[0].Copy.Bytes.V != 7 || e[0].Copy.SourceProtected != "人事" {
+		if len(e) != 2 || e[0].Action != event.FileCopied || e[0].Copy.Evidence != "rename" || e[0].Copy.SourcePath != hr+"/plan.xlsx" || e[0].Copy.Bytes.V != 7 || e[0].Copy.SourceProtected != "人事" ||
+			e[1].Action != event.FileRenamed || e[1].Copy.SourceProtected != "人事" {
 			t.Errorf("got %q", lines(e, open))
 		}
 	})

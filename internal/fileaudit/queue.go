@@ -35,7 +35,12 @@ type record struct {
 	changed bool // written to, or so it may be: see fan.wrote
 	names   bool // moves and deletions on this file system are told
 	found   bool // by looking, after a loss
+	idle    bool // written on a local disk while nothing of interest was read, as far as the mechanism saw
+	look    sample
+	born    time.Time // when the file was made; zero: unknown
 }
+
+func (r *record) file() fileKey { return fileKey{r.dev, r.ino} }
 
 // queue stands between the kernel's queue, which must be read at once, and the
 // rest, which may have to wait. When it is full, what comes is dropped and counted.

@@ -1,6 +1,7 @@
 package fileaudit
 
 import (
+	"container/list"
 	"time"
 )
 
@@ -10,136 +11,272 @@ import (
 const (
 	readFor      = time.Minute
 	maxReaders   = 256
-	maxReadFiles = 1024 // of one process, the newest
-	lookBack     = 64   // of these, looked through for one that is read again
-	// minSize is the least size, in bytes, by which alone a copy is recognised:
-	// files of a few bytes have one size too often.
+	maxReads     = 16_384 // of all processes
+	maxReadFiles = 8192   // of one process, the newest
+	// minSize is the least size, in bytes, by which alone, or by content, a copy is
+	// recognised: files of a few bytes are alike too often.
 	minSize = 64
+	// pipeWithin is how close the starts of programs of one pipe are: a shell forks
+	// them one after the other.
+	pipeWithin = 200 * time.Millisecond
 )
 
-// readSource is a file that was read where it matters.
-type readSource struct {
+// who is a process as far as it has to be told from others.
+type who struct {
+	pid, ppid int
+	start     time.Time // zero: unknown
+	entity    string    // "": unknown
+}
+
+// same reports whether two with one process id are the same process.
+func (w who) same(o who) bool { return w.entity == "" || o.entity == "" || w.entity == o.entity }
+
+// piped reports whether two processes may be parts of one pipe.
+func (w who) piped(o who) bool {
+	d := w.start.Sub(o.start)
+	return w.ppid != 0 && w.ppid == o.ppid && !w.start.IsZero() && !o.start.IsZero() && d < pipeWithin && d > -pipeWithin
+}
+
+// read is a file that was read and is of interest: it lies in a watched place,
+// or holds something of one.
+type read struct {
 	path, name string
 	size       int64
-	kind       string // of its volume
-	share      string
-	label      string // of the protected place
+	sum        uint64 // of its content, 0 if unknown
+	cargo      *cargo
+	carried    bool // not in a watched place itself
 	at         time.Time
-	read       bool // closed after reading; else only opened, which may be to write
+	closed     bool // after reading; else only opened, which may be to write
 }
 
 // reader is a process and what it read.
 type reader struct {
-	ppid  int
-	files []*readSource // oldest first
-	last  time.Time
+	who
+	files  *list.List // of *read, oldest first
+	byPath map[string]*list.Element
+	byName map[string]*read // the newest
+	bySize map[int64]*read  // the newest
+	last   time.Time
+	more   cargo // totals of what fell out of files
 }
 
-// recentReads remembers who read what in watched places. The zero value is not
-// ready; use a made map.
-type recentReads struct{ byPID map[int]*reader }
+// recentReads remembers who read what.
+type recentReads struct {
+	byPID   map[int]*reader
+	total   int
+	cleaned time.Time // when what is too old was last looked for
+}
 
-// empty reports whether nothing is remembered. It forgets what is too old.
+func newRecentReads() *recentReads { return &recentReads{byPID: map[int]*reader{}} }
+
+// empty reports whether nothing is remembered. It forgets what is too old, once
+// a second.
 func (rr *recentReads) empty(now time.Time) bool {
+	if now.Sub(rr.cleaned) < time.Second {
+		return len(rr.byPID) == 0
+	}
+	rr.cleaned = now
 	for pid, r := range rr.byPID {
 		if now.Sub(r.last) > readFor {
-			delete(rr.byPID, pid)
+			rr.forget(pid)
 		}
 	}
 	return len(rr.byPID) == 0
 }
 
+func (rr *recentReads) forget(pid int) {
+	if r := rr.byPID[pid]; r != nil {
+		rr.total -= r.files.Len()
+		delete(rr.byPID, pid)
+	}
+}
+
+// oldest is the process whose last read is longest ago.
+func (rr *recentReads) oldest() (pid int) {
+	var when time.Time
+	for id, r := range rr.byPID {
+		if when.IsZero() || r.last.Before(when) {
+			pid, when = id, r.last
+		}
+	}
+	return pid
+}
+
 // note remembers a read and returns its record; the one there is already if the
 // process read the file within the minute.
-func (rr *recentReads) note(pid int, ppid func() int, src readSource) *readSource {
-	r := rr.byPID[pid]
-	if r != nil && src.at.Sub(r.last) > readFor {
-		r = nil // perhaps another process by now
+func (rr *recentReads) note(w who, x read) *read {
+	r := rr.byPID[w.pid]
+	if r != nil && (x.at.Sub(r.last) > readFor || !r.same(w)) {
+		rr.forget(w.pid) // another process by now, perhaps
+		r = nil
 	}
 	if r == nil {
 		if len(rr.byPID) >= maxReaders {
-			oldest, when := 0, src.at
-			for id, x := range rr.byPID {
-				if !x.last.After(when) {
-					oldest, when = id, x.last
-				}
+			rr.forget(rr.oldest())
+		}
+		r = &reader{who: w, files: list.New(), byPath: map[string]*list.Element{}, byName: map[string]*read{}, bySize: map[int64]*read{}}
+		rr.byPID[w.pid] = r
+	}
+	r.last = x.at
+	if e := r.byPath[x.path]; e != nil {
+		old := e.Value.(*read)
+		if x.at.Sub(old.at) < readFor {
+			old.size, old.cargo = max(old.size, x.size), x.cargo
+			if x.sum != 0 {
+				old.sum = x.sum
 			}
-			delete(rr.byPID, oldest)
+			r.bySize[old.size] = old
+			return old
 		}
-		r = &reader{ppid: ppid()}
-		rr.byPID[pid] = r
+		r.remove(e)
+		rr.total--
 	}
-	r.last = src.at
-	for i := len(r.files) - 1; i >= 0 && i >= len(r.files)-lookBack; i-- {
-		if x := r.files[i]; x.path == src.path && src.at.Sub(x.at) < readFor {
-			x.size = max(x.size, src.size)
-			return x
+	for r.files.Len() >= maxReadFiles {
+		rr.shorten(r)
+	}
+	for rr.total >= maxReads {
+		if pid := rr.oldest(); pid != w.pid {
+			rr.forget(pid)
+		} else {
+			rr.shorten(r)
 		}
 	}
-	if len(r.files) >= maxReadFiles {
-		r.files = append(r.files[:0], r.files[1:]...)
-	}
-	r.files = append(r.files, &src)
-	return &src
+	r.byPath[x.path] = r.files.PushBack(&x)
+	r.byName[x.name], r.bySize[x.size] = &x, &x
+	rr.total++
+	return &x
 }
 
-// wrote notes that a process wrote a file that it had opened.
+// shorten forgets the oldest file of a reader, but for the totals.
+func (rr *recentReads) shorten(r *reader) {
+	x := r.remove(r.files.Front())
+	r.more.files += x.cargo.files
+	r.more.bytes += x.cargo.bytes
+	rr.total--
+}
+
+func (r *reader) remove(e *list.Element) *read {
+	x := r.files.Remove(e).(*read)
+	delete(r.byPath, x.path)
+	if r.byName[x.name] == x {
+		delete(r.byName, x.name)
+	}
+	if r.bySize[x.size] == x {
+		delete(r.bySize, x.size)
+	}
+	return x
+}
+
+// wrote notes that a process wrote a file: it did not open it to read.
 func (rr *recentReads) wrote(pid int, path string) {
 	r := rr.byPID[pid]
 	if r == nil {
 		return
 	}
-	for i := len(r.files) - 1; i >= 0 && i >= len(r.files)-lookBack; i-- {
-		if x := r.files[i]; x.path == path && !x.read {
-			r.files = append(r.files[:i], r.files[i+1:]...)
-			return
-		}
+	if e := r.byPath[path]; e != nil && !e.Value.(*read).closed {
+		r.remove(e)
+		rr.total--
 	}
 }
 
-// find returns what a process, its parent or a child of it read last that has
-// the name, else the size, of a file that it wrote.
-func (rr *recentReads) find(pid int, ppid func() int, name, path string, size int64, now time.Time) *readSource {
-	if len(rr.byPID) == 0 || pid == 0 {
-		return nil
+// written is a file that may be a copy.
+type written struct {
+	path, name string
+	size       int64
+	sum        uint64 // 0: unknown
+}
+
+// copied returns what a reader read last that has the name or the size of a
+// file, nil if nothing. What is known to have another content is no source by
+// its size. strict asks for the same size, or content where it is known.
+func (r *reader) copied(f written, strict bool, now time.Time) *read {
+	usable := func(x *read) bool {
+		// A file is not its own source, but what is edited and saved goes on carrying.
+		return x != nil && now.Sub(x.at) <= readFor && (x.path != f.path || x.carried)
 	}
-	parent := -1
-	var bySize *readSource
-	look := func(r *reader) *readSource {
-		for i := len(r.files) - 1; i >= 0; i-- {
-			x := r.files[i]
-			if now.Sub(x.at) > readFor {
-				break
-			}
-			if x.path == path {
-				continue
-			}
-			if x.name == name {
-				return x
-			}
-			if bySize == nil && size >= minSize && x.size == size {
-				bySize = x
-			}
-		}
-		return nil
+	alike := func(x *read) bool {
+		return x.size == f.size && f.size >= minSize && (x.sum == 0 || f.sum == 0 || x.sum == f.sum)
 	}
-	if r := rr.byPID[pid]; r != nil {
-		if x := look(r); x != nil {
-			return x
+	if x := r.byName[f.name]; usable(x) && (!strict || alike(x)) {
+		return x
+	}
+	if x := r.bySize[f.size]; usable(x) && alike(x) {
+		return x
+	}
+	return nil
+}
+
+// find returns what a process, its parent, a child of it or its partner in a
+// pipe read that has the name, else the size, of a file that it wrote; and
+// whether it was the partner.
+func (rr *recentReads) find(w who, f written, now time.Time) (x *read, piped bool) {
+	if r := rr.byPID[w.pid]; r != nil && r.same(w) {
+		if x := r.copied(f, false, now); x != nil {
+			return x, false
 		}
 	}
 	for id, r := range rr.byPID {
-		if id == pid || now.Sub(r.last) > readFor {
+		if id == w.pid || now.Sub(r.last) > readFor {
 			continue
 		}
-		if parent == -1 && r.ppid != pid {
-			parent = ppid()
-		}
-		if r.ppid == pid || id == parent {
-			if x := look(r); x != nil {
-				return x
+		if r.ppid == w.pid || id == w.ppid {
+			if x := r.copied(f, false, now); x != nil {
+				return x, false
 			}
+		} else if x == nil && r.piped(w) {
+			x = r.copied(f, true, now)
 		}
 	}
-	return bySize
+	return x, x != nil
+}
+
+// children returns the processes that read something and were started by one.
+func (rr *recentReads) children(pid int) (ids []int) {
+	for id, r := range rr.byPID {
+		if r.ppid == pid {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// packed returns what went into a file that a process made of what was opened to
+// read from one moment to another: by itself and its children, else by its parent or its partners
+// in a pipe; and the file that was read last. What the file held before, if it
+// is made anew, is part of that.
+func (rr *recentReads) packed(w who, path string, since, until time.Time) (*cargo, *read) {
+	type part struct {
+		all  []*cargo
+		last *read
+	}
+	var own, near part
+	for id, r := range rr.byPID {
+		to := &own
+		switch {
+		case id == w.pid && r.same(w), r.ppid == w.pid:
+		case id == w.ppid, r.piped(w):
+			to = &near
+		default:
+			continue
+		}
+		took := false
+		for e := r.files.Front(); e != nil; e = e.Next() {
+			x := e.Value.(*read)
+			if x.at.Before(since) || x.at.After(until) || x.path == path && !x.carried {
+				continue
+			}
+			to.all = append(to.all, x.cargo)
+			if took = true; to.last == nil || !x.at.Before(to.last.at) {
+				to.last = x
+			}
+		}
+		if took && r.more.files > 0 {
+			more := r.more
+			to.all = append(to.all, &more)
+		}
+	}
+	if len(own.all) == 0 {
+		own = near
+	}
+	return union(own.all), own.last
 }

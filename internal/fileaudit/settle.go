@@ -22,11 +22,12 @@ type pending struct {
 type settle struct {
 	quiet, max time.Duration
 	byKey      map[string]*pending
+	byFile     map[fileKey]*pending // those whose inode is known; one of several names
 	heap       dueHeap
 }
 
 func newSettle(quiet, limit time.Duration) *settle {
-	return &settle{quiet: quiet, max: limit, byKey: map[string]*pending{}}
+	return &settle{quiet: quiet, max: limit, byKey: map[string]*pending{}, byFile: map[fileKey]*pending{}}
 }
 
 // wrote notes a write. If too many files wait, the one due next is returned, to
@@ -45,7 +46,12 @@ func (s *settle) wrote(key string, r record, now time.Time) (early *pending) {
 	if r.pid == 0 && p.rec.pid != 0 {
 		r.pid = p.rec.pid
 	}
-	p.rec = r
+	if old := p.rec.file(); s.byFile[old] == p {
+		delete(s.byFile, old)
+	}
+	if p.rec = r; r.ino != 0 {
+		s.byFile[r.file()] = p
+	}
 	p.due = now.Add(s.quiet)
 	if last := p.first.Add(s.max); p.due.After(last) {
 		p.due = last
@@ -93,6 +99,9 @@ func (s *settle) remove(key string) bool {
 		return false
 	}
 	delete(s.byKey, key)
+	if s.byFile[p.rec.file()] == p {
+		delete(s.byFile, p.rec.file())
+	}
 	heap.Remove(&s.heap, p.index)
 	return true
 }

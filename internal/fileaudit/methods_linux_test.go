@@ -1,0 +1,220 @@
+package fileaudit
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sekisho/internal/event"
+)
+
+// methods are the ways in which files are copied, and what is told of them. Each
+// script runs in a folder of its own, $W, on a local disk, with $S a protected
+// share that holds the files of share below and $U a folder on a stick.
+//
+// want is a line per event: action, file name, evidence, name of the source,
+// number of files. Source "-" is none, "*" one of several.
+var methods = []struct {
+	name, needs, script string
+	want                []string
+}{
+	{"cp", "cp", `cp "$S/plan.doc" "$U/"`, []string{"file-copied plan.doc same-process plan.doc 1"}},
+	{"cp under another name", "cp", `cp "$S/plan.doc" "$U/holiday.jpg"`, []string{"file-copied holiday.jpg same-process plan.doc 1"}},
+	{"mv across file systems", "mv", `cp "$S/plan.doc" "$W/p"; sleep 0.6; mv "$W/p" "$U/q"`, []string{"file-copied p same-process plan.doc 1", "file-copied q same-process p 1"}},
+	{"rsync", "rsync", `rsync -a "$S/dir" "$U/"`, []string{"file-copied a.txt content a.txt 1", "file-copied b.txt content b.txt 1", "file-copied c.txt content c.txt 1"}},
+	{"cat", "cat", `cat "$S/plan.doc" > "$U/x"`, []string{"file-copied x same-process plan.doc 1"}},
+	{"cat of several", "cat", `cat "$S/dir/a.txt" "$S/dir/b.txt" > "$U/x"`, []string{"file-copied x same-process * 2"}},
+	{"gzip in a loop", "gzip", `for f in a b c; do gzip -c "$S/dir/$f.txt" > "$U/$f.gz"; sleep 1.2; done`, []string{"archive-created a.gz archive a.txt 1 clear", "archive-created b.gz archive b.txt 1 clear", "archive-created c.gz archive c.txt 1 clear"}},
+	{"cat and tee", "tee", `cat "$S/plan.doc" | tee "$U/x" >/dev/null`, []string{"file-copied x content plan.doc 1"}},
+	{"dd", "dd", `dd if="$S/plan.doc" of="$U/x" bs=1k status=none`, []string{"file-copied x same-process plan.doc 1"}},
+	{"dd, a part", "dd", `dd if="$S/plan.doc" of="$U/x" bs=1k count=5 status=none`, []string{"file-copied x same-process plan.doc 1"}},
+	{"tar in a pipe", "tar", `tar c -C "$S" dir | tar x -C "$U"`, []string{"file-copied a.txt content a.txt 1", "file-copied b.txt content b.txt 1", "file-copied c.txt content c.txt 1"}},
+	{"python shutil", "python3", `python3 -c 'import shutil,sys; shutil.copy(sys.argv[1], sys.argv[2])' "$S/plan.doc" "$U/x.doc"`, []string{"file-copied x.doc same-process plan.doc 1"}},
+	{"gio copy", "gio", `gio copy "$S/plan.doc" "$U/x.doc"`, []string{"file-copied x.doc same-process plan.doc 1"}},
+	{"memory map", "python3", `python3 -c 'import mmap,sys
+a=open(sys.argv[1],"rb"); m=mmap.mmap(a.fileno(),0,prot=mmap.PROT_READ)
+b=open(sys.argv[2],"w+b"); b.truncate(len(m)); n=mmap.mmap(b.fileno(),0); n[:]=m[:]' "$S/plan.doc" "$U/x"`, []string{"file-copied x same-process plan.doc 1"}},
+	{"copy_file_range", "python3", `python3 -c 'import os,sys
+a=os.open(sys.argv[1],os.O_RDONLY); b=os.open(sys.argv[2],os.O_WRONLY|os.O_CREAT); n=os.fstat(a).st_size
+try:
+    os.copy_file_range(a,b,n)
+except OSError:
+    os.sendfile(b,a,0,n)' "$S/plan.doc" "$U/x"`, []string{"file-copied x same-process plan.doc 1"}},
+	{"sendfile", "python3", `python3 -c 'import os,sys
+a=os.open(sys.argv[1],os.O_RDONLY); b=os.open(sys.argv[2],os.O_WRONLY|os.O_CREAT); os.sendfile(b,a,0,os.fstat(a).st_size)' "$S/plan.doc" "$U/x"`, []string{"file-copied x same-process plan.doc 1"}},
+	{"hard link, then cp", "ln", `cp "$S/plan.doc" "$W/p"; sleep 0.6; ln "$W/p" "$W/l"; cp "$W/l" "$U/q"`, []string{"file-copied p same-process plan.doc 1", "file-copied q same-process l 1"}},
+	{"renamed, then cp", "cp", `cp "$S/plan.doc" "$W/p"; sleep 0.6; mv "$W/p" "$W/holiday.jpg"; cp "$W/holiday.jpg" "$U/"`, []string{"file-copied holiday.jpg same-process holiday.jpg 1", "file-copied p same-process plan.doc 1"}},
+	{"copied twice, then cp", "cp", `cp "$S/plan.doc" "$W/p"; sleep 0.6; cp "$W/p" "$W/q"; sleep 0.6; cp "$W/q" "$U/r"`,
+		[]string{"file-copied p same-process plan.doc 1", "file-copied q same-process p 1", "file-copied r same-process q 1"}},
+	{"by another program", "python3", `mkfifo "$W/f"; python3 -c 'import sys; b=open(sys.argv[1],"rb").read(); open(sys.argv[2],"wb").write(b)' "$S/plan.doc" "$W/f" & sleep 0.5; python3 -c 'import sys; open(sys.argv[2],"wb").write(open(sys.argv[1],"rb").read())' "$W/f" "$U/x"; wait`,
+		[]string{"file-copied x content plan.doc 1"}},
+	{"at once", "cp", `cp "$S/plan.doc" "$W/p"; cp "$W/p" "$U/q"; rm "$W/p"`, []string{"file-copied q content plan.doc 1"}},
+	{"split", "split", `split -b 5k "$S/plan.doc" "$U/part."`, []string{"file-copied part.aa same-process plan.doc 1", "file-copied part.ab same-process plan.doc 1", "file-copied part.ac same-process plan.doc 1"}},
+	{"split, then cp", "split", `split -b 10k "$S/plan.doc" "$W/part."; sleep 0.6; cp "$W/part.aa" "$W/part.ab" "$U/"`,
+		[]string{"file-copied part.aa same-process part.aa 1", "file-copied part.aa same-process plan.doc 1", "file-copied part.ab same-process part.ab 1", "file-copied part.ab same-process plan.doc 1"}},
+	{"gzip", "gzip", `gzip -c "$S/plan.doc" > "$U/x.gz"`, []string{"archive-created x.gz archive plan.doc 1 clear"}},
+	{"zip, then cp", "zip", `cd "$S"; zip -q -r "$W/z.zip" dir; sleep 0.6; cp "$W/z.zip" "$U/"`, []string{"archive-created z.zip archive * 3 clear", "file-copied z.zip archive z.zip 3 clear"}},
+	{"zip with a password, then cp at once", "zip", `cd "$S"; zip -q -r -P secret "$W/z.zip" dir; cp "$W/z.zip" "$U/y.zip"`, []string{"archive-created z.zip archive * 3 encrypted", "file-copied y.zip archive z.zip 3 encrypted"}},
+	{"zip, then mv", "zip", `cd "$S"; zip -q -r "$W/z.zip" dir; sleep 0.6; mv "$W/z.zip" "$U/"`, []string{"archive-created z.zip archive * 3 clear", "file-copied z.zip archive z.zip 3 clear"}},
+	{"zip on the stick", "zip", `cd "$S"; zip -q -r "$U/z.zip" dir`, []string{"archive-created z.zip archive * 3 clear"}},
+	{"zip of copies, then cp", "zip", `cp -r "$S/dir" "$W/"; sleep 0.6; cd "$W"; zip -q -r z.zip dir; sleep 0.6; cp z.zip "$U/"`,
+		[]string{"archive-created z.zip archive * 3 clear", "file-copied a.txt same-process a.txt 1", "file-copied b.txt same-process b.txt 1", "file-copied c.txt same-process c.txt 1", "file-copied z.zip archive z.zip 3 clear"}},
+	{"zip in a zip", "zip", `cd "$S"; zip -q -r "$W/z.zip" dir; sleep 0.6; cd "$W"; zip -q y.zip z.zip; sleep 0.6; cp y.zip "$U/"`,
+		[]string{"archive-created y.zip archive * 3 clear", "archive-created z.zip archive * 3 clear", "file-copied y.zip archive y.zip 3 clear"}},
+	{"zip, then unzip on the stick", "unzip", `cd "$S"; zip -q -r "$W/z.zip" dir; sleep 0.6; cd "$U"; unzip -q "$W/z.zip"`,
+		[]string{"archive-created z.zip archive * 3 clear", "file-copied a.txt archive z.zip 1", "file-copied b.txt archive z.zip 1", "file-copied c.txt archive z.zip 1"}},
+	{"7z with a password, then cp", "7z", `cd "$S"; 7z a -psecret -bd "$W/z.7z" dir >/dev/null; sleep 0.6; cp "$W/z.7z" "$U/"`, []string{"archive-created z.7z archive * 3 encrypted", "file-copied z.7z archive z.7z 3 encrypted"}},
+	{"7z with hidden names on the stick", "7z", `cd "$S"; 7z a -psecret -mhe=on -bd "$U/z.7z" dir >/dev/null`, []string{"archive-created z.7z archive * 3 encrypted"}},
+	{"tar with gzip, then cp", "tar", `tar czf "$W/t.tgz" -C "$S" dir; sleep 0.6; cp "$W/t.tgz" "$U/"`, []string{"archive-created t.tgz archive * 3 clear", "file-copied t.tgz archive t.tgz 3 clear"}},
+	{"tar and gzip in a pipe", "tar", `tar c -C "$S" dir | gzip > "$U/t.tgz"`, []string{"archive-created t.tgz archive * 3 clear"}},
+	{"tar and openssl in a pipe", "openssl", `tar c -C "$S" dir | openssl enc -aes-256-cbc -pbkdf2 -k x -out "$U/t.enc"`, []string{"archive-created t.enc archive * 3 encrypted"}},
+	{"python zipfile", "python3", `cd "$S"; python3 -m zipfile -c "$U/z.zip" dir`, []string{"archive-created z.zip archive * 3 clear"}},
+	{"a zip of the share is a file", "cp", `cp "$S/old.zip" "$U/"`, []string{"file-copied old.zip same-process old.zip 1 clear"}},
+	{"from elsewhere", "cp", `head -c 5000 /dev/urandom > "$W/mine"; cp "$W/mine" "$U/mine"`, []string{"file-copied mine same-process mine 1"}},
+	{"overwritten with something else", "cp", `cp "$S/plan.doc" "$W/p"; sleep 0.6; head -c 5000 /dev/urandom > "$W/p"; sleep 0.6; cat "$W/p" > "$U/q"`,
+		[]string{"file-copied p same-process plan.doc 1", "file-copied q  - 1"}},
+	{"nothing leaves", "cp", `cp "$S/plan.doc" "$S/copy of plan.doc"`, []string{"file-written copy of plan.doc"}},
+}
+
+func TestCopyMethods(t *testing.T) {
+	needFanotify(t)
+	share, stick, work := mountTmpfs(t), mountExt4(t, "64M"), t.TempDir()
+	random := rand.New(rand.NewPCG(1, 2))
+	put := func(name string, size int) {
+		b := make([]byte, size)
+		for i := range b {
+			b[i] = byte(random.Uint32())
+		}
+		if err := os.WriteFile(filepath.Join(share, name), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range methods {
+		dir := fmt.Sprint(i)
+		for _, d := range []string{filepath.Join(share, dir, "dir"), filepath.Join(stick, dir), filepath.Join(work, dir)} {
+			if err := os.MkdirAll(d, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put(dir+"/plan.doc", 14_000)
+		put(dir+"/dir/a.txt", 1000)
+		put(dir+"/dir/b.txt", 2000)
+		put(dir+"/dir/c.txt", 3000)
+		zip := make([]byte, 300) // one entry of one letter
+		copy(zip, "PK\x03\x04\x14")
+		zip[26], zip[30], zip[31] = 1, 'x', byte(i)
+		if err := os.WriteFile(filepath.Join(share, dir, "old.zip"), zip, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, out := watch(t, Options{Protected: []Place{{Label: "人事", Shares: []string{`\\fs01\hr`}}}}, map[string]string{share: `\\fs01\hr`}, stick)
+
+	done := make([]bool, len(methods))
+	sem := make(chan struct{}, 4)
+	finished := make(chan error, len(methods))
+	started := 0
+	for i, m := range methods {
+		if _, err := exec.LookPath(m.needs); err != nil {
+			continue
+		}
+		done[i] = true
+		started++
+		go func() {
+			sem <- struct{}{}
+			defer func() { <-sem }()
+			dir := fmt.Sprint(i)
+			cmd := exec.Command("/bin/sh", "-ec", m.script)
+			cmd.Env = append(os.Environ(), "S="+filepath.Join(share, dir), "U="+filepath.Join(stick, dir), "W="+filepath.Join(work, dir))
+			if o, err := cmd.CombinedOutput(); err != nil {
+				finished <- fmt.Errorf("%s: %v: %s", m.name, err, o)
+				return
+			}
+			finished <- nil
+		}()
+	}
+	var all []*event.Event
+	for started > 0 {
+		select {
+		case err := <-finished:
+			if started--; err != nil {
+				t.Error(err)
+			}
+		case e := <-out:
+			all = append(all, e)
+		}
+	}
+	all = append(all, collect(out, 1500*time.Millisecond)...)
+	for i, m := range methods {
+		t.Run(m.name, func(t *testing.T) {
+			if !done[i] {
+				t.Skipf("no %s here", m.needs)
+			}
+			var got, about []string
+			for _, e := range all {
+				if e.File == nil || e.Action == event.FileDeleted || !slices.Contains(strings.Split(e.File.Path, "/"), fmt.Sprint(i)) {
+					continue
+				}
+				s := fmt.Sprintf("%s %s", e.Action, e.File.Name)
+				if e.Copy != nil && e.Action != event.FileRenamed {
+					name := "-"
+					if e.Copy.SourcePath != "" {
+						name = filepath.Base(e.Copy.SourcePath)
+					}
+					if strings.HasSuffix(name, ".txt") && e.Copy.Files.V > 1 {
+						name = "*" // one of them
+					}
+					s += fmt.Sprintf(" %s %s %d", e.Copy.Evidence, name, e.Copy.Files.V)
+					if x := e.Copy.ArchiveEncrypted; x.OK {
+						s += map[bool]string{true: " encrypted", false: " clear"}[x.V]
+					}
+					watched := name != "-" && name != "mine"
+					if watched && (e.Copy.SourceProtected != "人事" || e.Copy.SourceShare != `\\fs01\hr` || e.Copy.SourceVolumeKind != event.VolumeNetwork) {
+						t.Errorf("%s: label %q share %q kind %q", s, e.Copy.SourceProtected, e.Copy.SourceShare, e.Copy.SourceVolumeKind)
+					}
+					if watched && e.Copy.Files.V > 1 && (len(e.Copy.SourceIDs) != int(e.Copy.Files.V) || len(e.Copy.Paths) != int(e.Copy.Files.V) || e.Copy.Bytes.V < 3000) {
+						t.Errorf("%s: ids %q paths %q bytes %d", s, e.Copy.SourceIDs, e.Copy.Paths, e.Copy.Bytes.V)
+					}
+				}
+				got = append(got, s)
+				about = append(about, fmt.Sprint(e.Process.Name, " ", e.Process.Args))
+			}
+			slices.Sort(got)
+			want := slices.Clone(m.want)
+			slices.Sort(want)
+			if !slices.Equal(got, want) {
+				t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+				t.Log(about)
+			}
+		})
+	}
+}
+
+// A clone shares the blocks of its source: nothing is read or written.
+func TestReflinks(t *testing.T) {
+	needFanotify(t)
+	if _, err := exec.LookPath("mkfs.xfs"); err != nil {
+		t.Skip("no mkfs.xfs (apt-get install xfsprogs)")
+	}
+	base := t.TempDir()
+	img, at := filepath.Join(base, "img"), filepath.Join(base, "disk")
+	run(t, `truncate -s 400M "$1"; mkdir "$2"; mkfs.xfs -q -m reflink=1 "$1"`, img, at)
+	if o, err := exec.Command("mount", "-o", "loop", img, at).CombinedOutput(); err != nil {
+		t.Skipf("mount xfs: %v: %s", err, o)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+	run(t, `mkdir "$1/hr" "$1/out"; head -c 50000 /dev/urandom > "$1/hr/plan.doc"`, at)
+	_, out := watch(t, Options{Protected: []Place{{Label: "hr", Globs: []string{at + "/hr"}}}}, nil, at)
+	run(t, `cp --reflink=always "$1/hr/plan.doc" "$1/out/x"`, at)
+	e := collect(out, time.Second)
+	if len(e) != 1 || e[0].Action != event.FileCopied || e[0].Copy.Evidence != evidenceProcess || e[0].Copy.SourceProtected != "hr" || e[0].Copy.Bytes.V != 50000 {
+		t.Errorf("got %q", lines(e, at))
+	}
+}
