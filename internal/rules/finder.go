@@ -275,11 +275,17 @@ func (x *groups) find(s *scratch, text []byte) {
 	if len(marks) == 0 || n < x.width {
 		return
 	}
-	padded := text[:n+pad]
-	for i := range n - x.width + 1 {
-		h := gramAt(padded, i) & mask * gramMul >> shift
-		if marks[h>>6]&(1<<(h&63)) != 0 {
-			x.marked(s, padded, i, h)
+	// The marked places are collected without a branch, and looked at after.
+	padded, hits := text[:n+pad], &s.hits
+	for from, end := 0, n-x.width+1; from < end; from += len(hits) {
+		found := 0
+		for i := from; i < min(from+len(hits), end); i++ {
+			h := gramAt(padded, i) & mask * gramMul >> shift
+			hits[found&(len(hits)-1)] = uint64(i)<<32 | uint64(h)
+			found += int(marks[h>>6] >> (h & 63) & 1)
+		}
+		for _, hit := range hits[:found] {
+			x.marked(s, padded, int(hit>>32), uint32(hit))
 		}
 	}
 }
@@ -333,46 +339,51 @@ type lateNode struct {
 	count  int     // how many they are
 }
 
-// words is literals that begin with the same byte.
+// words is literals that have the same byte at the same place, one that is
+// seldom.
 type words struct {
-	first byte
-	rests [][]byte // what follows it
+	seldom byte
+	at     int
+	texts  []string
 }
 
 func (n *lateNode) add(word string) {
 	n.count++
+	at := 0
+	for i := range len(word) {
+		if usualBytes()[word[i]] < usualBytes()[word[at]] {
+			at = i
+		}
+	}
 	for i := range n.words {
-		if w := &n.words[i]; w.first == word[0] {
-			w.rests = append(w.rests, []byte(word[1:]))
+		if w := &n.words[i]; w.seldom == word[at] && w.at == at {
+			w.texts = append(w.texts, word)
 			return
 		}
 	}
-	n.words = append(n.words, words{word[0], [][]byte{[]byte(word[1:])}})
+	n.words = append(n.words, words{word[at], at, []string{word}})
 }
 
 // in reports whether a text contains one of the words.
 func (w *words) in(text []byte) bool {
-	for {
-		i := bytes.IndexByte(text, w.first)
-		if i < 0 {
+	for i := 0; ; i++ {
+		next := bytes.IndexByte(text[i:], w.seldom)
+		if next < 0 {
 			return false
 		}
-		text = text[i+1:]
-		for _, rest := range w.rests {
-			if len(rest) <= len(text) && string(text[:len(rest)]) == string(rest) {
+		i += next
+		from := i - w.at
+		for _, word := range w.texts {
+			if from >= 0 && len(word) <= len(text)-from && string(text[from:from+len(word)]) == word {
 				return true
 			}
 		}
 	}
 }
 
-// Judgement: up to so many words are looked for one by one, in texts up to this
-// long, and so often; the pass of a finder takes less than more of it.
-const (
-	maxWords    = 8
-	maxWordText = 512
-	maxWordAsks = 6
-)
+// maxWords is how many words are looked for one by one in a field, before the
+// pass of its finder takes less. Judgement, from measurements.
+const maxWords = 12
 
 func (n *lateNode) cost() int { return 2 + min(n.count, maxWords) }
 
@@ -382,12 +393,12 @@ func (n *lateNode) match(s *scratch) bool {
 	if n.fact.match(s) || len(texts) == 0 {
 		return len(texts) > 0
 	}
-	ran := &s.ran[n.finder]
+	asked := &s.ran[n.finder]
 	switch {
-	case *ran > maxWordAsks:
-		return false
-	case n.count <= maxWords && s.slot(f.field).longest() <= maxWordText:
-		*ran++
+	case *asked > maxWords:
+		return false // the finder ran
+	case int(*asked)+n.count <= maxWords:
+		*asked += uint8(n.count)
 		for _, text := range texts {
 			for i := range n.words {
 				if n.words[i].in(text) {
@@ -398,7 +409,7 @@ func (n *lateNode) match(s *scratch) bool {
 		}
 		return false
 	}
-	*ran = maxWordAsks + 1
+	*asked = maxWords + 1
 	for _, text := range texts {
 		f.groups.find(s, text)
 	}

@@ -44,6 +44,15 @@ var allUsualGroups = sync.OnceValue(func() (out [gramLen + 1]map[uint32]int) {
 	return out
 })
 
+// usualBytes counts the bytes in usual.
+var usualBytes = sync.OnceValue(func() *[256]int {
+	var out [256]int
+	for i := range len(usual) {
+		out[usual[i]]++
+	}
+	return &out
+})
+
 // commonness estimates how often folded texts hold a literal; 0.01 stands for
 // seldom.
 func commonness(lit string) float64 {

@@ -61,9 +61,10 @@ type scratch struct {
 	bucket  *bucket
 
 	asked, held []uint64 // bit sets, see memoNode
-	ran         []uint8  // by late finder: how often it was asked, see lateNode
+	ran         []uint8  // by late finder: how many words were looked for, see lateNode
 
-	long []string // of keywordNode
+	long []string    // of keywordNode
+	hits [256]uint64 // of groups: places in a text and hashes
 
 	automata automata
 }
@@ -118,10 +119,18 @@ func (s *scratch) slot(i int) *slot {
 	f := &s.slots[i]
 	if f.epoch != s.epoch {
 		f.epoch, f.folded, f.copied, f.charred = s.epoch, false, false, false
-		if g := &s.getters[i]; g.from == fromTable && g.id.Type() == event.String {
-			f.plain, f.joint = true, 0
+		switch g := &s.getters[i]; {
+		case g.from == fromTable && g.id.Type() == event.String:
+			f.plain = true
 			f.text, f.present = s.e.Str(g.id)
-		} else {
+		case g.from == fromAccount: // as Getter.Value, without joining
+			f.plain, f.joint = true, 0
+			if f.text, f.present = s.e.Str(g.b); f.present {
+				if f.before, _ = s.e.Str(g.a); f.before != "" {
+					f.joint = '\\'
+				}
+			}
+		default:
 			f.plain = false
 			f.before, f.joint, f.kept, f.present = g.parts(s.e)
 			f.text = f.kept.Str()
@@ -159,9 +168,6 @@ func (s *scratch) took(from, to int) []byte {
 
 func (s *scratch) texts(f *slot, into [][]byte, folded bool) [][]byte {
 	into = into[:0]
-	if f.plain {
-		return append(into, s.add(f.text, folded))
-	}
 	if f.joint != 0 {
 		from := len(s.arena)
 		s.arena = slices.Grow(s.arena, len(f.before)+1+len(f.text)+pad)
@@ -169,6 +175,9 @@ func (s *scratch) texts(f *slot, into [][]byte, folded bool) [][]byte {
 		s.arena = append(s.arena[:to], f.joint)
 		to += 1 + len(s.add(f.text, folded))
 		return append(into, s.took(from, to))
+	}
+	if f.plain {
+		return append(into, s.add(f.text, folded))
 	}
 	switch f.kept.Type() {
 	case event.String:
