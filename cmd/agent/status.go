@@ -65,6 +65,9 @@ func printStatus(w io.Writer, st endpoint.Status, now time.Time) {
 	row(lang.T("PC", "PC"), fmt.Sprintf("%s (%s, %s)", st.HostName, st.OS, st.OSVersion))
 	row(lang.T("エージェント", "agent"), fmt.Sprintf("%s, %s %s, id %s", st.AgentVersion, lang.T("開始", "since"), ago(st.Started, now), st.AgentID))
 	row(lang.T("ルール", "rules"), fmt.Sprintf(lang.T("%d 件（パック %s）", "%d (pack %s)"), st.Rules.Active, st.Rules.Pack))
+	if st.Rules.Unsafe != "" {
+		row("", fmt.Sprintf(lang.T("再起動すると集計の一部が失われるおそれがあります: %s", "a restart may forget part of what was counted: %s"), st.Rules.Unsafe))
+	}
 	row(lang.T("イベント", "events"), fmt.Sprintf(lang.T("%d 件を判定、アラート %d 件、欠落 %d 件", "%d judged, %d alerts, %d lost"), st.Events, st.AlertsRaised, st.Lost))
 	for _, s := range st.Sensors {
 		line := fmt.Sprintf("%s  %s", state(s.State), s.Mechanism)

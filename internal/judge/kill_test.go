@@ -194,7 +194,7 @@ func pc() int {
 		if n%173 == 0 && len(held) > 0 {
 			keep()
 		}
-		if j.Due() || n%(total/20+1) == 0 {
+		if j.Due() || n%(total/8+1) == 0 {
 			if err := j.Checkpoint(); err != nil {
 				fmt.Println(err)
 				return 1

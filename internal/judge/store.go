@@ -310,6 +310,7 @@ func prefixed(kind byte, key []byte) []byte {
 // alerts that are not known to be kept, and of the meta.
 func (s *store) write(m meta, unkept [][]byte, flush func(put func(kind byte, key, value []byte) error) error) error {
 	handed := map[string][]byte{}
+	maps.Copy(handed, s.pending)
 	written := int64(0)
 	err := guarded(func() error {
 		return s.db.Update(func(tx *bolt.Tx) error {
@@ -321,18 +322,18 @@ func (s *store) write(m meta, unkept [][]byte, flush func(put func(kind byte, ke
 				}
 				return b.Put(key, value)
 			}
-			for k, v := range s.pending {
-				if err := put([]byte(k), v); err != nil {
-					return err
-				}
-			}
 			if err := flush(func(kind byte, key, value []byte) error {
-				k := prefixed(kind, key)
-				value = bytes.Clone(value) // bbolt holds on to it until the end
-				handed[string(k)] = value
-				return put(k, value)
+				handed[string(prefixed(kind, key))] = bytes.Clone(value)
+				return nil
 			}); err != nil {
 				return err
+			}
+			// In order: bbolt splits a page at the end only, and until then moves all
+			// that lies behind a key.
+			for _, k := range slices.Sorted(maps.Keys(handed)) {
+				if err := put([]byte(k), handed[k]); err != nil {
+					return err
+				}
 			}
 			var old [][]byte
 			c := b.Cursor()
@@ -357,10 +358,7 @@ func (s *store) write(m meta, unkept [][]byte, flush func(put func(kind byte, ke
 		})
 	})
 	if err != nil {
-		if s.pending == nil {
-			s.pending = map[string][]byte{}
-		}
-		maps.Copy(s.pending, handed)
+		s.pending = handed
 		return err
 	}
 	s.pending, s.meta, s.written = nil, m, written
