@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
-	"maps"
 	"net/netip"
 	"regexp"
 	"regexp/syntax"
@@ -112,6 +111,7 @@ func (c *compiler) compile(files []*File) (*Program, error) {
 		}
 	}
 	c.filters()
+	c.bound()
 	c.correlations()
 	c.silence()
 	c.additions()
@@ -136,17 +136,18 @@ type bounds struct {
 	guesses      int // at what was meant: they cost
 	problems     int
 	chain        int // correlations on top of each other
-	entries      int // of rules in the index, which has a part for each action and system
+	parts        int // of the index, which has one for each action and system that rules name
+	weight       int // values of the rules in all parts of the index
 }
 
 // defaultBounds are generous. Judgement: all of SigmaHQ's process_creation is 1,556 rules
 // with 22,000 values and 4,600 instructions.
-var defaultBounds = bounds{rules: 50_000, patterns: 1 << 20, instructions: 1 << 18, guesses: 2_000, problems: 50_000, chain: 32, entries: 4_000_000}
+var defaultBounds = bounds{rules: 50_000, patterns: 1 << 20, instructions: 1 << 18, guesses: 500, problems: 50_000, chain: 32, parts: 1_000, weight: 1 << 20}
 
 func newCompiler(o Options) *compiler {
 	return &compiler{o: o, max: defaultBounds, slots: map[Getter]int{}, byDoc: map[*document]*Rule{}, refused: map[*document]bool{},
 		ids: map[string]*document{}, named: map[string]*document{}, places: map[*Rule]int{}, regexps: map[string]*expression{},
-		ownActions: map[string]bool{}, ownSystems: map[string]bool{}, allActions: map[string]bool{}, allSystems: map[string]bool{},
+		weights:     map[*Rule]int{},
 		filterNodes: map[filterKey]node{}, firstSeen: map[*document]*FirstSeen{}, except: map[*document][]*Rule{}, thresholdOf: map[*Rule]string{}}
 }
 
@@ -171,8 +172,8 @@ type compiler struct {
 
 	patterns, instructions, hints int // how many there are
 
-	ownActions, ownSystems map[string]bool // that the document at hand names
-	allActions, allSystems map[string]bool // that rules name
+	weight  int           // values of the condition at hand, each as often as it is named
+	weights map[*Rule]int // by detection rule
 }
 
 // filterKey is a filter, and how the names of fields in it are understood.
@@ -302,8 +303,6 @@ func (c *compiler) detectionRule(d *document) {
 	if l := &d.logsource; d.bad && (l.line == 0 || l.category == "" && d.taxonomy != "ecs") {
 		return // perhaps that is what was told; names of fields mean nothing so
 	}
-	clear(c.ownActions)
-	clear(c.ownSystems)
 	r := c.newRule(d)
 	where := c.logsource(d)
 	var n node
@@ -320,12 +319,13 @@ func (c *compiler) detectionRule(d *document) {
 		}
 		r.digest = mix(r.digest, hashText(parts...))
 	}
-	if c.failed || c.isRefused(d) || !c.indexable(d) {
+	if c.failed || c.isRefused(d) {
 		c.refused[d] = true
 		delete(c.byDoc, d)
 		return
 	}
 	r.node = both(where, n)
+	c.weights[r] = c.weight + 1
 	c.add(r)
 }
 
@@ -432,8 +432,9 @@ func either(nodes ...node) node {
 // detection compiles selections and joins them by the conditions, of which any
 // suffices.
 func (c *compiler) detection(d *document, det *detection, ns names) node {
-	compiled := make(map[*selection]node, len(det.selections))
+	compiled := make(map[*selection]selected, len(det.selections))
 	for _, s := range det.selections {
+		before := c.patterns
 		var alts []node
 		for i := range s.alts {
 			a := &s.alts[i]
@@ -450,13 +451,20 @@ func (c *compiler) detection(d *document, det *detection, ns names) node {
 		if len(alts) == 0 {
 			alts = append(alts, constNode(false))
 		}
-		compiled[s] = either(alts...)
+		compiled[s] = selected{either(alts...), c.patterns - before + 1}
 	}
+	c.weight = 0
 	var conds []node
 	for _, ct := range det.conditions {
 		if ct.expr != nil {
-			conds = append(conds, join2(ct.expr, compiled))
+			conds = append(conds, c.join(ct.expr, compiled))
 		}
+	}
+	if c.weight > c.max.weight {
+		at := det.conditions[0]
+		c.fail(d, at.line, at.col, join(det.path, "condition"), CodeBounds, fmt.Sprintf("条件が挙げる値が延べ %d を超えています", c.max.weight),
+			fmt.Sprintf("the condition names more than %d values, each as often as it does", c.max.weight))
+		return constNode(false)
 	}
 	if len(conds) == 0 {
 		return constNode(false)
@@ -464,26 +472,109 @@ func (c *compiler) detection(d *document, det *detection, ns names) node {
 	return either(conds...)
 }
 
-func join2(e expr, sel map[*selection]node) node {
+// selected is a selection compiled, and how many values it has.
+type selected struct {
+	node
+	weight int
+}
+
+// join is a condition over its selections. A selection that an "and" or "or" names
+// again is taken once.
+func (c *compiler) join(e expr, sel map[*selection]selected) node {
 	switch e := e.(type) {
 	case andExpr:
-		var out []node
-		for _, x := range e {
-			out = append(out, join2(x, sel))
-		}
-		return both(out...)
+		return both(c.parts(e, sel, map[*selection]bool{}, true)...)
 	case orExpr:
-		var out []node
-		for _, x := range e {
-			out = append(out, join2(x, sel))
-		}
-		return either(out...)
+		return either(c.parts(e, sel, map[*selection]bool{}, false)...)
 	case notExpr:
-		return notNode{join2(e.x, sel)}
+		return notNode{c.join(e.x, sel)}
 	case selExpr:
-		return sel[e.sel]
+		c.weight += sel[e.sel].weight
+		return sel[e.sel].node
 	}
 	panic(fmt.Sprintf("rules: condition of type %T", e))
+}
+
+// parts is the members of an "and" (all) or "or", those of members of its kind too.
+func (c *compiler) parts(list []expr, sel map[*selection]selected, seen map[*selection]bool, all bool) (out []node) {
+	for _, x := range list {
+		if c.weight > c.max.weight {
+			return out // which is told
+		}
+		switch x := x.(type) {
+		case andExpr:
+			if all {
+				out = append(out, c.parts(x, sel, seen, all)...)
+				continue
+			}
+		case orExpr:
+			if !all {
+				out = append(out, c.parts(x, sel, seen, all)...)
+				continue
+			}
+		case selExpr:
+			if seen[x.sel] {
+				continue
+			}
+			seen[x.sel] = true
+		}
+		out = append(out, c.join(x, sel))
+	}
+	return out
+}
+
+// bound refuses the rules that would make the index too large: it has a part for
+// each action and system that rules name, and a rule lies in those of its own, or in
+// all.
+func (c *compiler) bound() {
+	actionSlot, osSlot := c.slot(actionID), c.slot(osID)
+	actions, systems := map[string]bool{}, map[string]bool{}
+	refuse := func(r *Rule, ja, en string) {
+		c.fail(r.doc, r.doc.line, r.doc.col, "", CodeBounds, ja, en)
+		c.refused[r.doc] = true
+		delete(c.byDoc, r.doc)
+	}
+	var rules []*Rule
+	for _, r := range c.rules {
+		a, _ := valuesOf(r.node, actionSlot)
+		s, _ := valuesOf(r.node, osSlot)
+		if (len(actions)+len(a)+1)*(len(systems)+len(s)+1) > c.max.parts { // at most: some may be known
+			a = slices.DeleteFunc(slices.Clone(a), func(v string) bool { return actions[v] })
+			s = slices.DeleteFunc(slices.Clone(s), func(v string) bool { return systems[v] })
+		}
+		if (len(actions)+len(a)+1)*(len(systems)+len(s)+1) > c.max.parts {
+			refuse(r, "event.action と host.os.type の値の組み合わせが多すぎます", "too many values of event.action and host.os.type")
+			continue
+		}
+		for _, v := range a {
+			actions[v] = true
+		}
+		for _, v := range s {
+			systems[v] = true
+		}
+		rules = append(rules, r)
+	}
+	total := 0
+	c.rules, c.places = c.rules[:0:0], map[*Rule]int{}
+	for _, r := range rules {
+		in := 1
+		if a, any := valuesOf(r.node, actionSlot); any {
+			in *= len(actions) + 1
+		} else {
+			in *= len(a)
+		}
+		if s, any := valuesOf(r.node, osSlot); any {
+			in *= len(systems) + 1
+		} else {
+			in *= len(s)
+		}
+		if total+in*c.weights[r] > c.max.weight {
+			refuse(r, "全ルールの値が多すぎます（event.action を絞ると減ります）", "the values of all rules are too many (a rule that names its event.action needs less)")
+			continue
+		}
+		total += in * c.weights[r]
+		c.add(r)
+	}
 }
 
 func (c *compiler) keyword(d *document, k *scalar, path string) node {
@@ -677,35 +768,6 @@ func (c *compiler) room(d *document, v *scalar, path string) bool {
 	return false
 }
 
-// place notes an action or system that a document names: the index has a part for
-// each pair of them.
-func (c *compiler) place(g Getter, p *pattern) {
-	switch {
-	case g.from != fromTable || p.shape != exact:
-	case g.id == actionID:
-		c.ownActions[string(p.lit)] = true
-	case g.id == osID:
-		c.ownSystems[string(p.lit)] = true
-	}
-}
-
-// indexable reports whether the index has room for one more rule and what the
-// document at hand names, and if so keeps that.
-func (c *compiler) indexable(d *document) bool {
-	union := func(into, from map[string]bool) map[string]bool {
-		out := maps.Clone(into)
-		maps.Copy(out, from)
-		return out
-	}
-	actions, systems := union(c.allActions, c.ownActions), union(c.allSystems, c.ownSystems)
-	if (len(actions)+1)*(len(systems)+1)*(len(c.rules)+1) > c.max.entries {
-		c.fail(d, d.line, d.col, "", CodeBounds, "全ルールの event.action と host.os.type の組み合わせが多すぎます", "too many rules for so many values of event.action and host.os.type")
-		return false
-	}
-	c.allActions, c.allSystems = actions, systems
-	return true
-}
-
 // values is the values of a line, each with those that it stands for.
 func (c *compiler) values(d *document, it *item, h how) [][]scalar {
 	if h.expand {
@@ -750,9 +812,7 @@ func (c *compiler) text(d *document, it *item, h how, g Getter) node {
 				if !c.room(d, v, it.path) {
 					return constNode(false)
 				}
-				p := newPattern(toks, h.cased)
-				c.place(g, &p)
-				patterns = append(patterns, p)
+				patterns = append(patterns, newPattern(toks, h.cased))
 			}
 		}
 		// With "all", one of the forms that a value stands for suffices.
@@ -875,6 +935,7 @@ func (c *compiler) compileRegexp(d *document, it *item, v *scalar, flags string)
 	if flags != "" {
 		text = "(?" + flags + ")" + text
 	}
+	c.patterns++
 	if x := c.regexps[text]; x != nil {
 		return x
 	}

@@ -177,6 +177,9 @@ func (c *compiler) hidden(d, target *document, made map[string]*Rule) *Rule {
 	r := &Rule{ID: uuidOf(parts...), Title: d.title, Level: Levels[0], Summary: d.summary, File: d.file.Name, Line: d.line, Builtin: d.builtin,
 		Silent: true, Hidden: true, doc: d, node: both(where, either(any...)), digest: c.filterDigest(d)}
 	made[key] = r
+	for _, b := range bases {
+		c.weights[r] += c.weights[c.byDoc[b]]
+	}
 	c.add(r)
 	return r
 }
@@ -214,12 +217,7 @@ func (c *compiler) filter(d *document, ns names) node {
 	if n := c.filterNodes[key]; n != nil {
 		return n
 	}
-	clear(c.ownActions)
-	clear(c.ownSystems)
 	n := c.detection(d, d.filter.detection, ns)
-	if !c.failed && !c.indexable(d) {
-		return constNode(true)
-	}
 	if !d.filter.until.IsZero() {
 		n = either(n, notNode{&beforeNode{c.use(tableField("@timestamp")), d.filter.until}})
 	}

@@ -189,7 +189,11 @@ func (c *compiler) correlation(d *document) {
 	r.Correlation = corr
 	parts := []uint64{hashText(string(corr.Type), corr.Timespan.String())}
 	for _, h := range c.except[d] {
-		corr.Except = append(corr.Except, c.places[h])
+		at, ok := c.places[h]
+		if !ok {
+			continue // too large, and told of
+		}
+		corr.Except = append(corr.Except, at)
 		r.Filters = append(r.Filters, h.Title)
 		r.filter = append(r.filter, h.doc)
 		parts = append(parts, h.digest)

@@ -168,6 +168,21 @@ var hostile = []struct {
 		}
 		return ruleOf("event.action: [" + list(10_000) + "]\n    host.os.type: [" + list(1000) + "]")
 	}},
+	{"200 selections, 100 times each", "", func() string {
+		var b strings.Builder
+		b.WriteString("title: t\nlogsource: {product: sekisho}\ntaxonomy: ecs\ndetection:\n")
+		for i := range 200 {
+			fmt.Fprintf(&b, "  s%d: {file.path|contains: w%dx}\n", i, i)
+		}
+		return b.String() + "  condition: 1 of them" + strings.Repeat(" or 1 of them", 100) + "\n"
+	}},
+	{"10,000 values, 200 times each", CodeBounds, func() string {
+		var b strings.Builder
+		for i := range 5_000 {
+			fmt.Fprintf(&b, "w%dx, ", i)
+		}
+		return strings.Replace(ruleOf("file.path|contains: ["+b.String()+"]"), "condition: s", "condition: s"+strings.Repeat(" or (s and not s)", 300), 1)
+	}},
 	{"20,000 unknown fields", CodeField, func() string {
 		var b strings.Builder
 		b.WriteString("title: t\nlogsource: {product: sekisho}\ntaxonomy: ecs\ndetection:\n")
@@ -234,9 +249,10 @@ func TestProgramsAreBounded(t *testing.T) {
 	}{
 		{"none", func(*bounds) {}, 10, `f19.yml:8:5: rule "t19": detection.s.file.pat: unknown field "file.pat" (did you mean "file.path"?) [RUL-05]`},
 		{"rules", func(b *bounds) { b.rules = 4 }, 2, `f4.yml:1:1: rule "t4": more than 4 rules [RUL-13]`},
-		{"values", func(b *bounds) { b.patterns = 9 }, 2, `f4.yml:6:21: rule "t4": detection.s.user.name: more than 9 values in all rules [RUL-13]`},
+		{"values", func(b *bounds) { b.patterns = 13 }, 2, `f4.yml:6:21: rule "t4": detection.s.user.name: more than 13 values in all rules [RUL-13]`},
 		{"instructions", func(b *bounds) { b.instructions = 250 }, 2, `f4.yml:7:19: rule "t4": detection.s.file.name|re: the regular expressions of all rules are too large [RUL-13]`},
 		{"guesses", func(b *bounds) { b.guesses = 9 }, 10, `f19.yml:8:5: rule "t19": detection.s.file.pat: unknown field "file.pat" [RUL-05]`},
+		{"the index", func(b *bounds) { b.weight = 20 }, 4, `f8.yml:1:1: rule "t8": the values of all rules are too many (a rule that names its event.action needs less) [RUL-13]`},
 		{"problems", func(b *bounds) { b.problems = 3 }, 10, `too many problems: the rest is not told [RUL-13]`},
 	}
 	for _, tt := range tests {
