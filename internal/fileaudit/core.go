@@ -73,6 +73,7 @@ type core struct {
 	src   source
 	reads *recentReads
 	lin   *lineage
+	burst *bursts
 	facts map[int]*facts
 	stuck map[volume.Dev]<-chan struct{} // file systems that owe an answer, and what is closed with it
 	gone  map[volume.Dev]goneVolume      // unmounted a moment ago: its last files are still to be told
@@ -102,7 +103,7 @@ type facts struct {
 }
 
 func newCore(w *Watcher, q *queue, out chan<- *event.Event) *core {
-	return &core{w: w, q: q, out: out, reads: newRecentReads(), lin: newLineage(), facts: map[int]*facts{}, stuck: map[volume.Dev]<-chan struct{}{}, gone: map[volume.Dev]goneVolume{}}
+	return &core{w: w, q: q, out: out, reads: newRecentReads(), lin: newLineage(), burst: newBursts(), facts: map[int]*facts{}, stuck: map[volume.Dev]<-chan struct{}{}, gone: map[volume.Dev]goneVolume{}}
 }
 
 // run works until ctx is done. The cause of that, if it is not the caller's, is
@@ -138,9 +139,15 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 		for p := c.set.take(now); p != nil; p = c.set.take(now) {
 			c.finish(ctx, p)
 		}
+		for _, e := range c.burst.due(now) {
+			c.send(ctx, e)
+		}
 		wait := time.Hour
+		if len(c.burst.open) > 0 {
+			wait = time.Until(c.burst.next)
+		}
 		if next, ok := c.set.next(); ok {
-			wait = time.Until(next)
+			wait = min(wait, time.Until(next))
 		}
 		if len(c.late) > 0 {
 			wait = min(wait, time.Until(c.late[0].due))
@@ -193,6 +200,9 @@ func (c *core) flush() {
 	c.settleLate(ctx, time.Now().Add(lateFor))
 	for _, p := range c.set.takeIf(func(*record) bool { return true }) {
 		c.finish(ctx, p)
+	}
+	for _, e := range c.burst.due(time.Time{}) {
+		c.send(ctx, e)
 	}
 	c.lost(ctx, 0)
 }
@@ -574,7 +584,9 @@ func (c *core) finish(ctx context.Context, p *pending) {
 	if action != event.FileWritten {
 		e.Copy = c.copyOf(r, e.File.Name, src, told)
 	}
-	c.send(ctx, e)
+	if e = c.burst.add(e, r.dev, now); e != nil {
+		c.send(ctx, e)
+	}
 }
 
 // found is what a file is known to be a copy of.
