@@ -176,15 +176,3 @@ func TestSigmaHQMissesDoNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations over %d events that match nothing", n, len(misses))
 	}
 }
-
-func BenchmarkMatchSigmaHQ(b *testing.B) {
-	dir := corpusDir(b)
-	files, _ := corpusFiles(b, dir)
-	p, _ := Compile(files, Options{})
-	events := corpusEvents(b, dir)
-	var buf []Match
-	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		buf = p.Match(events[i%len(events)], buf[:0])
-	}
-}

@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -33,25 +32,4 @@ func denseEvents(t testing.TB, p *Program, size int) (out []*event.Event) {
 		out = append(out, e)
 	}
 	return out
-}
-
-func BenchmarkMatchDense(b *testing.B) {
-	files, _ := corpusFiles(b, corpusDir(b))
-	p, _ := Compile(files, Options{})
-	for _, size := range []int{500, 2000, 8000} {
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			events := denseEvents(b, p, size)
-			var buf []Match
-			for i := 0; b.Loop(); i++ {
-				buf = p.Match(events[i%len(events)], buf[:0])
-			}
-		})
-	}
-}
-
-func BenchmarkCompileSigmaHQ(b *testing.B) {
-	files, _ := corpusFiles(b, corpusDir(b))
-	for b.Loop() {
-		Compile(files, Options{})
-	}
 }

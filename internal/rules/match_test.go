@@ -173,30 +173,6 @@ func TestMissesDoNotAllocate(t *testing.T) {
 	}
 }
 
-func BenchmarkMatchPack(b *testing.B) {
-	p, err := Load(LoadOptions{Builtin: true})
-	if err != nil {
-		b.Fatal(err)
-	}
-	for _, bb := range []struct{ name, text string }{
-		{"miss", `{"event.action":"process-started","host.name":"pc1","process.executable":"C:\\Windows\\System32\\notepad.exe","process.args":["notepad.exe","a.txt"],"user.name":"tanaka"}`},
-		{"hit", `{"event.action":"file-copied","host.name":"pc1","sekisho.source.volume_kind":"network","sekisho.source.protected":"x","sekisho.file.volume_kind":"removable","sekisho.copy.files":1,"user.name":"tanaka"}`},
-		{"no-rule", `{"event.action":"file-written","host.name":"pc1","file.path":"/x"}`},
-	} {
-		b.Run(bb.name, func(b *testing.B) {
-			e, err := event.Decode([]byte(bb.text))
-			if err != nil {
-				b.Fatal(err)
-			}
-			var buf []Match
-			b.ReportAllocs()
-			for b.Loop() {
-				buf = p.Match(e, buf[:0])
-			}
-		})
-	}
-}
-
 func TestAProfileCountsWhatMatchFinds(t *testing.T) {
 	p, err := Load(LoadOptions{Builtin: true})
 	if err != nil {
