@@ -1,7 +1,6 @@
 package replay
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -174,9 +173,7 @@ func (o *office) some(n, of int) []int {
 func (o *office) day(day time.Time) {
 	for _, c := range o.people {
 		o.add(c, o.hour(day, 8.2, 8.6), event.SessionLogon).Session = &event.Session{Kind: "console"}
-		for range 1 + o.rnd.IntN(2) {
-			o.copyFrom(c, o.hour(day, 8.6, 17), c.share, o.some(1+o.rnd.IntN(25), 20_000))
-		}
+		o.copyFrom(c, o.hour(day, 8.6, 17), c.share, o.some(1+o.rnd.IntN(20), 20_000))
 		if day.Weekday() == time.Monday && day.Day() <= 7 { // the month's reports
 			for _, s := range c.foreign {
 				o.copyFrom(c, o.hour(day, 9, 12), s, o.some(1, 300))
@@ -190,27 +187,44 @@ func (o *office) day(day time.Time) {
 			o.attach(c, at, "0951", "1666", "S-"+c.name, event.KindStorage)
 			o.copyTo(c, at.Add(time.Minute), "S-"+c.name, 1+o.rnd.IntN(8))
 		}
-		o.start(c, o.hour(day, 8.7, 17), `C:\Program Files\Microsoft Office\root\Office16\EXCEL.EXE`, `C:\Windows\explorer.exe`)
-	}
-}
-
-// write puts out the day's events in the order of their time.
-func (o *office) write(w io.Writer) error {
-	slices.SortStableFunc(o.events, func(a, b *event.Event) int { return cmp.Compare(a.Time.UnixNano(), b.Time.UnixNano()) })
-	var line []byte
-	for _, e := range o.events {
-		line = append(e.AppendJSON(line[:0]), '\n')
-		if _, err := w.Write(line); err != nil {
-			return err
+		if o.chance(0.4) {
+			o.start(c, o.hour(day, 8.7, 17), `C:\Program Files\Microsoft Office\root\Office16\EXCEL.EXE`, `C:\Windows\explorer.exe`)
 		}
 	}
-	o.events = o.events[:0]
-	return nil
 }
 
-// replayOffice replays what write makes, as the command does: settings, shipped
-// rules, a stage for each PC.
-func replayOffice(t *testing.T, o *office, write func(w io.Writer) error) []*alert.Alert {
+// days is the events of the office as JSON lines, made a day at a time.
+type days struct {
+	o         *office
+	day, end  time.Time
+	happen    func(day time.Time) // adds the events of a day of work
+	line, buf []byte
+}
+
+func (d *days) Read(p []byte) (int, error) {
+	for len(d.buf) == 0 {
+		if !d.day.Before(d.end) {
+			return 0, io.EOF
+		}
+		d.buf = d.line[:0]
+		if d.o.works(d.day) {
+			d.happen(d.day)
+		}
+		d.day = d.day.AddDate(0, 0, 1)
+		slices.SortStableFunc(d.o.events, func(a, b *event.Event) int { return cmp.Compare(a.Time.UnixNano(), b.Time.UnixNano()) })
+		for _, e := range d.o.events {
+			d.buf = append(e.AppendJSON(d.buf), '\n')
+		}
+		d.line, d.o.events = d.buf, d.o.events[:0]
+	}
+	n := copy(p, d.buf)
+	d.buf = d.buf[n:]
+	return n, nil
+}
+
+// replayOffice replays what happens from a day to another, as the command does:
+// settings, shipped rules, a stage for each PC.
+func replayOffice(t *testing.T, o *office, from, to time.Time, happen func(day time.Time)) []*alert.Alert {
 	t.Helper()
 	cfg, err := config.ParseAgent("agent.yaml", []byte(o.settings()))
 	if err != nil {
@@ -220,19 +234,10 @@ func replayOffice(t *testing.T, o *office, write func(w io.Writer) error) []*ale
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, w := io.Pipe()
-	go func() {
-		b := bufio.NewWriterSize(w, 1<<16)
-		err := write(b)
-		if err == nil {
-			err = b.Flush()
-		}
-		w.CloseWithError(err)
-	}()
 	stage := enrich.New(enrich.Options{Config: cfg})
 	var out, errs bytes.Buffer
 	began := time.Now()
-	sum, err := Run(context.Background(), Options{Events: r, Name: "office", Program: program, Out: &out, Err: &errs,
+	sum, err := Run(context.Background(), Options{Events: &days{o: o, day: from, end: to, happen: happen}, Name: "office", Program: program, Out: &out, Err: &errs,
 		Enrich: func() judge.Enricher { return stage.Another() }})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, errs.String())
@@ -255,47 +260,39 @@ func TestSlowCopyOverYearsIsFound(t *testing.T) {
 	if testing.Short() {
 		t.Skip("replays 37 months")
 	}
-	const files, months = 1400, 37
+	files, months := 1400, 37
+	if raceEnabled { // the detector makes it twenty times as slow: the first months only
+		files, months = 190, 5
+	}
 	o := newOffice(354)
 	chief := &clerk{name: "kacho", dept: "企画課", share: shareOf(5), host: o.people[0].host} // on the terminal server, among others
-	o.people = append(o.people, chief)
 	chief.foreign = []string{shareOf(0)}
+	o.people = append(o.people, chief)
 	personnel := shareOf(1)
 
 	installed := time.Date(2020, time.August, 31, 0, 0, 0, 0, tokyo) // 30 days of learning before it begins
 	begins := time.Date(2020, time.October, 1, 0, 0, 0, 0, tokyo)
 	ends := begins.AddDate(0, months, 0)
 	copied, most := 0, 0
-	alerts := replayOffice(t, o, func(w io.Writer) error {
-		month, ofMonth := time.Month(0), 0
-		for day := installed; day.Before(ends); day = day.AddDate(0, 0, 1) {
-			if !o.works(day) {
-				continue
-			}
-			o.day(day)
-			if day.Month() != month {
-				month, ofMonth = day.Month(), 0
-			}
-			// As many as the plan of 1,400 over the months has come to by this day,
-			// on every second day or so.
-			plan := int(math.Ceil(files * day.AddDate(0, 0, 7).Sub(begins).Hours() / ends.Sub(begins).Hours()))
-			if !day.Before(begins) && (o.chance(0.5) || day.Equal(begins)) {
-				for copied < min(plan, files) && ofMonth < 39 {
-					at := o.hour(day, 9, 17)
-					o.copyFrom(chief, at, personnel, []int{copied})
-					copied++
-					ofMonth++
-				}
-			}
-			most = max(most, ofMonth)
-			if err := o.write(w); err != nil {
-				return err
+	month, ofMonth := time.Month(0), 0
+	alerts := replayOffice(t, o, installed, ends, func(day time.Time) {
+		o.day(day)
+		if day.Month() != month {
+			month, ofMonth = day.Month(), 0
+		}
+		// On every second day or so he catches up with a steady pace.
+		pace := int(math.Ceil(float64(files) * day.AddDate(0, 0, 7).Sub(begins).Hours() / ends.Sub(begins).Hours()))
+		if !day.Before(begins) && (o.chance(0.5) || day.Equal(begins)) {
+			for copied < min(pace, files) && ofMonth < 39 {
+				o.copyFrom(chief, o.hour(day, 9, 17), personnel, []int{copied})
+				copied++
+				ofMonth++
 			}
 		}
-		return nil
+		most = max(most, ofMonth)
 	})
 	t.Logf("%d events; %d files copied slowly, at most %d a month", o.n, copied, most)
-	if copied != files || most >= 40 || o.n < 100_000 {
+	if copied < files-5 || most >= 40 || o.n < 100_000 && !raceEnabled {
 		t.Fatal("the story is not told as it was")
 	}
 	by := map[string][]*alert.Alert{}
@@ -320,7 +317,7 @@ func TestSlowCopyOverYearsIsFound(t *testing.T) {
 		t.Errorf("SHR-2 on %s, after the first quarter", tell(slow[0]))
 	}
 	// A reminder a month for as long as it goes on.
-	if n := len(slow); n < months-6 || n > months {
+	if n := len(slow); n < months-4 || n > months {
 		t.Errorf("SHR-2 %d times", n)
 	}
 }
@@ -398,14 +395,6 @@ func (o *office) more(day time.Time) {
 	app := o.start(c, at.Add(time.Minute), d.File.Path, `C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe`).Process
 	n = o.add(c, at.Add(2*time.Minute), event.NetworkConnected)
 	n.Process, n.Network = &event.Process{Executable: app.Executable, PID: app.PID}, &event.Network{DestinationDomain: "meeting.example.jp"}
-	// Photographs of a site visit get their date as a name.
-	c = o.people[10+o.rnd.IntN(40)]
-	at = o.hour(day, 9, 16)
-	for i := range 300 {
-		r := o.add(c, at.Add(time.Duration(i)*50*time.Millisecond), event.FileRenamed)
-		r.File = &event.File{Path: fmt.Sprintf(`C:\photo\2026-06-%03d.jpg`, i), VolumeKind: event.VolumeLocal}
-		r.Process = &event.Process{Executable: `C:\Windows\explorer.exe`, PID: event.Some[int64](900)}
-	}
 	// The administrator looks after two PCs, a colleague helps out at a third, and
 	// somebody who never stays late does.
 	for range 2 {
@@ -430,34 +419,31 @@ func TestOrdinaryWeekIsQuiet(t *testing.T) {
 	o := newOffice(7)
 	begins := time.Date(2026, time.May, 11, 0, 0, 0, 0, tokyo)
 	week := begins.AddDate(0, 0, 35) // June has no holidays
-	alerts := replayOffice(t, o, func(w io.Writer) error {
-		for day := begins; day.Before(week.AddDate(0, 0, 7)); day = day.AddDate(0, 0, 1) {
-			if !o.works(day) {
-				continue
+	alerts := replayOffice(t, o, begins, week.AddDate(0, 0, 7), func(day time.Time) {
+		o.day(day)
+		o.more(day)
+		switch day {
+		case week:
+			at := o.hour(day, 10, 11)
+			o.attach(o.people[20], at, "0951", "1666", "S-contract", event.KindStorage)
+			o.copyTo(o.people[20], at.Add(time.Minute), "S-contract", 60)
+			// Photographs of a site visit get their date as a name.
+			for i := range 300 {
+				r := o.add(o.people[30], o.hour(day, 14, 14.01), event.FileRenamed)
+				r.File = &event.File{Path: fmt.Sprintf(`C:\photo\2026-06-%03d.jpg`, i), VolumeKind: event.VolumeLocal}
+				r.Process = &event.Process{Executable: `C:\Windows\explorer.exe`, PID: event.Some[int64](900)}
 			}
-			o.day(day)
-			o.more(day)
-			switch day {
-			case week:
-				at := o.hour(day, 10, 11)
-				o.attach(o.people[20], at, "0951", "1666", "S-contract", event.KindStorage)
-				o.copyTo(o.people[20], at.Add(time.Minute), "S-contract", 60)
-			case week.AddDate(0, 0, 1):
-				p := o.add(o.people[15], o.hour(day, 13, 14), event.PrintSubmitted)
-				p.Print = &event.Print{Printer: "3f", Pages: event.Some[int64](120), Document: "assembly.pdf"}
-			case week.AddDate(0, 0, 2):
-				o.attach(o.people[33], o.hour(day, 12, 13), "05ac", "12a8", "", event.KindMTP)
-			case week.AddDate(0, 0, 3):
-				o.add(o.people[41], o.hour(day, 13, 13.1), event.SessionResumed).Session = &event.Session{IdleSeconds: event.Some[int64](3300)}
-				for i, s := range []int{2, 6} { // one of the two is new to the person
-					o.copyFrom(o.people[25], o.hour(day, 14, 15), shareOf(s), []int{i})
-				}
-			}
-			if err := o.write(w); err != nil {
-				return err
+		case week.AddDate(0, 0, 1):
+			p := o.add(o.people[15], o.hour(day, 13, 14), event.PrintSubmitted)
+			p.Print = &event.Print{Printer: "3f", Pages: event.Some[int64](120), Document: "assembly.pdf"}
+		case week.AddDate(0, 0, 2):
+			o.attach(o.people[33], o.hour(day, 12, 13), "05ac", "12a8", "", event.KindMTP)
+		case week.AddDate(0, 0, 3):
+			o.add(o.people[41], o.hour(day, 13, 13.1), event.SessionResumed).Session = &event.Session{IdleSeconds: event.Some[int64](3300)}
+			for i, s := range []int{2, 6} { // one of the two is new to the person
+				o.copyFrom(o.people[25], o.hour(day, 14, 15), shareOf(s), []int{i})
 			}
 		}
-		return nil
 	})
 	count, before, levels := map[string]int{}, map[string]int{}, map[string]int{}
 	total := 0
