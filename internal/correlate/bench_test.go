@@ -3,6 +3,7 @@ package correlate
 import (
 	"fmt"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -31,7 +32,10 @@ func measured(t testing.TB, body, span string) *rules.Program {
 }
 
 func TestMemoryStaysWithinWhatLimitsSay(t *testing.T) {
-	const keys, events = 100_000, 1_000_000
+	keys, events := 100_000, 1_000_000
+	if racing {
+		keys, events = 20_000, 200_000
+	}
 	for _, span := range []string{"1h", "90d"} {
 		for _, b := range bodies {
 			if b.name == "value_sum" || span == "90d" && b.name == "temporal_ordered" {
@@ -71,7 +75,7 @@ func TestMemoryStaysWithinWhatLimitsSay(t *testing.T) {
 				if span == "90d" {
 					stated = int64(l.Cells)*80 + int64(l.Events)*8192
 				}
-				t.Logf("%d bytes a key, %d MB of %d MB stated", used/keys, used>>20, stated>>20)
+				t.Logf("%d bytes a key, %d MB of %d MB stated", used/int64(keys), used>>20, stated>>20)
 				if used > stated {
 					t.Errorf("%d MB, stated %d MB", used>>20, stated>>20)
 				}
@@ -79,6 +83,26 @@ func TestMemoryStaysWithinWhatLimitsSay(t *testing.T) {
 			})
 		}
 	}
+	t.Run("first seen", func(t *testing.T) {
+		p := compiled(t, newShare)
+		for _, store := range []Store{nil, mapStore{}} {
+			before := heap()
+			s := New(p, Limits{}, store)
+			e := ev(0, "a", "u")
+			m := p.Match(e, nil)
+			var buf []rules.Match
+			for i := range s.limits.Combinations {
+				e.User.Name = strconv.Itoa(i)
+				buf = s.FirstSeen(e, append(buf[:0], m...))
+			}
+			used, stated := heap()-before, int64(s.limits.Combinations)*120
+			t.Logf("%d bytes a combination", used/int64(s.limits.Combinations))
+			if used > stated {
+				t.Errorf("%d MB, stated %d MB", used>>20, stated>>20)
+			}
+			runtime.KeepAlive(s)
+		}
+	})
 	t.Run("full samples", func(t *testing.T) {
 		p := measured(t, bodies[1].text, "90d")
 		before := heap()

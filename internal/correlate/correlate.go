@@ -81,7 +81,7 @@ type Limits struct {
 	Combinations int           // that first-seen rules remember, in the Store and in memory each
 }
 
-// DefaultLimits hold a PC's state under some 45 MB, and far below as long as
+// DefaultLimits hold a PC's state under some 55 MB, and far below as long as
 // nobody fills it. Judgement: a PC has a few users; clocks of sensors on one PC
 // differ by less than a second, recorded events of several sources by a flush
 // interval of a minute; somebody who reads 100,000 files of 50 shares a month

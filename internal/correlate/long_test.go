@@ -22,6 +22,9 @@ func TestDistinctValuesOfMonthsAreExactToTheSampleSizeAndWithinTheErrorBeyond(t 
 	for _, values := range []int{100, SampleSize, 6_000, 10_000, 40_000} {
 		squares, worst := 0.0, 0.0
 		seeds := min(40, 400_000/values)
+		if racing {
+			seeds = 3
+		}
 		for seed := range seeds {
 			s, e, m := longOf(t, p)
 			var out []Firing
@@ -85,7 +88,11 @@ func TestAfterAPeakDistinctValuesAreExactAgain(t *testing.T) {
 
 func TestThePercentileOfMonthsIsWithinTheError(t *testing.T) {
 	p := program(t, "  type: value_percentile\n  rules: [a]\n  timespan: 60d\n  condition: {field: sekisho.copy.files, gte: 0}")
-	for _, events := range []int{1000, 9_000, 20_000} {
+	sizes := []int{1000, 9_000, 20_000}
+	if racing {
+		sizes = sizes[:2]
+	}
+	for _, events := range sizes {
 		squares, worst, n := 0.0, 0.0, 0
 		for seed := range uint64(3) {
 			r := rand.New(rand.NewPCG(seed, 3))
