@@ -15,6 +15,7 @@ type mountLine struct {
 	Type        string // "ext4", "fuse.sshfs"
 	Source      string // "/dev/sda1", "//server/share", anything with no device
 	Super       string // options of the file system
+	reach       string // of a mount of another namespace: where its root is seen, "/proc/PID/root"
 }
 
 // readOnly reports whether nothing can be written through the mount.

@@ -16,11 +16,12 @@ type change struct {
 	errs    []string
 }
 
-// update reads mountinfo's text, replaces the table and returns what went, and
-// what came. size asks a file system for its size in bytes.
-func (w *Watcher) update(text string, b *blocks, size func(mount string) (int64, error)) (gone, come []change, bad int) {
-	lines, bad := parseMountinfo(text)
-	hidden := hiddenMounts(lines)
+// update takes over mounts, replaces the table and returns what went, and what
+// came. others are mounts of other namespaces; of these only what is told is
+// kept. size asks a file system for its size in bytes.
+func (w *Watcher) update(lines, others []mountLine, b *blocks, size func(mount string) (int64, error)) (gone, come []change) {
+	hidden := append(hiddenMounts(lines), make([]bool, len(others))...)
+	lines = append(lines, others...)
 	old := w.table.All()
 	was := make(map[int]int, len(old)) // mount id to index in old
 	for i := range old {
@@ -32,8 +33,9 @@ func (w *Watcher) update(text string, b *blocks, size func(mount string) (int64,
 		in     []string
 	}
 	var stacked []lying
-	all := make([]Volume, len(lines))
+	all := make([]Volume, len(lines), len(lines)+len(w.clouds))
 	fresh := map[int]*change{} // index in all to what is new there
+	told := func(i int) bool { return all[i].Reach == "" || all[i].Told() }
 	for i := range lines {
 		l := &lines[i]
 		if j, ok := was[l.ID]; ok && old[j].sameAs(l) {
@@ -54,7 +56,7 @@ func (w *Watcher) update(text string, b *blocks, size func(mount string) (int64,
 			fresh[i] = &change{errs: errs}
 		}
 		all[i].Hidden = hidden[i]
-		all[i].ParentID = l.Parent
+		all[i].ParentID, all[i].Reach = l.Parent, l.reach
 		if declared(l.Mount, w.opt.RemovablePaths) {
 			all[i].Kind, all[i].Removable = event.VolumeRemovable, event.Some(true)
 		}
@@ -67,13 +69,28 @@ func (w *Watcher) update(text string, b *blocks, size func(mount string) (int64,
 			}
 		}
 	}
+	for _, f := range w.clouds {
+		disk, ok := next.lookup(f.path)
+		if !ok {
+			continue
+		}
+		v := w.folder(f, &all[disk])
+		if j, ok := was[v.MountID]; ok && old[j].Folder && old[j].Mount == v.Mount {
+			delete(was, v.MountID)
+		} else {
+			fresh[len(all)] = &change{message: "folder that a program keeps in step with " + f.provider}
+		}
+		all = append(all, v)
+	}
 	for i := range all {
 		c := fresh[i]
 		if c == nil || !all[i].Told() {
 			continue
 		}
-		if all[i].Hidden { // its mount point shows another one
-		} else if n, err := size(all[i].Mount); err != nil {
+		if all[i].Folder {
+			// Its disk's size is not its own.
+		} else if all[i].Hidden { // its mount point shows another one
+		} else if n, err := size(all[i].Reach + all[i].Mount); err != nil {
 			c.errs = append(c.errs, "ask size of "+all[i].Mount+": "+err.Error())
 		} else {
 			all[i].Size = event.Some(n)
@@ -86,8 +103,30 @@ func (w *Watcher) update(text string, b *blocks, size func(mount string) (int64,
 			gone = append(gone, change{Volume: old[i]})
 		}
 	}
-	w.table.set(next)
-	return gone, come, bad
+	kept := all[:0]
+	for i := range all {
+		if told(i) {
+			kept = append(kept, all[i])
+		}
+	}
+	w.table.set(newMounts(kept))
+	return gone, come
+}
+
+// folder is the volume of a folder on a disk that is kept in step with a cloud.
+func (w *Watcher) folder(f cloud, disk *Volume) Volume {
+	if w.cloudID == nil {
+		w.cloudID = map[string]int{}
+	}
+	id, ok := w.cloudID[f.path]
+	if !ok {
+		id = -1 - len(w.cloudID) // the kernel's are positive
+		w.cloudID[f.path] = id
+	}
+	v := Volume{MountID: id, ParentID: disk.MountID, Dev: disk.Dev, Mount: f.path, Root: "/", Folder: true}
+	v.MountName, v.FileSystemType, v.Kind, v.Share = f.path, disk.FileSystemType, event.VolumeCloudSync, f.provider
+	v.Writable, v.Encrypted = disk.Writable, disk.Encrypted
+	return v
 }
 
 // sameAs reports whether a line is the mount that the volume is. Mount ids are

@@ -127,8 +127,8 @@ func newBench(t testing.TB, removable ...string) *bench {
 }
 
 func (w *bench) feed(text string) (gone, come []change) {
-	gone, come, _ = w.update(text, w.b, w.size)
-	return gone, come
+	lines, _ := parseMountinfo(text)
+	return w.update(lines, nil, w.b, w.size)
 }
 
 var rootLine = line(1, 0, "8:1", "/", "ext4", "/dev/sda1")

@@ -37,7 +37,7 @@ func newMounts(all []Volume) *mounts {
 	m := &mounts{all: all, at: make(map[string]int, len(all)), key: placeKey, sep: filepath.Separator}
 	for i := range all {
 		v := &all[i]
-		if v.Hidden {
+		if v.Hidden || v.Reach != "" {
 			continue
 		}
 		for _, place := range []string{v.Mount, v.DOSName, v.NTName} {

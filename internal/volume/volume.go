@@ -13,9 +13,10 @@
 // device-mapper (LUKS, LVM), md and loop devices are followed down to the disk,
 // and a disk is external when a USB device, an SD card slot or a device that the
 // kernel calls removable is among its ancestors; the `removable` attribute of
-// the disk itself is not asked, real external disks say 0. Limits: only the
-// agent's own mount namespace is seen (a mount made inside a container or by
-// `unshare -m` is not); a mount that comes and goes between two reads is not
+// the disk itself is not asked, real external disks say 0. Mounts that only
+// another mount namespace has (containers, `unshare -m`) are looked for every
+// five seconds, folders of sync programs (OneDrive, Dropbox ...) in home folders
+// on local disks every minute. Limits: a mount that comes and goes between two reads is not
 // told; a device replaced between two reads by another one under the same mount
 // id, device number and mount point looks like no change. Phones that speak MTP
 // mount nothing in the kernel; jmtpfs and the like do, and are told.
@@ -61,6 +62,15 @@ type Volume struct {
 	// Hidden says that another mount lies over it: Lookup does not return it, but
 	// processes that were in it before still write to it.
 	Hidden bool
+
+	// Reach is where the root is seen of a mount that only another mount namespace
+	// has (a container, `unshare -m`), "/proc/PID/root"; "" for all others. Lookup
+	// does not return it: its paths are those of that namespace.
+	Reach string
+
+	// Folder says that it is no mount, but a folder of a disk that a program keeps
+	// in step with a cloud. Dev is the disk's, Share the name of the provider.
+	Folder bool
 }
 
 // Dev is a device number.
@@ -89,6 +99,7 @@ type Options struct {
 	ProcRoot string // "/proc" if empty; Linux
 	SysRoot  string // "/sys" if empty; Linux
 	DevRoot  string // "/dev" if empty; Linux
+	HomeRoot string // what home/ and root/ lie in, "/" if empty; Linux
 
 	// RemovablePaths are mount points, or folders of mount points, that count as
 	// removable whatever they are (loop images, tmpfs). A path names itself and
@@ -114,6 +125,7 @@ func (o *Options) fill() {
 	set(&o.ProcRoot, "/proc")
 	set(&o.SysRoot, "/sys")
 	set(&o.DevRoot, "/dev")
+	set(&o.HomeRoot, "/")
 	if o.StatTimeout == 0 {
 		o.StatTimeout = time.Second
 	}
@@ -125,6 +137,8 @@ type Watcher struct {
 	table   *Table
 	guard   *guard
 	started bool // Run's own: it was told what was there at the start
+	clouds  []cloud
+	cloudID map[string]int // Run's own: mount ids made up for folders, by path
 
 	mu     sync.Mutex // guards all below
 	status endpoint.Sensor

@@ -8,6 +8,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,9 +24,14 @@ const (
 	mechanismPolling   = "polling"
 )
 
-// lookAnyway is the longest time between two looks. The kernel tells each
-// change; this is for one that it might not.
-const lookAnyway = time.Minute
+const (
+	// lookElsewhere is how often other mount namespaces are looked for; a look
+	// costs some 3 us for each process. It also is the longest time between two
+	// looks at our own, whose changes the kernel tells.
+	lookElsewhere = 5 * time.Second
+	// lookClouds is how often folders of sync programs are looked for.
+	lookClouds = time.Minute
+)
 
 // maxRest bounds how long changes are let gather after a look that took long:
 // with 100,000 mounts a look costs a tenth of a second, and a start of containers
@@ -56,6 +63,10 @@ func (w *Watcher) watch(ctx context.Context, out chan<- *event.Event) error {
 	var seed = maphash.MakeSeed()
 	var last uint64
 	var text bytes.Buffer
+	var others []mountLine
+	var ours map[Dev]bool
+	var far map[string]bool
+	var spacesAt, cloudsAt time.Time
 	mechanism, message := mechanismMountinfo, ""
 	if !w.started {
 		message = PresentAtStart
@@ -69,9 +80,29 @@ func (w *Watcher) watch(ctx context.Context, out chan<- *event.Event) error {
 		if _, err := text.ReadFrom(f); err != nil {
 			return fmt.Errorf("read mounts: %w", err)
 		}
-		if sum := maphash.Bytes(seed, text.Bytes()); sum != last {
+		sum := maphash.Bytes(seed, text.Bytes())
+		changed := sum != last
+		var lines []mountLine
+		var bad int
+		if changed {
+			lines, bad = parseMountinfo(text.String())
+			ours, far = devices(lines)
+		}
+		if changed || begin.Sub(spacesAt) >= lookElsewhere {
+			was := others
+			others, spacesAt = elsewhere(w.opt.ProcRoot, ours), begin
+			changed = changed || !slices.Equal(was, others)
+		}
+		if begin.Sub(cloudsAt) >= lookClouds {
+			cloudsAt = begin
+			changed = w.lookForClouds(far) || changed
+		}
+		if changed && lines == nil {
+			lines, bad = parseMountinfo(text.String())
+		}
+		if changed {
 			last = sum
-			gone, come, bad := w.update(text.String(), b, w.size)
+			gone, come := w.update(lines, others, b, w.size)
 			w.tell(ctx, out, mechanism, message, gone, come)
 			w.report(ctx, out, mechanism, bad)
 		}
@@ -83,7 +114,7 @@ func (w *Watcher) watch(ctx context.Context, out chan<- *event.Event) error {
 		}
 		wait := w.opt.Poll
 		if wait == 0 {
-			wait = lookAnyway
+			wait = lookElsewhere
 		}
 		if mechanism == mechanismMountinfo {
 			if err := wake.wait(f, wait); err != nil {
@@ -98,6 +129,34 @@ func (w *Watcher) watch(ctx context.Context, out chan<- *event.Event) error {
 		rest(ctx, wait)
 	}
 	return nil
+}
+
+// devices returns the device numbers of mounts, and the mount points of those
+// that may be of a server.
+func devices(lines []mountLine) (ours map[Dev]bool, far map[string]bool) {
+	ours, far = make(map[Dev]bool, len(lines)), map[string]bool{}
+	for i := range lines {
+		ours[lines[i].Dev] = true
+		switch fileSystems[lines[i].Type].kind {
+		case event.VolumeNetwork, event.VolumeCloudSync:
+			far[strings.Clone(lines[i].Mount)] = true
+		}
+	}
+	return ours, far
+}
+
+// lookForClouds looks for folders of sync programs in homes on local disks, and
+// reports whether that changed anything. A look that hangs changes nothing.
+func (w *Watcher) lookForClouds(far map[string]bool) bool {
+	if far[filepath.Join(w.opt.HomeRoot, "home")] {
+		return false
+	}
+	found, err := bounded(w.guard, func() []cloud { return findClouds(w.opt.HomeRoot, func(home string) bool { return far[home] }) })
+	if err != nil || slices.Equal(found, w.clouds) {
+		return false
+	}
+	w.clouds = found
+	return true
 }
 
 // openMountinfo opens the file without os.Open, which would hand it to Go's own

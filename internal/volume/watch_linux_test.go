@@ -274,3 +274,43 @@ func TestWithoutMountinfoTheSensorSaysSo(t *testing.T) {
 		t.Errorf("got %v, %+v; want an error and a sensor that is down", err, s)
 	}
 }
+
+// A stick that only a container has.
+func TestMountsOfOtherNamespacesAreSeen(t *testing.T) {
+	dir := t.TempDir()
+	r := newLive(t, Options{RemovablePaths: []string{dir}})
+	cmd := exec.Command("unshare", "-m", "sh", "-ec", `mount -t tmpfs stick "$1"; echo up; read x`, "sh", dir)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Skipf("unshare: %v", err)
+	}
+	defer func() { _ = in.Close(); _ = cmd.Wait() }()
+	if n, _ := said.Read(make([]byte, 8)); n == 0 {
+		t.Skip("unshare -m is refused here")
+	}
+	deadline := time.After(3 * lookElsewhere)
+	for {
+		select {
+		case e := <-r.out:
+			if e.Volume == nil || e.Volume.MountName != dir {
+				continue
+			}
+			if e.Action == event.VolumeUnmounted {
+				return
+			}
+			if v, ok := r.w.Table().Lookup(dir + "/x"); ok && v.Mount == dir {
+				t.Errorf("our %s/x is looked for on %+v", dir, v)
+			}
+			_ = in.Close() // and it goes with its last process
+		case <-deadline:
+			t.Fatal("not told in time")
+		}
+	}
+}

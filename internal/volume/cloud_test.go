@@ -1,0 +1,77 @@
+package volume
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"sekisho/internal/event"
+)
+
+func TestFoldersOfSyncProgramsAreFound(t *testing.T) {
+	root := t.TempDir()
+	for _, d := range []string{"home/taro/OneDrive - Example", "home/taro/Work", "home/hanako/Dropbox (Personal)", "home/hanako/Box", "home/jiro/cloud", "home/far/OneDrive", "root/Nextcloud", "home/taro/Documents", "home/mallory/mine"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for file, text := range map[string]string{
+		"home/taro/.config/onedrive/config":            "# mine\nsync_dir = \"~/Work\"\nskip_file = \"x\"\n",
+		"home/jiro/.dropbox/info.json":                 `{"personal": {"path": "` + filepath.ToSlash(root) + `/home/jiro/cloud", "host": 1}}`,
+		"home/mallory/.config/onedrive/config":         `sync_dir = "~/../taro/Documents"`,
+		"home/mallory/.config/onedrive-two/config":     `sync_dir = "/"`,
+		"home/mallory/.config/Nextcloud/nextcloud.cfg": "0\\Folders\\1\\localPath=" + filepath.ToSlash(root) + "/home/mallory\n",
+	} {
+		if err := os.MkdirAll(filepath.Join(root, filepath.Dir(file)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for _, c := range findClouds(root, func(home string) bool { return filepath.Base(home) == "far" }) {
+		rel, _ := filepath.Rel(root, c.path)
+		got = append(got, filepath.ToSlash(rel)+" "+c.provider)
+	}
+	want := []string{"home/hanako/Box Box", "home/hanako/Dropbox (Personal) Dropbox", "home/jiro/cloud Dropbox", "home/taro/OneDrive - Example OneDrive", "home/taro/Work OneDrive", "root/Nextcloud Nextcloud"}
+	if !slices.Equal(got, want) && filepath.Separator == '/' {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+}
+
+func TestFoldersOfSyncProgramsAreVolumes(t *testing.T) {
+	w := newBench(t)
+	w.clouds = []cloud{{"/home/taro/OneDrive", "OneDrive"}}
+	_, come := w.feed(rootLine)
+	if len(come) != 1 || come[0].Kind != event.VolumeCloudSync || come[0].Share != "OneDrive" || come[0].Dev != (Dev{8, 1}) || come[0].message == "" {
+		t.Errorf("came: %+v", come)
+	}
+	if v, ok := w.Table().Lookup("/home/taro/OneDrive/a/b.txt"); !ok || !v.Folder || v.Kind != event.VolumeCloudSync {
+		t.Errorf("found %+v", v)
+	}
+	if v, _ := w.Table().Lookup("/home/taro/OneDriver"); v.Folder {
+		t.Errorf("found %+v", v)
+	}
+	if gone, come := w.feed(rootLine); len(gone)+len(come) != 0 {
+		t.Errorf("told again: %+v %+v", gone, come)
+	}
+	w.clouds = nil
+	if gone, come := w.feed(rootLine); len(gone) != 1 || len(come) != 0 {
+		t.Errorf("gone %+v, came %+v", gone, come)
+	}
+}
+
+func FuzzCloudSettings(f *testing.F) {
+	f.Add([]byte("sync_dir = \"~/OneDrive\"\n"))
+	f.Add([]byte(`{"personal": {"path": "/home/x/Dropbox"}}`))
+	f.Add([]byte("0\\Folders\\1\\localPath=/home/taro/Nextcloud/\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, parse := range []func([]byte) []string{parseOneDrive, parseNextcloud, parseDropbox} {
+			if slices.Contains(parse(b), "") {
+				t.Error("an empty folder")
+			}
+		}
+	})
+}
