@@ -216,7 +216,7 @@ func (c *core) sync(ctx context.Context, src source, reason string) {
 	c.byDev = make(map[volume.Dev]int, len(c.vols))
 	for i, v := range c.vols {
 		j, twice := c.byDev[v.Dev]
-		if !v.Hidden && v.Dev != (volume.Dev{}) && (!twice || len(v.Mount) < len(c.vols[j].Mount)) {
+		if !v.Hidden && !v.Folder && v.Dev != (volume.Dev{}) && (!twice || len(v.Mount) < len(c.vols[j].Mount)) {
 			c.byDev[v.Dev] = i
 		}
 	}
@@ -277,7 +277,7 @@ func (c *core) lost(ctx context.Context, every time.Duration) {
 // rescan finds files of a volume that were written since a moment.
 func (c *core) rescan(ctx context.Context, v *volume.Volume, since time.Time) {
 	seen := 0
-	_ = filepath.WalkDir(mountOf(v), func(p string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(reachOf(v), func(p string, d fs.DirEntry, err error) error {
 		if seen++; seen > rescanLimit || ctx.Err() != nil {
 			return fs.SkipAll
 		}
@@ -289,7 +289,7 @@ func (c *core) rescan(ctx context.Context, v *volume.Volume, since time.Time) {
 			return nil
 		}
 		if dev, ino := identity(fi); dev == v.Dev {
-			c.handle(ctx, record{kind: recWrote, at: time.Now(), path: p, size: fi.Size(), dev: dev, ino: ino, changed: true, found: true})
+			c.handle(ctx, record{kind: recWrote, at: time.Now(), path: strings.TrimPrefix(p, v.Reach), size: fi.Size(), dev: dev, ino: ino, changed: true, found: true})
 		}
 		return nil
 	})
@@ -364,6 +364,12 @@ func (c *core) who(pid int, now time.Time) who {
 	return w
 }
 
+// syncers are the programs that keep folders in step with a cloud.
+var syncers = map[string]bool{
+	"onedrive": true, "dropbox": true, "insync": true, "nextcloud": true, "nextcloudcmd": true, "owncloud": true, "megasync": true, "mega-cmd-server": true,
+	"rclone": true, "seaf-daemon": true, "cloud-drive-daemon": true, "pcloud": true, "yandex-disk": true, "box": true,
+}
+
 func keyOf(r *record) string {
 	if r.path == "" {
 		return fmt.Sprintf("\x00%d:%d:%d", r.dev.Major, r.dev.Minor, r.ino)
@@ -406,6 +412,9 @@ func (c *core) handle(ctx context.Context, r record) {
 	label := c.place.label(r.path, v.Share)
 	if r.pid != 0 && (watched || label != "") && c.of(r.pid, now).ignored {
 		return
+	}
+	if v.Folder && syncers[c.of(r.pid, now).proc.Name] {
+		return // it brings here what others changed, and reads what it takes away
 	}
 	switch r.kind {
 	case recOpened, recRead:

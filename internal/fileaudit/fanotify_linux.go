@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -72,7 +73,8 @@ type fan struct {
 	renames map[int]string // local disks whose renames are told, by mount id
 
 	facts    atomic.Pointer[fanFacts]
-	lastRead atomic.Int64 // when a file of interest was last read, in Unix seconds
+	places   atomic.Pointer[places] // whose folders are marked: protected, and of sync programs
+	lastRead atomic.Int64           // when a file of interest was last read, in Unix seconds
 
 	mu      sync.Mutex        // guards all below
 	refused map[string]string // remote mounts that could not be marked: path to why
@@ -112,6 +114,7 @@ type group struct {
 func (w *Watcher) newNative(q *queue, fail context.CancelCauseFunc) (source, error) {
 	f := &fan{w: w, q: q, fail: fail, far: map[int]*group{}, dirs: map[string]bool{}, refused: map[string]string{}, followed: map[fileKey]bool{}}
 	f.facts.Store(&fanFacts{})
+	f.places.Store(w.space.Load())
 	var err error
 	if f.main, err = f.open(0, f.readFiles); err != nil {
 		return nil, fmt.Errorf("fanotify %w: %w", errUnavailable, err)
@@ -274,7 +277,7 @@ func (f *fan) idle(now time.Time, id fileKey, path string) bool {
 	f.followMu.Lock()
 	held := f.followed[id]
 	f.followMu.Unlock()
-	return !held && f.w.space.Load().label(path, "") == ""
+	return !held && !f.places.Load().covers(path)
 }
 
 // lookInto takes a sample of the file of an event.
@@ -430,8 +433,8 @@ func handleKey(n nameInfo) string { return string(n.fsid[:]) + string(n.handle) 
 
 // inPlace reports whether a folder belongs to a protected place.
 func (f *fan) inPlace(dir string) bool {
-	p := f.w.space.Load()
-	return p.label(dir, "") != "" || p.label(dir+"/x", "") != ""
+	p := f.places.Load()
+	return p.covers(dir) || p.covers(dir+"/x")
 }
 
 // openHandle returns the path of a folder by its handle. The mount is held only
@@ -460,6 +463,7 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 	for i := range all {
 		sources = sources || isShare(&all[i])
 	}
+	var clouds []string
 	want, marked := map[int]uint64{}, map[volume.Dev]bool{}
 	facts := &fanFacts{changeTime: map[volume.Dev]bool{}, named: map[volume.Dev]bool{}, local: map[volume.Dev]bool{}, unsampled: map[volume.Dev]bool{}, folders: map[string]bool{}, mounts: map[[8]byte]mountFact{}}
 	for i := range all {
@@ -469,6 +473,9 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 		}
 		var mask uint64
 		switch {
+		case v.Folder: // its disk is marked for what is copied to it, itself below
+			clouds = append(clouds, mountOf(v))
+			continue
 		case isMedia(v):
 			mask = maskWrites
 		case isShare(v):
@@ -493,7 +500,7 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 			continue // a second mount of the same file system
 		}
 		// Marking again what is marked costs nothing, and a device number may come back with another stick.
-		whole, err := mark(f.main, unix.FAN_MARK_ADD, mask, mountOf(v))
+		whole, err := mark(f.main, unix.FAN_MARK_ADD, mask, reachOf(v))
 		if err != nil {
 			delete(want, v.MountID)
 			if !errors.Is(err, fs.ErrNotExist) {
@@ -502,7 +509,7 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 			continue
 		}
 		marked[v.Dev] = whole
-		if f.names != nil && isMedia(v) && unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, maskNames, unix.AT_FDCWD, mountOf(v)) == nil {
+		if f.names != nil && isMedia(v) && unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, maskNames, unix.AT_FDCWD, reachOf(v)) == nil {
 			// Not so on exFAT, overlay, FUSE: renames are found by looking.
 			facts.named[v.Dev] = true
 			facts.nameMount(v)
@@ -510,9 +517,12 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 	}
 	for i := range all {
 		v := &all[i]
+		if v.Folder {
+			continue
+		}
 		if old, ok := f.marked[v.MountID]; ok && want[v.MountID] == 0 && !v.Hidden {
 			if g := f.far[v.MountID]; g == nil {
-				_, _ = mark(f.main, unix.FAN_MARK_REMOVE, old, mountOf(v))
+				_, _ = mark(f.main, unix.FAN_MARK_REMOVE, old, reachOf(v))
 			}
 		}
 	}
@@ -533,7 +543,10 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 	}
 	f.mu.Unlock()
 	f.marked = want
+	p, odd := p.with(clouds)
+	f.places.Store(p)
 	dirs, more := f.markDirs(all, p, facts)
+	more = append(more, odd...)
 	f.facts.Store(facts)
 	return append(watching, dirs...), append(problems, more...)
 }
@@ -566,9 +579,9 @@ func (f *fan) markRemote(v *volume.Volume, mask uint64) {
 		}
 	}
 	f.far[v.MountID] = g
-	path, fsType := mountOf(v), v.FileSystemType
+	path, at, fsType := mountOf(v), reachOf(v), v.FileSystemType
 	go func() {
-		_, err := mark(g, unix.FAN_MARK_ADD, mask, path)
+		_, err := mark(g, unix.FAN_MARK_ADD, mask, at)
 		if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EBADF) || errors.Is(err, unix.EACCES) && usersOwn[fsType] {
 			return
 		}
@@ -581,7 +594,7 @@ func (f *fan) markRemote(v *volume.Volume, mask uint64) {
 
 // nameMount notes where the file system is that names tell by its id.
 func (x *fanFacts) nameMount(v *volume.Volume) (id [8]byte, ok bool) {
-	path := mountOf(v)
+	path := reachOf(v)
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
 		return id, false
@@ -675,7 +688,8 @@ func (f *fan) markDir(d string, facts *fanFacts, ids map[int][8]byte) error {
 
 // folders marks folders that came up in protected places, and what is below
 // them already.
-func (f *fan) folders(tops []string, p *places) {
+func (f *fan) folders(tops []string, _ *places) {
+	p := f.places.Load()
 	old := f.facts.Load()
 	facts := &fanFacts{changeTime: old.changeTime, named: old.named, local: old.local, unsampled: old.unsampled, mounts: maps.Clone(old.mounts), folders: maps.Clone(old.folders)}
 	ids := map[int][8]byte{}
@@ -723,6 +737,23 @@ func takesCopies(v *volume.Volume) bool {
 	}
 	return v.Kind == event.VolumeLocal || v.FileSystemType == "overlay"
 }
+
+// with returns the places and some folders more, which have no label, and those
+// whose names are patterns and cannot be watched.
+func (p *places) with(folders []string) (_ *places, odd []string) {
+	more := &places{globs: slices.Clone(p.globs), shares: p.shares}
+	for _, d := range folders {
+		if strings.ContainsAny(d, `*?[{\`) {
+			odd = append(odd, fmt.Sprintf("watch %s: characters of patterns in its name", d))
+			continue
+		}
+		more.globs = append(more.globs, labelled{glob: slashed(d), base: slashed(d)})
+	}
+	return more, odd
+}
+
+// covers reports whether a path on a local disk belongs to a place.
+func (p *places) covers(file string) bool { return p.glob(file) != nil }
 
 func (p *places) empty() bool { return len(p.globs) == 0 && len(p.shares) == 0 }
 

@@ -286,7 +286,7 @@ func (w *Watcher) setState(s endpoint.SensorState, mechanism, reason string, wat
 func isRemote(v *volume.Volume) bool {
 	switch v.Kind {
 	case event.VolumeNetwork, event.VolumeCloudSync:
-		return true
+		return !v.Folder
 	}
 	return len(v.FileSystemType) > 4 && v.FileSystemType[:4] == "fuse" && v.FileSystemType != "fuseblk"
 }
@@ -300,6 +300,10 @@ func isMedia(v *volume.Volume) bool {
 func isShare(v *volume.Volume) bool {
 	return v.Kind == event.VolumeNetwork || v.Kind == event.VolumeCloudSync
 }
+
+// reachOf is where a volume is, as a path that we can open: for a mount of
+// another namespace by way of a process there.
+func reachOf(v *volume.Volume) string { return filepath.Join(v.Reach, mountOf(v)) }
 
 // mountOf is where a volume is, as a path.
 func mountOf(v *volume.Volume) string {

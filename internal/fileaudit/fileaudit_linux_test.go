@@ -88,7 +88,14 @@ func (t table) Lookup(p string) (volume.Volume, bool) {
 // watch runs a real volume watcher, process watcher and file watcher.
 func watch(t *testing.T, o Options, shares map[string]string, removable ...string) (*Watcher, chan *event.Event) {
 	t.Helper()
-	vw := volume.New(volume.Options{RemovablePaths: removable})
+	return watchAs(t, o, volume.Options{RemovablePaths: removable, HomeRoot: t.TempDir()}, shares, removable...)
+}
+
+// watchAs is watch with settings of the volume watcher; the places are those that
+// it waits for.
+func watchAs(t *testing.T, o Options, vo volume.Options, shares map[string]string, removable ...string) (*Watcher, chan *event.Event) {
+	t.Helper()
+	vw := volume.New(vo)
 	pw := procwatch.New(procwatch.Options{})
 	ctx, cancel := context.WithCancel(context.Background())
 	discard := make(chan *event.Event, 16)

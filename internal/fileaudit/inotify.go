@@ -128,7 +128,7 @@ func (n *inotify) folders([]string, *places) {}
 func (n *inotify) follow(string, fileKey)   {}
 func (n *inotify) unfollow(string, fileKey) {}
 
-// sync watches every folder of media and protected places.
+// sync watches every folder of media, of sync programs and of protected places.
 func (n *inotify) sync(all []volume.Volume, p *places) (watching, problems []string) {
 	remote := map[string]bool{}
 	want := map[string]bool{}
@@ -137,7 +137,7 @@ func (n *inotify) sync(all []volume.Volume, p *places) (watching, problems []str
 		if isRemote(v) {
 			remote[mountOf(v)] = true
 		}
-		if isRemote(v) || !isMedia(v) || v.Hidden {
+		if isRemote(v) || !isMedia(v) && !v.Folder || v.Hidden || v.Reach != "" {
 			continue
 		}
 		root := mountOf(v)

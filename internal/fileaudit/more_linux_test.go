@@ -426,3 +426,53 @@ func TestADeadShareStopsNothingElse(t *testing.T) {
 		t.Errorf("told after %v", d)
 	}
 }
+
+// A folder that a sync program brings elsewhere, on a disk of ours.
+func TestFoldersOfSyncPrograms(t *testing.T) {
+	needFanotify(t)
+	root := mountExt4(t, "32M")
+	cloud := filepath.Join(root, "home/taro/OneDrive")
+	run(t, `mkdir -p "$1/sub" "$2"; cp /bin/cp "$2/onedrive"`, cloud, filepath.Join(root, "bin"))
+	hr := filepath.Join(root, "hr")
+	run(t, `mkdir "$1"; head -c 5000 /dev/urandom > "$1/plan.doc"`, hr)
+	w, out := watchAs(t, Options{Protected: []Place{{Label: "hr", Globs: []string{hr}}}}, volume.Options{HomeRoot: root}, nil, cloud)
+	run(t, `cp "$1/plan.doc" "$2/sub/x"; echo mine > "$2/y"; "$3/bin/onedrive" /etc/hostname "$2/brought"; echo 1 > "$3/elsewhere"`, hr, cloud, root)
+	var got []string
+	for _, e := range collect(out, time.Second) {
+		s := fmt.Sprint(e.Action, " ", e.File.Name, " ", e.File.VolumeKind, " ", e.File.Share)
+		if e.Copy != nil {
+			s += " < " + e.Copy.SourceProtected
+		}
+		got = append(got, s)
+	}
+	slices.Sort(got)
+	if want := []string{"file-copied x cloud-sync OneDrive < hr", "file-written y cloud-sync OneDrive"}; !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q; status %+v", got, want, w.Status())
+	}
+}
+
+// A stick that only a container has.
+func TestCopiesInOtherMountNamespaces(t *testing.T) {
+	needFanotify(t)
+	dir := t.TempDir()
+	cmd := exec.Command("unshare", "-m", "sh", "-ec", `mount -t tmpfs stick "$1"; read x || true; printf 12345 > "$1/a"; mkdir "$1/d"; printf 123 > "$1/.t"; mv "$1/.t" "$1/d/c"; sleep 1`, "sh", dir)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Skipf("unshare: %v", err)
+	}
+	defer func() { _ = in.Close(); _ = cmd.Wait() }()
+	w, out := watchAs(t, Options{}, volume.Options{RemovablePaths: []string{dir}, HomeRoot: dir}, nil)
+	for deadline := time.Now().Add(15 * time.Second); !slices.Contains(w.Status().Watching, dir); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("status %+v", w.Status())
+		}
+	}
+	_ = in.Close()
+	got := lines(collect(out, 1500*time.Millisecond), dir)
+	if want := []string{"file-copied a 5", "file-copied d/c 3"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -68,22 +68,31 @@ func (p *places) label(file, share string) string {
 			}
 		}
 	}
+	if g := p.glob(file); g != nil {
+		return g.label
+	}
+	return ""
+}
+
+// glob returns the pattern that a path belongs to, nil if none.
+func (p *places) glob(file string) *labelled {
 	if len(p.globs) == 0 || file == "" {
-		return ""
+		return nil
 	}
 	file = slashed(file)
-	for _, g := range p.globs {
+	for i := range p.globs {
+		g := &p.globs[i]
 		if !strings.HasPrefix(file, g.base) {
 			continue
 		}
 		if ok, _ := doublestar.Match(g.glob, file); ok {
-			return g.label
+			return g
 		}
 		if ok, _ := doublestar.Match(g.glob+"/**", file); ok {
-			return g.label
+			return g
 		}
 	}
-	return ""
+	return nil
 }
 
 // dirs returns the folders that exist now and in which a file of a protected
