@@ -112,7 +112,7 @@ func TestRecordsWithGaps(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w := New(Options{TellEnds: true, ProcRoot: t.TempDir()})
-			b := &bpfWatch{w: w, q: newQueue(100), r: newProcReader(w.opts.ProcRoot), paths: interned{}}
+			b := &bpfWatch{w: w, q: newQueue(100), r: newProcReader(w.opts.ProcRoot), paths: interned{}, now: time.Now()}
 			w.procs.put(&proc{image: &image{pid: 5, ticks: 5, entity: "e5", exe: "/bin/sh", name: "sh"}})
 			for i := range tt.in {
 				b.handle(&tt.in[i])
@@ -129,7 +129,7 @@ func TestRecordsWithGaps(t *testing.T) {
 	}
 	t.Run("the parent's id went to another one", func(t *testing.T) {
 		w := New(Options{ProcRoot: t.TempDir()})
-		b := &bpfWatch{w: w, q: newQueue(100), r: newProcReader(w.opts.ProcRoot), paths: interned{}}
+		b := &bpfWatch{w: w, q: newQueue(100), r: newProcReader(w.opts.ProcRoot), paths: interned{}, now: time.Now()}
 		w.procs.put(&proc{image: &image{pid: 5, ticks: 4, entity: "e5", exe: "/usr/bin/firefox"}})
 		r := rec(bpfExec, 10, 5, 7*tick, 2, "a")
 		b.handle(&r)
@@ -139,7 +139,7 @@ func TestRecordsWithGaps(t *testing.T) {
 	})
 	t.Run("seen by a scan before", func(t *testing.T) {
 		w := New(Options{ProcRoot: t.TempDir()})
-		b := &bpfWatch{w: w, q: newQueue(100), r: newProcReader(w.opts.ProcRoot), paths: interned{}}
+		b := &bpfWatch{w: w, q: newQueue(100), r: newProcReader(w.opts.ProcRoot), paths: interned{}, now: time.Now()}
 		w.procs.put(&proc{image: &image{pid: 10, ticks: 7, entity: "e", exe: "/a"}, since: 9})
 		r := rec(bpfExec, 10, 5, 7*tick, 2, "a")
 		if b.handle(&r); len(b.items) != 0 {
@@ -491,7 +491,7 @@ func init() {
 // events, waking and reading left out.
 func BenchmarkStart(b *testing.B) {
 	w := New(Options{TellEnds: true})
-	x := &bpfWatch{w: w, q: newQueue(1 << 16), r: newProcReader("/proc"), boot: bootID("/proc"), paths: interned{}, inside: map[uint64]string{}}
+	x := &bpfWatch{w: w, q: newQueue(1 << 16), r: newProcReader("/proc"), boot: bootID("/proc"), paths: interned{}, inside: map[uint64]string{}, now: time.Now()}
 	w.procs.put(&proc{image: &image{pid: 13447, ticks: 12984066184563 / tickNS, entity: "e", exe: "/usr/bin/xargs", name: "xargs", raw: "xargs\x00-P\x004\x00", uidOK: true}, startedBy: event.ByOther})
 	fork, exe, exit := recorded(b, "fork.bin"), recorded(b, "exec.bin"), recorded(b, "exit.bin")
 	var r bpfRecord

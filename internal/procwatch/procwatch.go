@@ -346,7 +346,7 @@ func (w *Watcher) event(it *item) *event.Event {
 	if raw == "" {
 		raw = p.image.raw
 	}
-	e.Process = w.process(p, raw)
+	e.Process = w.process(p, raw, e.User)
 	e.Errors = it.errs
 	if it.ended && it.exitOK {
 		e.Process.ExitCode = event.Some(int64(it.exit))
@@ -354,8 +354,8 @@ func (w *Watcher) event(it *item) *event.Event {
 	return e
 }
 
-// process is a process as an event tells it; the caller owns it.
-func (w *Watcher) process(p *proc, raw string) *event.Process {
+// process is a process of an account as an event tells it; the caller owns it.
+func (w *Watcher) process(p *proc, raw string, owner *event.User) *event.Process {
 	im := p.image
 	x := &event.Process{
 		PID:              event.Some(int64(im.pid)),
@@ -373,11 +373,12 @@ func (w *Watcher) process(p *proc, raw string) *event.Process {
 		if pa := p.parent; pa != nil {
 			x.Parent.EntityID, x.Parent.Executable, x.Parent.Name = pa.entity, pa.exe, pa.name
 			x.Parent.CommandLine = w.parents.line(pa)
-			if pa.account != "" {
-				u := splitAccount(pa.account)
+			u := owner
+			if pa.account != im.account || pa.uidOK != im.uidOK || pa.uid != im.uid {
+				u = w.user(pa)
+			}
+			if u != nil {
 				x.Parent.UserName, x.Parent.UserDomain = u.Name, u.Domain
-			} else if pa.uidOK {
-				_, x.Parent.UserName = w.users.of(pa.uid)
 			}
 		}
 	}
@@ -434,7 +435,8 @@ func (w *Watcher) Lookup(pid int) (*event.Process, *event.User) {
 	if p == nil {
 		return nil, nil
 	}
-	return w.process(p, p.image.raw), w.user(p.image)
+	u := w.user(p.image)
+	return w.process(p, p.image.raw, u), u
 }
 
 // reading is a process as it was just read from the system.

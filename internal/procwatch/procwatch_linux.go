@@ -111,6 +111,20 @@ func (w *Watcher) watchConnector(ctx context.Context, q *queue, why error) error
 // readOnThread runs a reader of kernel messages on a thread that comes before
 // others. wake is a descriptor that becomes readable when ctx is done.
 func readOnThread(ctx context.Context, run func(wake int) error) error {
+	return withWake(ctx, func(wake int) error {
+		done := make(chan error, 1)
+		go func() {
+			// The thread has a priority of its own; without unlocking it ends with us.
+			runtime.LockOSThread()
+			_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), readerNice) // slower without
+			done <- guard(func() error { return run(wake) })
+		}()
+		return <-done
+	})
+}
+
+// withWake runs f with a descriptor that becomes readable when ctx is done.
+func withWake(ctx context.Context, f func(wake int) error) error {
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return os.NewSyscallError("eventfd", err)
@@ -126,15 +140,7 @@ func readOnThread(ctx context.Context, run func(wake int) error) error {
 			<-stopped // before wake is closed
 		}
 	}()
-
-	done := make(chan error, 1)
-	go func() {
-		// The thread has a priority of its own; without unlocking it ends with us.
-		runtime.LockOSThread()
-		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), readerNice) // slower without
-		done <- guard(func() error { return run(wake) })
-	}()
-	return <-done
+	return f(wake)
 }
 
 func (n *native) run(ctx context.Context, marks *execMarks, wake int) error {

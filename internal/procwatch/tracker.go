@@ -170,6 +170,21 @@ func (t *tracker) exit(pid int, at time.Time) *proc {
 	return p
 }
 
+// other returns the process that has this id, or had it last, if it is another
+// one than that which started at ticks.
+func (t *tracker) other(pid int, ticks uint64) *proc {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.live[pid]
+	if p == nil {
+		p = t.dead[pid]
+	}
+	if p == nil || p.image.ticks == 0 || p.image.ticks == ticks {
+		return nil
+	}
+	return p
+}
+
 // forget drops the process of this id, living or dead: the id is another one's.
 func (t *tracker) forget(pid int) {
 	t.mu.Lock()
