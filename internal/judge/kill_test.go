@@ -250,8 +250,9 @@ func number(t *testing.T, name string, otherwise int) int {
 // The set of alerts, each in its final form, is that of a run that nobody
 // killed. `make test-faults` does it with 100,000 keys and 1,000,000 events.
 func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
-	keys, total, kills := number(t, "SEKISHO_FAULTS_KEYS", 2000), number(t, "SEKISHO_FAULTS_EVENTS", 20_000), number(t, "SEKISHO_FAULTS_KILLS", 8)
-	run := func(dir string, kill func(c *exec.Cmd)) (done bool) {
+	keys, total, kills := number(t, "SEKISHO_FAULTS_KEYS", 2000), number(t, "SEKISHO_FAULTS_EVENTS", 6000), number(t, "SEKISHO_FAULTS_KILLS", 8)
+	// kill gets the child and a channel that is closed once it judges.
+	run := func(dir string, kill func(c *exec.Cmd, judging <-chan struct{})) (done bool) {
 		c := exec.Command(os.Args[0])
 		c.Env = append(os.Environ(), "SEKISHO_TEST_ROLE=judge", "SEKISHO_TEST_DIR="+dir, fmt.Sprintf("SEKISHO_TEST_STREAM=%d %d", total, keys))
 		out, err := c.StdoutPipe()
@@ -262,10 +263,13 @@ func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		go kill(c)
+		judging := make(chan struct{})
+		go kill(c, judging)
 		var said []string
 		for sc := bufio.NewScanner(out); sc.Scan(); {
-			said = append(said, sc.Text())
+			if said = append(said, sc.Text()); len(said) == 1 {
+				close(judging)
+			}
 		}
 		c.Wait()
 		t.Log(strings.Join(said, "; "))
@@ -276,7 +280,7 @@ func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
 	}
 	uncut, cut := t.TempDir(), t.TempDir()
 	began := time.Now()
-	if !run(uncut, func(*exec.Cmd) {}) {
+	if !run(uncut, func(*exec.Cmd, <-chan struct{}) {}) {
 		t.Fatal("the uncut run did not end")
 	}
 	whole := time.Since(began)
@@ -284,19 +288,26 @@ func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
 	killed, done := 0, false
 	for !done {
 		// Shares of the whole that let it come to the end after about so many kills.
-		wait := time.Duration(rnd.Int64N(int64(2*whole)/int64(kills))) + 10*time.Millisecond
+		wait := time.Duration(rnd.Int64N(int64(whole)/int64(kills))) + 10*time.Millisecond
 		if killed >= kills {
 			wait = 10 * time.Minute
 		}
-		timer := make(chan struct{})
-		done = run(cut, func(c *exec.Cmd) {
+		ended := make(chan struct{})
+		opening := killed%4 == 3 // every fourth may fall into the start
+		done = run(cut, func(c *exec.Cmd, judging <-chan struct{}) {
+			if !opening {
+				select {
+				case <-judging:
+				case <-ended:
+				}
+			}
 			select {
 			case <-time.After(wait):
 				c.Process.Kill()
-			case <-timer:
+			case <-ended:
 			}
 		})
-		close(timer)
+		close(ended)
 		if !done {
 			killed++
 		}

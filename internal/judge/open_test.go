@@ -495,6 +495,20 @@ func TestAJournalThatNobodyTrimsEndsAtItsLimit(t *testing.T) {
 	}
 }
 
+func TestAlertsThatNobodyKeepsAreBounded(t *testing.T) {
+	j := mustOpen(t, t.TempDir(), Options{Program: pack(t, rules.Options{})})
+	as := j.Event(attached(0, "S0"))
+	for range 2 * maxGiven {
+		j.give(as)
+	}
+	if len(j.given) != maxGiven || j.kept != maxGiven+1 {
+		t.Errorf("%d wait, %d are kept or lost", len(j.given), j.kept)
+	}
+	if j.Kept(2*maxGiven + 1); len(j.given) != 0 {
+		t.Errorf("%d wait still", len(j.given))
+	}
+}
+
 // copyDir copies a folder as it is on disk now.
 func copyDir(t testing.TB, to, from string) {
 	t.Helper()
