@@ -539,15 +539,6 @@ func TestSizesDurationsAndClocks(t *testing.T) {
 	}
 }
 
-func TestSuggest(t *testing.T) {
-	known := []string{"enabled", "department", "tags", "url"}
-	for got, want := range map[string]string{"enabeld": "enabled", "Departement": "department", "tag": "tags", "ulr": "url", "xyz": "", "": "", strings.Repeat("a", 100): ""} {
-		if s := Suggest(got, known); s != want {
-			t.Errorf("%q: got %q, want %q", got, s, want)
-		}
-	}
-}
-
 func TestSecretsAreNotShown(t *testing.T) {
 	_, err := ParseConsole("c.yaml", []byte("web:\n  admin_password: hunter2\n  tls: {cert_file: a, key_file: b, tls_token: 'hunter2', x: y}\n  public_url: https://taro:hunter2@example.jp\n"))
 	var ps Problems

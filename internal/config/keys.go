@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/url"
 	"reflect"
+	"sekisho/internal/problem"
 	"slices"
 	"strconv"
 	"strings"
@@ -231,7 +232,7 @@ func checkID(s string) reason {
 		ok = ok && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.')
 	}
 	if !ok {
-		return reason{JA: quote(s) + " は名前として使えません（英数字と - _ . だけ）", EN: quote(s) + " cannot be a name here (letters, digits, - _ . only)"}
+		return reason{JA: problem.Quote(s) + " は名前として使えません（英数字と - _ . だけ）", EN: problem.Quote(s) + " cannot be a name here (letters, digits, - _ . only)"}
 	}
 	return reason{}
 }
@@ -245,7 +246,7 @@ func checkNotEmpty(s string) reason {
 
 func checkTag(s string) reason {
 	if s == "" || strings.ContainsAny(s, " \t,") || len(s) > 64 {
-		return reason{JA: quote(s) + " は区分の名前になりません（空白と , は使えません）", EN: quote(s) + " cannot be a tag (no blanks or commas)"}
+		return reason{JA: problem.Quote(s) + " は区分の名前になりません（空白と , は使えません）", EN: problem.Quote(s) + " cannot be a tag (no blanks or commas)"}
 	}
 	return reason{}
 }
@@ -254,7 +255,7 @@ func checkURL(s string) reason {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return reason{JA: quote(mask(s)) + " は URL ではありません", EN: quote(mask(s)) + " is not a URL"}
+		return reason{JA: problem.Quote(problem.Mask(s)) + " は URL ではありません", EN: problem.Quote(problem.Mask(s)) + " is not a URL"}
 	case u.User != nil:
 		return reason{JA: "URL に名前やパスワードを入れられません", EN: "a URL must not hold a name or password"}
 	case u.RawQuery != "" || u.Fragment != "":
@@ -279,7 +280,7 @@ func checkHTTPS(s string) reason {
 func checkPin(s string) reason {
 	hex, ok := strings.CutPrefix(s, "sha256:")
 	if !ok || len(hex) != 64 || strings.Trim(strings.ToLower(hex), "0123456789abcdef") != "" {
-		return reason{JA: quote(s) + " は sha256: と 16 進 64 桁ではありません", EN: quote(s) + " is not sha256: and 64 hex digits"}
+		return reason{JA: problem.Quote(s) + " は sha256: と 16 進 64 桁ではありません", EN: problem.Quote(s) + " is not sha256: and 64 hex digits"}
 	}
 	return reason{}
 }
@@ -288,7 +289,7 @@ func checkHex4(s string) reason {
 	if len(s) == 4 && strings.Trim(strings.ToLower(s), "0123456789abcdef") == "" {
 		return reason{}
 	}
-	r := reason{JA: quote(s) + " は 16 進 4 桁ではありません", EN: quote(s) + " is not 4 hex digits"}
+	r := reason{JA: problem.Quote(s) + " は 16 進 4 桁ではありません", EN: problem.Quote(s) + " is not 4 hex digits"}
 	if h := strings.TrimPrefix(strings.ToLower(s), "0x"); h != "" && len(h) <= 4 && strings.Trim(h, "0123456789abcdef") == "" {
 		r.hint = strings.Repeat("0", 4-len(h)) + h
 	}
@@ -297,7 +298,7 @@ func checkHex4(s string) reason {
 
 func checkAbsolute(s string) reason {
 	if !rooted(s) {
-		return reason{JA: quote(s) + " は / や C:\\ で始まっていません", EN: quote(s) + " does not start with / or C:\\"}
+		return reason{JA: problem.Quote(s) + " は / や C:\\ で始まっていません", EN: problem.Quote(s) + " does not start with / or C:\\"}
 	}
 	return reason{}
 }
@@ -310,9 +311,9 @@ func checkGlob(s string) reason {
 	case s == "":
 		return reason{JA: "空です", EN: "empty pattern"}
 	case !doublestar.ValidatePattern(g):
-		return reason{JA: quote(s) + " は場所の形として読めません（[ ] { } の組を確かめてください）", EN: quote(s) + " is not a pattern (check its brackets and braces)"}
+		return reason{JA: problem.Quote(s) + " は場所の形として読めません（[ ] { } の組を確かめてください）", EN: problem.Quote(s) + " is not a pattern (check its brackets and braces)"}
 	case !rooted(s) && g[0] != '*' && !(len(g) > 2 && g[1] == ':') && !strings.HasPrefix(g, "{") && !strings.HasPrefix(g, "["):
-		return reason{JA: quote(s) + " は何にも合いません（/ や C:\\ や ** で始めてください）", EN: quote(s) + " can never match (start with /, C:\\ or **)", hint: "**/" + g}
+		return reason{JA: problem.Quote(s) + " は何にも合いません（/ や C:\\ や ** で始めてください）", EN: problem.Quote(s) + " can never match (start with /, C:\\ or **)", hint: "**/" + g}
 	}
 	return reason{}
 }
@@ -327,7 +328,7 @@ func checkShare(s string) reason {
 		ok = server != "" && !strings.Contains(server, "/") && len(server) > 1 && export == strings.TrimSpace(export)
 	}
 	if !ok || !doublestar.ValidatePattern(g) {
-		return reason{JA: quote(s) + ` は共有フォルダの形ではありません（\\サーバー\共有 または サーバー:/公開パス）`, EN: quote(s) + ` is not a share (\\server\share or server:/export)`}
+		return reason{JA: problem.Quote(s) + ` は共有フォルダの形ではありません（\\サーバー\共有 または サーバー:/公開パス）`, EN: problem.Quote(s) + ` is not a share (\\server\share or server:/export)`}
 	}
 	return reason{}
 }
@@ -335,7 +336,7 @@ func checkShare(s string) reason {
 func checkAccount(s string) reason {
 	domain, name, two := strings.Cut(s, `\`)
 	if s == "" || two && (domain == "" || name == "" || strings.Contains(name, `\`)) || strings.ContainsAny(s, "/*") {
-		return reason{JA: quote(s) + ` はアカウントではありません（名前 または ドメイン\名前）`, EN: quote(s) + ` is not an account (name or DOMAIN\name)`}
+		return reason{JA: problem.Quote(s) + ` はアカウントではありません（名前 または ドメイン\名前）`, EN: problem.Quote(s) + ` is not an account (name or DOMAIN\name)`}
 	}
 	return reason{}
 }
@@ -345,8 +346,8 @@ func checkZone(s string) reason {
 		return reason{JA: "時間帯の名前を書いてください（例: Asia/Tokyo）", EN: "want the name of a time zone (such as Asia/Tokyo)"}
 	}
 	if _, err := time.LoadLocation(s); err != nil {
-		return reason{JA: quote(s) + " という時間帯はありません（例: Asia/Tokyo）", EN: quote(s) + " is not a time zone (such as Asia/Tokyo)",
-			hint: Suggest(s, []string{"Asia/Tokyo", "Asia/Seoul", "Asia/Singapore", "UTC"})}
+		return reason{JA: problem.Quote(s) + " という時間帯はありません（例: Asia/Tokyo）", EN: problem.Quote(s) + " is not a time zone (such as Asia/Tokyo)",
+			hint: problem.Suggest(s, []string{"Asia/Tokyo", "Asia/Seoul", "Asia/Singapore", "UTC"})}
 	}
 	return reason{}
 }
@@ -355,7 +356,7 @@ func checkListen(s string) reason {
 	host, port, err := net.SplitHostPort(s)
 	n, perr := strconv.ParseUint(port, 10, 16)
 	if err != nil || perr != nil || strings.ContainsAny(host, "/ ") || n > 65535 {
-		r := reason{JA: quote(s) + " は待ち受けの住所ではありません（例: 127.0.0.1:8080、:8443）", EN: quote(s) + " is not an address to listen on (such as 127.0.0.1:8080, :8443)"}
+		r := reason{JA: problem.Quote(s) + " は待ち受けの住所ではありません（例: 127.0.0.1:8080、:8443）", EN: problem.Quote(s) + " is not an address to listen on (such as 127.0.0.1:8080, :8443)"}
 		if n, err := strconv.ParseUint(s, 10, 16); err == nil {
 			r.hint = ":" + strconv.FormatUint(n, 10)
 		}
@@ -384,7 +385,7 @@ func checkName(s string) reason {
 		}
 	}
 	if !ok {
-		r := reason{JA: quote(s) + " は DNS 名でも IP アドレスでもありません（ポートや https:// は書きません）", EN: quote(s) + " is neither a DNS name nor an IP address (no port, no https://)"}
+		r := reason{JA: problem.Quote(s) + " は DNS 名でも IP アドレスでもありません（ポートや https:// は書きません）", EN: problem.Quote(s) + " is neither a DNS name nor an IP address (no port, no https://)"}
 		if u, err := url.Parse(s); err == nil && u.Hostname() != "" && checkName(u.Hostname()).EN == "" {
 			r.hint = u.Hostname()
 		} else if h, _, err := net.SplitHostPort(s); err == nil && h != "" && checkName(h).EN == "" {

@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"reflect"
+	"sekisho/internal/problem"
 	"slices"
 	"strconv"
 	"strings"
@@ -139,7 +140,7 @@ func (s *source) problem(at, code, ja, en string) Problem {
 		}
 		where = where[:i]
 	}
-	p.text = s.line(p.Line)
+	p.Text = s.line(p.Line)
 	return p
 }
 
@@ -206,7 +207,7 @@ func (l *loader) fail(n *yaml.Node, at, code, ja, en string) *Problem {
 	p := Problem{File: l.file, Path: at, Code: code, JA: ja, EN: en}
 	if n != nil {
 		p.Line, p.Col = n.Line, n.Column
-		p.text = l.line(n.Line)
+		p.Text = l.line(n.Line)
 	}
 	l.problems = append(l.problems, p)
 	return &l.problems[len(l.problems)-1]
@@ -392,8 +393,8 @@ func (l *loader) pairs(n *yaml.Node, path string, f func(name string, k, v *yaml
 			continue
 		}
 		if line, twice := seen[k.Value]; twice {
-			l.fail(k, path, CodeDouble, fmt.Sprintf("キー %s が 2 回書かれています（1 回目は %d 行目）", quote(k.Value), line),
-				fmt.Sprintf("key %s is given twice (first on line %d)", quote(k.Value), line))
+			l.fail(k, path, CodeDouble, fmt.Sprintf("キー %s が 2 回書かれています（1 回目は %d 行目）", problem.Quote(k.Value), line),
+				fmt.Sprintf("key %s is given twice (first on line %d)", problem.Quote(k.Value), line))
 			continue
 		}
 		seen[k.Value] = k.Line
@@ -433,8 +434,8 @@ func (l *loader) unknown(k *yaml.Node, path, name string, t reflect.Type) {
 	for _, f := range fields(t) {
 		here = append(here, f.name)
 	}
-	p := l.fail(k, path, CodeUnknown, "知らないキー "+quote(name)+" です", "unknown key "+quote(name))
-	if p.Hint = Suggest(name, here); p.Hint != "" {
+	p := l.fail(k, path, CodeUnknown, "知らないキー "+problem.Quote(name)+" です", "unknown key "+problem.Quote(name))
+	if p.Hint = problem.Suggest(name, here); p.Hint != "" {
 		return
 	}
 	var elsewhere []string
@@ -511,7 +512,7 @@ func (l *loader) wrongType(n *yaml.Node, path, ja, en string) {
 	case yaml.SequenceNode:
 		gotJA, gotEN = "一覧", "a list"
 	default:
-		gotJA, gotEN = quote(n.Value), quote(n.Value)
+		gotJA, gotEN = problem.Quote(n.Value), problem.Quote(n.Value)
 	}
 	l.fail(n, path, CodeType, ja+"を書いてください（今は "+gotJA+"）", "want "+en+", got "+gotEN)
 }
@@ -555,37 +556,37 @@ func (l *loader) scalar(n *yaml.Node, v reflect.Value, path, key string) {
 		case "false":
 			v.SetBool(false)
 		default:
-			p := l.fail(n, path, CodeType, "true か false を書いてください（今は "+quote(text)+"）", "want true or false, got "+quote(text))
+			p := l.fail(n, path, CodeType, "true か false を書いてください（今は "+problem.Quote(text)+"）", "want true or false, got "+problem.Quote(text))
 			switch strings.ToLower(text) {
 			case "yes", "on", "y", "1":
 				p.Hint = "true"
 			case "no", "off", "n", "0":
 				p.Hint = "false"
 			default:
-				p.Hint = Suggest(text, []string{"true", "false"})
+				p.Hint = problem.Suggest(text, []string{"true", "false"})
 			}
 		}
 	case t == durationType:
 		if d, err := ParseDuration(text); err != nil {
-			bad(reason{JA: quote(text) + " は時間ではありません（例: 90s、15m、24h、7d）", EN: quote(text) + " is not a duration (such as 90s, 15m, 24h, 7d)", hint: unitHint(text, "s")})
+			bad(reason{JA: problem.Quote(text) + " は時間ではありません（例: 90s、15m、24h、7d）", EN: problem.Quote(text) + " is not a duration (such as 90s, 15m, 24h, 7d)", hint: unitHint(text, "s")})
 		} else {
 			number(int64(d), func(x int64) string { return FormatDuration(time.Duration(x)) })
 		}
 	case t == sizeType:
 		if s, err := ParseSize(text); err != nil {
-			bad(reason{JA: quote(text) + " は容量ではありません（例: 64MB、1GiB）", EN: quote(text) + " is not a size (such as 64MB, 1GiB)"})
+			bad(reason{JA: problem.Quote(text) + " は容量ではありません（例: 64MB、1GiB）", EN: problem.Quote(text) + " is not a size (such as 64MB, 1GiB)"})
 		} else {
 			number(int64(s), func(x int64) string { return Size(x).String() })
 		}
 	case t == clockType:
 		if c, err := ParseClock(text); err != nil {
-			bad(reason{JA: quote(text) + " は時刻ではありません（例: 08:30）", EN: quote(text) + " is not a time of day (such as 08:30)"})
+			bad(reason{JA: problem.Quote(text) + " は時刻ではありません（例: 08:30）", EN: problem.Quote(text) + " is not a time of day (such as 08:30)"})
 		} else {
 			v.SetInt(int64(c))
 		}
 	case t == dateType:
 		if _, err := time.Parse(time.DateOnly, text); err != nil {
-			bad(reason{JA: quote(text) + " は日付ではありません（例: 2027-03-31）", EN: quote(text) + " is not a date (such as 2027-03-31)"})
+			bad(reason{JA: problem.Quote(text) + " は日付ではありません（例: 2027-03-31）", EN: problem.Quote(text) + " is not a date (such as 2027-03-31)"})
 		} else {
 			v.SetString(text)
 		}
@@ -597,7 +598,7 @@ func (l *loader) scalar(n *yaml.Node, v reflect.Value, path, key string) {
 			x = int64(s)
 		}
 		if err != nil {
-			l.fail(n, path, CodeType, want.JA+"を書いてください（今は "+quote(text)+"）", "want "+want.EN+", got "+quote(text))
+			l.fail(n, path, CodeType, want.JA+"を書いてください（今は "+problem.Quote(text)+"）", "want "+want.EN+", got "+problem.Quote(text))
 			return
 		}
 		number(x, decimal)
@@ -607,8 +608,8 @@ func (l *loader) scalar(n *yaml.Node, v reflect.Value, path, key string) {
 			return
 		}
 		if len(k.Enum) > 0 && !slices.Contains(k.Enum, text) {
-			bad(reason{JA: quote(text) + " は選べません（" + strings.Join(k.Enum, "、") + " のどれか）",
-				EN: quote(text) + " is not one of " + strings.Join(k.Enum, ", "), hint: Suggest(text, k.Enum)})
+			bad(reason{JA: problem.Quote(text) + " は選べません（" + strings.Join(k.Enum, "、") + " のどれか）",
+				EN: problem.Quote(text) + " is not one of " + strings.Join(k.Enum, ", "), hint: problem.Suggest(text, k.Enum)})
 			return
 		}
 		if k.path {
@@ -678,7 +679,7 @@ func fieldNames(t reflect.Type) map[string]int {
 // ParseDuration reads "90s", "15m", "24h", "7d", "1h30m". Years and months are
 // not units: they have no fixed length.
 func ParseDuration(s string) (time.Duration, error) {
-	wrong := fmt.Errorf("%s is not a duration", quote(s))
+	wrong := fmt.Errorf("%s is not a duration", problem.Quote(s))
 	days, rest, ok := strings.Cut(s, "d")
 	if !ok {
 		days, rest = "", s
@@ -741,7 +742,7 @@ func ParseSize(s string) (Size, error) {
 		}
 		return Size(n) * u.size, nil
 	}
-	return 0, fmt.Errorf("%s is not a size", quote(s))
+	return 0, fmt.Errorf("%s is not a size", problem.Quote(s))
 }
 
 // String is the shortest exact way to write the size.
@@ -760,7 +761,7 @@ func ParseClock(s string) (Clock, error) {
 	hour, err1 := strconv.ParseUint(h, 10, 8)
 	minute, err2 := strconv.ParseUint(m, 10, 8)
 	if !ok || err1 != nil || err2 != nil || len(h) > 2 || len(m) != 2 || minute > 59 || hour*60+minute > 24*60 {
-		return 0, fmt.Errorf("%s is not a time of day", quote(s))
+		return 0, fmt.Errorf("%s is not a time of day", problem.Quote(s))
 	}
 	return Clock(hour*60 + minute), nil
 }

@@ -11,6 +11,7 @@
 package enrich
 
 import (
+	"sekisho/internal/problem"
 	"sync/atomic"
 
 	"sekisho/internal/catalog"
@@ -78,7 +79,7 @@ func Check(c *config.Agent, cat *catalog.Catalog) config.Problems {
 		if t, ok := cat.ByID(a.Tool); !ok || !t.Controls {
 			ps = append(ps, c.Problem(toolPath(i), config.CodeFound,
 				"遠隔操作ツールの一覧に "+quoted(a.Tool)+" はありません", "no remote-access tool "+quoted(a.Tool)+" in the catalogue",
-				config.Suggest(a.Tool, cat.IDs())))
+				problem.Suggest(a.Tool, cat.IDs())))
 		}
 	}
 	return ps

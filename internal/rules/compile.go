@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"regexp"
 	"regexp/syntax"
+	"sekisho/internal/problem"
 	"slices"
 	"strconv"
 	"strings"
@@ -120,12 +121,7 @@ func (c *compiler) compile(files []*File) (*Program, error) {
 	if len(c.problems) == 0 {
 		return p, nil
 	}
-	for i := range c.problems {
-		if d := c.problems[i].doc; d != nil {
-			c.problems[i].Rule = d.label()
-		}
-	}
-	return p, sortProblems(c.problems)
+	return p, problem.Sorted(c.problems)
 }
 
 // bounds are the limits of a program, against hostile folders of rules.
@@ -188,19 +184,19 @@ func (c *compiler) add(r *Rule) {
 	c.rules = append(c.rules, r)
 }
 
-// suggest is suggest while there are not too many problems for it.
+// suggest is problem.Suggest while there are not too many problems for it.
 func (c *compiler) suggest(got string, known []string) string {
 	if c.hints++; c.hints > c.max.guesses {
 		return ""
 	}
-	return suggest(got, known)
+	return problem.Suggest(got, known)
 }
 
 // field resolves the name of a field, which is told where it is unknown.
 func (c *compiler) field(d *document, ns names, name string, line, col int, path string) (Getter, bool) {
 	g, ok := ns.find(name)
 	if !ok {
-		c.fail(d, line, col, path, CodeField, "知らないフィールド "+quote(name)+" です", "unknown field "+quote(name)).Hint = c.hint(ns, name)
+		c.fail(d, line, col, path, CodeField, "知らないフィールド "+problem.Quote(name)+" です", "unknown field "+problem.Quote(name)).Hint = c.hint(ns, name)
 	}
 	return g, ok
 }
@@ -220,7 +216,7 @@ func (c *compiler) fail(d *document, line, col int, path, code, ja, en string) *
 	if len(c.problems) >= c.max.problems {
 		return c.enough()
 	}
-	c.problems = append(c.problems, Problem{File: d.file.Name, Line: line, Col: col, Path: path, Code: code, JA: ja, EN: en, text: d.file.line(line), doc: d})
+	c.problems = append(c.problems, Problem{File: d.file.Name, Line: line, Col: col, Path: path, Code: code, JA: ja, EN: en, Text: d.file.line(line), Rule: d.label()})
 	return &c.problems[len(c.problems)-1]
 }
 
@@ -273,9 +269,9 @@ func (c *compiler) documents(files []*File) {
 					k.seen[k.key] = d
 					continue
 				}
-				place := fmt.Sprintf("%s:%d", printable(first.file.Name), first.line)
-				c.fail(d, d.line, d.col, k.what, CodeDouble, k.what+" "+quote(k.key)+" は "+place+" のルールにもあります",
-					k.what+" "+quote(k.key)+" is also that of the rule at "+place)
+				place := fmt.Sprintf("%s:%d", problem.Printable(first.file.Name), first.line)
+				c.fail(d, d.line, d.col, k.what, CodeDouble, k.what+" "+problem.Quote(k.key)+" は "+place+" のルールにもあります",
+					k.what+" "+problem.Quote(k.key)+" is also that of the rule at "+place)
 				c.refused[d] = true
 			}
 		}
@@ -347,21 +343,21 @@ func (c *compiler) logsource(d *document) node {
 		if actions, ok := categories[l.category]; ok {
 			out = append(out, c.actions(actions))
 		} else if !(d.taxonomy == "ecs" && l.product == "sekisho") {
-			c.fail(d, l.line, l.col, "logsource.category", CodeLogsource, quote(l.category)+" のイベントは記録していません",
-				"no events of category "+quote(l.category)+" are recorded here").Hint = c.suggest(l.category, keys(categories))
+			c.fail(d, l.line, l.col, "logsource.category", CodeLogsource, problem.Quote(l.category)+" のイベントは記録していません",
+				"no events of category "+problem.Quote(l.category)+" are recorded here").Hint = c.suggest(l.category, keys(categories))
 		}
 	}
 	if l.product != "" {
 		if os, ok := products[l.product]; !ok {
-			c.fail(d, l.line, l.col, "logsource.product", CodeLogsource, quote(l.product)+" のイベントは記録していません",
-				"no events of product "+quote(l.product)+" are recorded here").Hint = c.suggest(l.product, keys(products))
+			c.fail(d, l.line, l.col, "logsource.product", CodeLogsource, problem.Quote(l.product)+" のイベントは記録していません",
+				"no events of product "+problem.Quote(l.product)+" are recorded here").Hint = c.suggest(l.product, keys(products))
 		} else if os != "" {
 			out = append(out, newText(c.use(Getter{Name: "host.os.type", id: osID}), []pattern{newPattern([]token{{literal, []byte(os)}}, false)}, false, false))
 		}
 	}
 	if l.service != "" && l.product != "sekisho" {
-		c.fail(d, l.line, l.col, "logsource.service", CodeLogsource, "service "+quote(l.service)+" のログは読んでいません",
-			"the log of service "+quote(l.service)+" is not read here")
+		c.fail(d, l.line, l.col, "logsource.service", CodeLogsource, "service "+problem.Quote(l.service)+" のログは読んでいません",
+			"the log of service "+problem.Quote(l.service)+" is not read here")
 	}
 	if l.category == "" && l.product == "" && l.service == "" {
 		c.fail(d, max(l.line, d.line), max(l.col, 1), "logsource", CodeLogsource, "category も product もありません", "neither category nor product is given")
@@ -659,7 +655,7 @@ func (c *compiler) how(d *document, it *item) (h how, ok bool) {
 			}
 			h.part = m
 		default:
-			bad(CodeModifier, "修飾子 "+quote(m)+" はありません", "there is no modifier "+quote(m)).Hint = c.suggest(m, allModifiers)
+			bad(CodeModifier, "修飾子 "+problem.Quote(m)+" はありません", "there is no modifier "+problem.Quote(m)).Hint = c.suggest(m, allModifiers)
 			return h, false
 		}
 	}
@@ -842,11 +838,11 @@ func (c *compiler) fits(d *document, it *item, v *scalar, g Getter) {
 	switch g.Type() {
 	case event.Int:
 		if _, err := strconv.ParseInt(v.text, 10, 64); err != nil {
-			c.bad(d, it, v, it.field+" は整数です。"+quote(v.text)+" にはなりません", it.field+" is a whole number and never "+quote(v.text))
+			c.bad(d, it, v, it.field+" は整数です。"+problem.Quote(v.text)+" にはなりません", it.field+" is a whole number and never "+problem.Quote(v.text))
 		}
 	case event.Bool:
 		if b := strings.ToLower(v.text); b != "true" && b != "false" {
-			c.bad(d, it, v, it.field+" は true か false です。"+quote(v.text)+" にはなりません", it.field+" is true or false and never "+quote(v.text))
+			c.bad(d, it, v, it.field+" は true か false です。"+problem.Quote(v.text)+" にはなりません", it.field+" is true or false and never "+problem.Quote(v.text))
 		}
 	}
 }
@@ -965,7 +961,7 @@ func (c *compiler) compileRegexp(d *document, it *item, v *scalar, flags string)
 	if err != nil {
 		reason := err.Error()
 		if se, ok := err.(*syntax.Error); ok {
-			reason = se.Code.String() + ": " + quote(se.Expr)
+			reason = se.Code.String() + ": " + problem.Quote(se.Expr)
 		}
 		ja, en := "正規表現を読めません: "+reason, "regular expression: "+reason
 		if what := foreign(text, err); what != nil {
@@ -1075,7 +1071,7 @@ func (c *compiler) cidr(d *document, it *item, h how, g Getter) node {
 			v := &these[i]
 			p, err := netip.ParsePrefix(v.text)
 			if err != nil {
-				c.bad(d, it, v, quote(v.text)+" はネットワークではありません（例 10.0.0.0/8）", quote(v.text)+" is no network such as 10.0.0.0/8")
+				c.bad(d, it, v, problem.Quote(v.text)+" はネットワークではありません（例 10.0.0.0/8）", problem.Quote(v.text)+" is no network such as 10.0.0.0/8")
 				continue
 			}
 			n.nets = append(n.nets, p.Masked())
@@ -1096,7 +1092,7 @@ func (c *compiler) number(d *document, it *item, h how, g Getter) node {
 		n := &numberNode{field: c.use(g), op: h.op}
 		f, err := strconv.ParseFloat(v.text, 64)
 		if err != nil || v.kind != intScalar && v.kind != floatScalar {
-			c.bad(d, it, v, quote(v.text)+" は数ではありません", quote(v.text)+" is not a number")
+			c.bad(d, it, v, problem.Quote(v.text)+" は数ではありません", problem.Quote(v.text)+" is not a number")
 			continue
 		}
 		n.value = f

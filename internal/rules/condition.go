@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"sekisho/internal/problem"
 	"strings"
 )
 
@@ -53,7 +54,7 @@ func parseCondition(text string, sels []*selection) (expr, *condError) {
 	e := p.or()
 	if p.err == nil && p.pos < len(p.toks) {
 		t := p.toks[p.pos]
-		p.fail(t.at, quote(t.text)+" はここに書けません", "unexpected "+quote(t.text))
+		p.fail(t.at, problem.Quote(t.text)+" はここに書けません", "unexpected "+problem.Quote(t.text))
 	}
 	if p.err != nil {
 		return nil, p.err
@@ -91,7 +92,7 @@ func (p *condParser) scan(text string) {
 		case r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-.*?", r):
 			word = append(word, r)
 		default:
-			p.fail(at, fmt.Sprintf("条件に %s は使えません", quote(string(r))), quote(string(r))+" cannot stand in a condition")
+			p.fail(at, fmt.Sprintf("条件に %s は使えません", problem.Quote(string(r))), problem.Quote(string(r))+" cannot stand in a condition")
 			return
 		}
 		at++
@@ -180,7 +181,7 @@ func (p *condParser) atom() expr {
 	}
 	switch lower := strings.ToLower(t.text); lower {
 	case "and", "or", "not", "of", "them", ")":
-		p.fail(t.at, quote(t.text)+" はここに書けません", "unexpected "+quote(t.text))
+		p.fail(t.at, problem.Quote(t.text)+" はここに書けません", "unexpected "+problem.Quote(t.text))
 		return nil
 	}
 	for _, s := range p.sels {
@@ -192,7 +193,7 @@ func (p *condParser) atom() expr {
 	for _, s := range p.sels {
 		names = append(names, s.name)
 	}
-	p.fail(t.at, quote(t.text)+" という選択はありません", "there is no selection "+quote(t.text)).hint = suggest(t.text, names)
+	p.fail(t.at, problem.Quote(t.text)+" という選択はありません", "there is no selection "+problem.Quote(t.text)).hint = problem.Suggest(t.text, names)
 	return nil
 }
 
@@ -203,8 +204,8 @@ func (p *condParser) of(quantity condTok) expr {
 	case "all":
 		all = true
 	default:
-		p.fail(quantity.at, quote(quantity.text)+" of には対応していません（1 of、any of、all of のどれか）",
-			quote(quantity.text)+" of is not honoured (1 of, any of and all of are)").code = CodeUnhonoured
+		p.fail(quantity.at, problem.Quote(quantity.text)+" of には対応していません（1 of、any of、all of のどれか）",
+			problem.Quote(quantity.text)+" of is not honoured (1 of, any of and all of are)").code = CodeUnhonoured
 		return nil
 	}
 	p.pos++ // of
@@ -221,7 +222,7 @@ func (p *condParser) of(quantity condTok) expr {
 		}
 	}
 	if len(hits) == 0 {
-		p.fail(t.at, quote(t.text)+" に当てはまる選択はありません", "no selection fits "+quote(t.text))
+		p.fail(t.at, problem.Quote(t.text)+" に当てはまる選択はありません", "no selection fits "+problem.Quote(t.text))
 		return nil
 	}
 	switch {

@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"regexp"
+	"sekisho/internal/problem"
 	"strings"
 )
 
@@ -31,7 +32,7 @@ func (c *compiler) expand(d *document, it *item) [][]scalar {
 		case missing != "":
 			c.fail(d, v.line, v.col, it.path, CodeSetting,
 				"%"+missing+"% の値がありません。設定 rules.placeholders."+missing+" に書いてください",
-				"nothing is set for %"+missing+"%: add the setting rules.placeholders."+missing).Hint = suggest(missing, keys(c.o.Placeholders))
+				"nothing is set for %"+missing+"%: add the setting rules.placeholders."+missing).Hint = problem.Suggest(missing, keys(c.o.Placeholders))
 			continue
 		case texts == nil:
 			c.fail(d, v.line, v.col, it.path, CodeBounds, fmt.Sprintf("プレースホルダーの組み合わせが多すぎます（上限は %d）", maxExpanded),

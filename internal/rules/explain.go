@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sekisho/internal/problem"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,10 +74,10 @@ func (p *Program) Explain(w io.Writer, id, lang string) error {
 		for _, r := range p.Rules {
 			known = append(known, r.Table(), r.ID, r.Name)
 		}
-		if hint := suggest(id, known); hint != "" {
-			return fmt.Errorf("%w: %s (did you mean %q?)", ErrNoRule, quote(id), hint)
+		if hint := problem.Suggest(id, known); hint != "" {
+			return fmt.Errorf("%w: %s (did you mean %q?)", ErrNoRule, problem.Quote(id), hint)
 		}
-		return fmt.Errorf("%w: %s", ErrNoRule, quote(id))
+		return fmt.Errorf("%w: %s", ErrNoRule, problem.Quote(id))
 	}
 	x := &explainer{p: p, lang: lang}
 	x.rule(found)
@@ -110,18 +111,18 @@ func (x *explainer) rule(docs []*Rule) {
 	if t := r.Table(); t != "" {
 		head = t + "  " + head
 	}
-	x.line(0, "%s", printable(head))
+	x.line(0, "%s", problem.Printable(head))
 	x.line(1, "%s: %s", x.say("番号", "id"), r.ID)
 	ja := x.lang == "ja" && r.Addition != nil && r.Addition.Title.JA != "" // then the title says it, and in Japanese
 	if s := strings.Join(strings.Fields(r.Summary), " "); s != "" && !ja {
-		x.line(1, "%s: %s", x.say("説明", "about"), printable(s))
+		x.line(1, "%s: %s", x.say("説明", "about"), problem.Printable(s))
 	}
 	if a := r.Addition; a != nil {
 		if t := a.Title.In(x.lang); t != "" {
-			x.line(1, "%s: %s", x.say("知らせること", "tells"), printable(t))
+			x.line(1, "%s: %s", x.say("知らせること", "tells"), problem.Printable(t))
 		}
 		if t := a.Advice.In(x.lang); t != "" {
-			x.line(1, "%s: %s", x.say("すること", "to do"), printable(t))
+			x.line(1, "%s: %s", x.say("すること", "to do"), problem.Printable(t))
 		}
 		if len(a.Incidents) > 0 {
 			x.line(1, "%s: %s", x.say("もとになった事案", "incidents"), strings.Join(a.Incidents, ", "))
@@ -145,7 +146,7 @@ func (x *explainer) rule(docs []*Rule) {
 			state = x.say("（単独ではアラートを上げない）", " (raises no alert of its own)")
 		}
 		x.b.WriteByte('\n')
-		x.line(1, "%s [%s]%s", printable(d.Title), d.Level, state)
+		x.line(1, "%s [%s]%s", problem.Printable(d.Title), d.Level, state)
 		x.one(d, 2, told)
 	}
 }
@@ -171,7 +172,7 @@ func (x *explainer) one(r *Rule, depth int, told map[*Rule]bool) {
 // filters tells the filters and exceptions that apply to a rule.
 func (x *explainer) filters(r *Rule, depth int) {
 	for _, f := range r.filter {
-		ja, en := "filter "+quote(f.title)+"（次の条件も要る）", "filter "+quote(f.title)+" (what has to hold too)"
+		ja, en := "filter "+problem.Quote(f.title)+"（次の条件も要る）", "filter "+problem.Quote(f.title)+" (what has to hold too)"
 		if f.setting != "" {
 			ja, en = "例外（設定 "+f.setting+"）", "exception (setting "+f.setting+")"
 		}
@@ -182,7 +183,7 @@ func (x *explainer) filters(r *Rule, depth int) {
 			last := f.filter.until.AddDate(0, 0, -1).Format(time.DateOnly)
 			ja, en = ja+"。"+last+" まで", en+"; until "+last
 		}
-		x.line(depth, "%s:", printable(x.say(ja, en)))
+		x.line(depth, "%s:", problem.Printable(x.say(ja, en)))
 		x.detection(f.filter.detection, depth+1)
 	}
 }
@@ -278,7 +279,7 @@ func (x *explainer) correlation(r *Rule, depth int, told map[*Rule]bool) {
 	x.filters(r, depth)
 	for _, i := range c.Rules {
 		o := x.p.Rules[i]
-		x.line(depth, "%s", x.say("数えるもの: ", "of: ")+printable(o.Title))
+		x.line(depth, "%s", x.say("数えるもの: ", "of: ")+problem.Printable(o.Title))
 		x.one(o, depth+1, told)
 	}
 }
@@ -290,7 +291,7 @@ func (x *explainer) thresholds(r *Rule, table string, t *Threshold, depth int) {
 		var who []string
 		for _, w := range []struct{ value, ja, en string }{{s.Department, "部署", "department"}, {s.Tag, "PC の区分", "tag"}, {s.List, "人の区分", "list"}} {
 			if w.value != "" {
-				who = append(who, x.say(w.ja, w.en)+" "+quote(w.value))
+				who = append(who, x.say(w.ja, w.en)+" "+problem.Quote(w.value))
 			}
 		}
 		if len(who) == 0 {
@@ -404,7 +405,7 @@ func (x *explainer) selection(s *selection, ask *asker) Check {
 	for i := range s.alts {
 		a := &s.alts[i]
 		if a.keyword != nil {
-			k := Check{Text: x.say("どこかの項目に "+quote(a.keyword.text)+" を含む", "some field contains "+quote(a.keyword.text)), Asked: ask != nil}
+			k := Check{Text: x.say("どこかの項目に "+problem.Quote(a.keyword.text)+" を含む", "some field contains "+problem.Quote(a.keyword.text)), Asked: ask != nil}
 			if ask != nil {
 				k.OK, _ = ask.item(nil, a.keyword)
 			}
@@ -454,7 +455,7 @@ func (a *asker) item(it *item, keyword *scalar) (ok bool, actual string) {
 	if it != nil {
 		if g, known := a.ns.find(it.field); known {
 			if v, present := g.Value(a.e); present {
-				actual = quote(v.String())
+				actual = problem.Quote(v.String())
 			}
 		}
 	}
@@ -476,7 +477,7 @@ func (x *explainer) item(it *item) string {
 			if v.kind == nullScalar {
 				values = append(values, x.say("（なし）", "(absent)"))
 			} else {
-				values = append(values, quote(text))
+				values = append(values, problem.Quote(text))
 			}
 		}
 	}
@@ -490,7 +491,7 @@ func (x *explainer) item(it *item) string {
 	if has("all") {
 		list = strings.Join(values, x.say(" と ", " and ")) + more
 	}
-	field := printable(it.field)
+	field := problem.Printable(it.field)
 	for _, m := range it.mods {
 		if ja, ok := partWords[m]; ok {
 			field = x.say(field+" の"+ja, "the "+m+" of "+field)
@@ -579,7 +580,7 @@ func (p *Program) ExplainEvent(e *event.Event, id, lang string) ([]Verdict, erro
 			add(r)
 		}
 		if len(list) == 0 {
-			return nil, fmt.Errorf("%w: %s", ErrNoRule, quote(id))
+			return nil, fmt.Errorf("%w: %s", ErrNoRule, problem.Quote(id))
 		}
 	}
 	s := p.pool.Get().(*scratch)
@@ -592,12 +593,12 @@ func (p *Program) ExplainEvent(e *event.Event, id, lang string) ([]Verdict, erro
 		v := Verdict{ID: r.ID, Rule: r.Table(), Title: r.Title, Matched: r.node.match(s)}
 		ask := &asker{e: e, d: r.doc, ns: r.doc.names(), o: p.options}
 		if c := categories[r.doc.logsource.category]; c != nil {
-			v.Checks = append(v.Checks, Check{Text: "logsource.category " + r.doc.logsource.category, Asked: true, OK: slices.Contains(c, event.Action(fold(string(e.Action)))), Actual: quote(string(e.Action))})
+			v.Checks = append(v.Checks, Check{Text: "logsource.category " + r.doc.logsource.category, Asked: true, OK: slices.Contains(c, event.Action(fold(string(e.Action)))), Actual: problem.Quote(string(e.Action))})
 		}
 		if os := products[r.doc.logsource.product]; os != "" {
 			k := Check{Text: "logsource.product " + r.doc.logsource.product, Asked: true}
 			if o, ok := e.Lookup(osID); ok {
-				k.OK, k.Actual = strings.EqualFold(o.Str(), os), quote(o.Str())
+				k.OK, k.Actual = strings.EqualFold(o.Str(), os), problem.Quote(o.Str())
 			}
 			v.Checks = append(v.Checks, k)
 		}
@@ -649,7 +650,7 @@ func WriteVerdicts(w io.Writer, list []Verdict, lang string) error {
 		if v.Matched {
 			word = x.say("当てはまる", "match")
 		}
-		head := printable(v.Title)
+		head := problem.Printable(v.Title)
 		if v.Rule != "" {
 			head = v.Rule + "  " + head
 		}
@@ -658,10 +659,10 @@ func WriteVerdicts(w io.Writer, list []Verdict, lang string) error {
 			x.check(k, 1)
 		}
 		for _, f := range v.Feeds {
-			x.line(1, "%s: %s", x.say("これを数えるルール", "counted by"), printable(f))
+			x.line(1, "%s: %s", x.say("これを数えるルール", "counted by"), problem.Printable(f))
 		}
 		for _, f := range v.LeftOut {
-			x.line(1, "%s: %s", x.say("filter により数えないルール", "left out by a filter of"), printable(f))
+			x.line(1, "%s: %s", x.say("filter により数えないルール", "left out by a filter of"), problem.Printable(f))
 		}
 	}
 	if len(list) == 0 {

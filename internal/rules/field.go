@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"sekisho/internal/problem"
 	"sort"
 	"strings"
 
@@ -237,7 +238,7 @@ func (n names) hint(name string) string {
 	if strings.Contains(name, ".") {
 		n.ecs = true // meant as an event's own name
 	}
-	return suggest(name, n.known())
+	return problem.Suggest(name, n.known())
 }
 
 // known is every name that resolves, sorted.

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"sekisho/internal/problem"
 	"slices"
 	"strings"
 	"time"
@@ -73,11 +74,11 @@ func (c *compiler) targets(d *document) []*document {
 		switch {
 		case fits:
 		case table:
-			c.fail(d, ref.line, ref.col, ref.path, CodeLogsource, "filter の logsource は "+quote(ref.name)+" のどのルールとも合いません",
-				"the filter's logsource takes in no rule of "+quote(ref.name))
+			c.fail(d, ref.line, ref.col, ref.path, CodeLogsource, "filter の logsource は "+problem.Quote(ref.name)+" のどのルールとも合いません",
+				"the filter's logsource takes in no rule of "+problem.Quote(ref.name))
 		default:
-			c.fail(d, ref.line, ref.col, ref.path, CodeLogsource, "filter の logsource はルール "+quote(ref.name)+" のものと合いません",
-				"the filter's logsource does not take in that of rule "+quote(ref.name))
+			c.fail(d, ref.line, ref.col, ref.path, CodeLogsource, "filter の logsource はルール "+problem.Quote(ref.name)+" のものと合いません",
+				"the filter's logsource does not take in that of rule "+problem.Quote(ref.name))
 		}
 	}
 	return out
@@ -269,7 +270,7 @@ func (c *compiler) exceptions() []*document {
 		if e.Expires != "" {
 			last, err := time.ParseInLocation(time.DateOnly, e.Expires, c.o.zone())
 			if err != nil {
-				c.fail(d, 0, 0, path+".expires", CodeSetting, quote(e.Expires)+" は日付ではありません（例 2027-03-31）", quote(e.Expires)+" is not a day such as 2027-03-31")
+				c.fail(d, 0, 0, path+".expires", CodeSetting, problem.Quote(e.Expires)+" は日付ではありません（例 2027-03-31）", problem.Quote(e.Expires)+" is not a day such as 2027-03-31")
 			}
 			f.until = last.AddDate(0, 0, 1)
 		}

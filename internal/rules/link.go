@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"hash/fnv"
+	"sekisho/internal/problem"
 	"slices"
 	"strings"
 
@@ -34,8 +35,8 @@ func (c *compiler) refNames() []string {
 // dangling tells a reference that leads nowhere; others is what it may name besides
 // ids and names.
 func (c *compiler) dangling(d *document, r ref, others []string) {
-	p := c.fail(d, r.line, r.col, r.path, CodeReference, quote(r.name)+" というルール（id または name）はありません",
-		"there is no rule with id or name "+quote(r.name))
+	p := c.fail(d, r.line, r.col, r.path, CodeReference, problem.Quote(r.name)+" というルール（id または name）はありません",
+		"there is no rule with id or name "+problem.Quote(r.name))
 	if c.hints < c.max.guesses {
 		p.Hint = c.suggest(r.name, append(c.refNames(), others...))
 	}
@@ -72,7 +73,7 @@ func (c *compiler) correlations() {
 				for _, a := range above[at:] {
 					circle += a.label() + " -> "
 				}
-				circle = quote(circle + t.label())
+				circle = problem.Quote(circle + t.label())
 				c.fail(d, r.line, r.col, r.path, CodeReference, "correlation が互いに参照し合っています（"+circle+"）", "correlations refer to each other in a circle: "+circle)
 				c.refused[d] = true
 			case len(above) == c.max.chain:
@@ -109,11 +110,11 @@ func (c *compiler) correlation(d *document) {
 			continue // it may be part of the circle
 		}
 		if r == nil {
-			c.fail(d, ref.line, ref.col, ref.path, CodeReference, "ルール "+quote(ref.name)+" に問題があるため使えません", "rule "+quote(ref.name)+" was refused")
+			c.fail(d, ref.line, ref.col, ref.path, CodeReference, "ルール "+problem.Quote(ref.name)+" に問題があるため使えません", "rule "+problem.Quote(ref.name)+" was refused")
 			continue
 		}
 		if slices.Contains(targets, r) {
-			c.fail(d, ref.line, ref.col, ref.path, CodeReference, "ルール "+quote(ref.name)+" が 2 回書かれています", "rule "+quote(ref.name)+" is named twice")
+			c.fail(d, ref.line, ref.col, ref.path, CodeReference, "ルール "+problem.Quote(ref.name)+" が 2 回書かれています", "rule "+problem.Quote(ref.name)+" is named twice")
 			continue
 		}
 		targets = append(targets, r)
@@ -137,8 +138,8 @@ func (c *compiler) correlation(d *document) {
 	for _, name := range doc.aliasList {
 		for _, rule := range keys(doc.aliases[name]) {
 			if at := doc.aliases[name][rule]; len(targets) == len(doc.rules) && !slices.ContainsFunc(targets, func(t *Rule) bool { return t.Name == rule }) {
-				c.fail(d, at.line, at.col, at.path, CodeReference, "この correlation は name が "+quote(rule)+" のルールを数えません",
-					"the correlation counts no rule with the name "+quote(rule)).Hint = c.suggest(rule, namesOf(targets))
+				c.fail(d, at.line, at.col, at.path, CodeReference, "この correlation は name が "+problem.Quote(rule)+" のルールを数えません",
+					"the correlation counts no rule with the name "+problem.Quote(rule)).Hint = c.suggest(rule, namesOf(targets))
 			}
 		}
 	}
@@ -154,8 +155,8 @@ func (c *compiler) correlation(d *document) {
 		for i, t := range targets {
 			field, ok := alias[t.Name]
 			if !ok {
-				c.fail(d, ref.line, ref.col, ref.path, CodeReference, "別名 "+quote(ref.name)+" にルール "+quote(t.Name)+" のフィールドがありません",
-					"alias "+quote(ref.name)+" has no field for rule "+quote(t.Name))
+				c.fail(d, ref.line, ref.col, ref.path, CodeReference, "別名 "+problem.Quote(ref.name)+" にルール "+problem.Quote(t.Name)+" のフィールドがありません",
+					"alias "+problem.Quote(ref.name)+" has no field for rule "+problem.Quote(t.Name))
 				continue
 			}
 			if g, ok := resolve(field, c.base(t).names()); ok {
@@ -313,8 +314,8 @@ func (c *compiler) threshold(r *Rule, a *Addition, t thresholdDoc) {
 	}
 	target := c.byDoc[d]
 	if target == nil || target.Correlation == nil || len(target.Correlation.Conditions) != 1 {
-		c.fail(r.doc, t.rule.line, t.rule.col, t.rule.path, CodeReference, quote(t.rule.name)+" は条件が 1 つの correlation ではありません",
-			quote(t.rule.name)+" is no correlation with a single condition")
+		c.fail(r.doc, t.rule.line, t.rule.col, t.rule.path, CodeReference, problem.Quote(t.rule.name)+" は条件が 1 つの correlation ではありません",
+			problem.Quote(t.rule.name)+" is no correlation with a single condition")
 		return
 	}
 	cond := target.Correlation.Conditions[0]
@@ -325,8 +326,8 @@ func (c *compiler) threshold(r *Rule, a *Addition, t thresholdDoc) {
 		return
 	}
 	if other := c.thresholdOf[target]; other != "" {
-		c.fail(r.doc, t.rule.line, t.rule.col, t.rule.path, CodeDouble, quote(t.rule.name)+" にはすでにしきい値 "+other+" があります",
-			quote(t.rule.name)+" has the threshold "+other+" already")
+		c.fail(r.doc, t.rule.line, t.rule.col, t.rule.path, CodeDouble, problem.Quote(t.rule.name)+" にはすでにしきい値 "+other+" があります",
+			problem.Quote(t.rule.name)+" has the threshold "+other+" already")
 		return
 	}
 	c.thresholdOf[target] = a.Rule + "." + t.key
@@ -398,7 +399,7 @@ func (c *compiler) settings() {
 			}
 		}
 		if !found && !c.o.Lenient {
-			c.problem("rules.disable", CodeSetting, quote(id)+" というルールはありません", "there is no rule "+quote(id), suggest(id, ids))
+			c.problem("rules.disable", CodeSetting, problem.Quote(id)+" というルールはありません", "there is no rule "+problem.Quote(id), problem.Suggest(id, ids))
 		}
 	}
 	known := func(setting string, thresholds map[string]map[string]int64) {
@@ -406,14 +407,14 @@ func (c *compiler) settings() {
 			own, ok := keysOf[id]
 			if !ok {
 				if !c.o.Lenient {
-					c.problem(setting+"."+id, CodeSetting, quote(id)+" というルールはありません", "there is no rule "+quote(id), suggest(id, keys(keysOf)))
+					c.problem(setting+"."+id, CodeSetting, problem.Quote(id)+" というルールはありません", "there is no rule "+problem.Quote(id), problem.Suggest(id, keys(keysOf)))
 				}
 				continue
 			}
 			for _, k := range keys(thresholds[id]) {
 				if !slices.Contains(own, k) {
-					c.problem(setting+"."+id+"."+k, CodeSetting, id+" に "+quote(k)+" というしきい値はありません",
-						id+" has no threshold "+quote(k), suggest(k, own))
+					c.problem(setting+"."+id+"."+k, CodeSetting, id+" に "+problem.Quote(k)+" というしきい値はありません",
+						id+" has no threshold "+problem.Quote(k), problem.Suggest(k, own))
 				}
 			}
 		}

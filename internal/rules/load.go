@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sekisho/internal/problem"
 	"sort"
 	"strings"
 
@@ -50,7 +51,7 @@ func Load(o LoadOptions) (*Program, error) {
 		problems = append(problems, asProblems(err)...)
 	}
 	if len(problems) > 0 {
-		return p, sortProblems(problems)
+		return p, problem.Sorted(problems)
 	}
 	return p, nil
 }

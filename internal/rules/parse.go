@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"sekisho/internal/problem"
 	"slices"
 	"strconv"
 	"strings"
@@ -152,7 +153,12 @@ func Parse(name string, data []byte) (*File, error) {
 	f := &File{Name: name}
 	r := &reader{file: f}
 	for _, n := range r.nodes(data) {
+		from := len(r.problems)
 		r.document(n)
+		label := f.docs[len(f.docs)-1].label()
+		for i := from; i < len(r.problems); i++ {
+			r.problems[i].Rule = label
+		}
 	}
 	f.inherit()
 	if f.docs == nil && len(r.problems) == 0 {
@@ -161,12 +167,7 @@ func Parse(name string, data []byte) (*File, error) {
 	if len(r.problems) == 0 {
 		return f, nil
 	}
-	for i := range r.problems {
-		if p := &r.problems[i]; p.doc != nil {
-			p.Rule = p.doc.label()
-		}
-	}
-	return f, sortProblems(r.problems)
+	return f, problem.Sorted(r.problems)
 }
 
 // inherit fills in what a document leaves out that the first of the same table id
@@ -276,7 +277,7 @@ func (r *reader) document(n *yaml.Node) {
 					"action: "+s+" (Sigma 1) is not honoured: write each document in full")
 			}
 		default:
-			if hint := suggest(p.name, sigmaKeys); hint != "" && !slices.Contains(sigmaKeys, p.name) {
+			if hint := problem.Suggest(p.name, sigmaKeys); hint != "" && !slices.Contains(sigmaKeys, p.name) {
 				r.fail(p.key, p.name, CodeKey, "知らないキーです", "unknown key").Hint = hint
 			} else {
 				r.sane(p.val, p.name, 0)
@@ -335,8 +336,8 @@ func (r *reader) oneOf(n *yaml.Node, path, got string, words []string) {
 	if got == "" || slices.Contains(words, got) {
 		return
 	}
-	r.fail(n, path, CodeType, fmt.Sprintf("%s は使えません（%s のどれか）", quote(got), strings.Join(words, "、")),
-		fmt.Sprintf("%s is none of %s", quote(got), strings.Join(words, ", "))).Hint = suggest(got, words)
+	r.fail(n, path, CodeType, fmt.Sprintf("%s は使えません（%s のどれか）", problem.Quote(got), strings.Join(words, "、")),
+		fmt.Sprintf("%s is none of %s", problem.Quote(got), strings.Join(words, ", "))).Hint = problem.Suggest(got, words)
 }
 
 // sane looks through a part that the engine does not use, for what no rule may
@@ -363,7 +364,7 @@ func (r *reader) logsource(n *yaml.Node, l *logsource) {
 			l.service, _ = r.text(p.val, path)
 		case "definition":
 		default: // the specification leaves room for others, which are not evaluated
-			if hint := suggest(p.name, []string{"category", "product", "service", "definition"}); hint != "" {
+			if hint := problem.Suggest(p.name, []string{"category", "product", "service", "definition"}); hint != "" {
 				r.fail(p.key, path, CodeKey, "知らないキーです", "unknown key").Hint = hint
 			} else {
 				r.sane(p.val, path, 0)
@@ -549,8 +550,8 @@ func (r *reader) timespan(n *yaml.Node, path string, limit time.Duration) time.D
 	}
 	m := timespanForm.FindStringSubmatch(s)
 	if m == nil {
-		r.fail(n, path, CodeType, quote(s)+" は期間ではありません（数字と s、m、h、d のどれか 1 つ。例 90m）",
-			quote(s)+" is not a time span (digits and one of s, m, h, d, such as 90m)")
+		r.fail(n, path, CodeType, problem.Quote(s)+" は期間ではありません（数字と s、m、h、d のどれか 1 つ。例 90m）",
+			problem.Quote(s)+" is not a time span (digits and one of s, m, h, d, such as 90m)")
 		return 0
 	}
 	v, _ := strconv.ParseInt(m[1], 10, 64)
@@ -623,7 +624,7 @@ func (r *reader) correlation(n *yaml.Node) *corrDoc {
 		case "generate": // where some tools write it
 			c.generate = r.truth(p.val, path)
 		default:
-			r.fail(p.key, path, CodeKey, "知らないキーです", "unknown key").Hint = suggest(p.name, corrKeys)
+			r.fail(p.key, path, CodeKey, "知らないキーです", "unknown key").Hint = problem.Suggest(p.name, corrKeys)
 		}
 	}
 	if n.Kind != yaml.MappingNode {
@@ -662,7 +663,7 @@ func (r *reader) condition(n *yaml.Node, c *corrDoc) {
 				c.conds = append(c.conds, Condition{p.name, v})
 			}
 		default:
-			r.fail(p.key, path, CodeKey, "知らないキーです", "unknown key").Hint = suggest(p.name, append([]string{"field"}, condOps...))
+			r.fail(p.key, path, CodeKey, "知らないキーです", "unknown key").Hint = problem.Suggest(p.name, append([]string{"field"}, condOps...))
 		}
 	}
 	if n.Kind != yaml.MappingNode {
@@ -793,7 +794,7 @@ func (r *reader) addition(n *yaml.Node) *additionDoc {
 		case "rule":
 			a.Rule, _ = r.text(p.val, path)
 			if a.Rule != "" && !tableID.MatchString(a.Rule) {
-				r.fail(p.val, path, CodeType, quote(a.Rule)+" は番号ではありません（例 USB-3）", quote(a.Rule)+" is not an id such as USB-3")
+				r.fail(p.val, path, CodeType, problem.Quote(a.Rule)+" は番号ではありません（例 USB-3）", problem.Quote(a.Rule)+" is not an id such as USB-3")
 			}
 		case "incidents":
 			for _, c := range r.texts(p.val, path) {
@@ -817,7 +818,7 @@ func (r *reader) addition(n *yaml.Node) *additionDoc {
 		case "first-seen":
 			a.firstSeen = r.firstSeen(p.key, p.val)
 		default:
-			r.fail(p.key, path, CodeKey, "知らないキーです", "unknown key").Hint = suggest(p.name, additionKeys)
+			r.fail(p.key, path, CodeKey, "知らないキーです", "unknown key").Hint = problem.Suggest(p.name, additionKeys)
 		}
 	}
 	return a
@@ -839,7 +840,7 @@ func (r *reader) firstSeen(key, n *yaml.Node) *firstSeenDoc {
 			f.keys = r.refs(p.val, at)
 			for i, k := range f.keys {
 				if slices.ContainsFunc(f.keys[:i], func(o ref) bool { return o.name == k.name }) {
-					r.failAt(k.line, k.col, at, CodeKey, quote(k.name)+" が 2 回書かれています", quote(k.name)+" is given twice")
+					r.failAt(k.line, k.col, at, CodeKey, problem.Quote(k.name)+" が 2 回書かれています", problem.Quote(k.name)+" is given twice")
 				}
 			}
 			if len(f.keys) == 0 || len(f.keys) > maxKeys {
@@ -850,7 +851,7 @@ func (r *reader) firstSeen(key, n *yaml.Node) *firstSeenDoc {
 		case "learn":
 			f.learn = r.timespan(p.val, at, maxTimespan)
 		default:
-			r.fail(p.key, at, CodeKey, "知らないキーです", "unknown key").Hint = suggest(p.name, []string{"keys", "within", "learn"})
+			r.fail(p.key, at, CodeKey, "知らないキーです", "unknown key").Hint = problem.Suggest(p.name, []string{"keys", "within", "learn"})
 		}
 	}
 	for _, k := range []string{"keys", "within"} {
@@ -890,7 +891,7 @@ func (r *reader) thresholds(n *yaml.Node, a *additionDoc) {
 			case "default":
 				t.def, _ = r.whole(q.val, path+".default")
 			default:
-				r.fail(q.key, path+"."+q.name, CodeKey, "知らないキーです", "unknown key").Hint = suggest(q.name, []string{"rule", "default"})
+				r.fail(q.key, path+"."+q.name, CodeKey, "知らないキーです", "unknown key").Hint = problem.Suggest(q.name, []string{"rule", "default"})
 			}
 		}
 		if t.rule.name == "" && p.val.Kind == yaml.MappingNode {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sekisho/internal/problem"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,7 +58,7 @@ func problemsOf(name string, data []byte, o Options) Problems {
 	if _, err := Compile([]*File{f}, o); err != nil {
 		problems = append(problems, asProblems(err)...)
 	}
-	return sortProblems(problems)
+	return problem.Sorted(problems)
 }
 
 func golden(t *testing.T, name, got string) {

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"sekisho/internal/problem"
 	"strconv"
 	"strings"
 	"time"
@@ -109,7 +110,7 @@ func (c *compiler) moment(d *document, it *item, h how, g Getter) node {
 		v := &it.values[i]
 		got, err := strconv.ParseInt(strings.TrimSpace(v.text), 10, 64)
 		if err != nil || v.kind != intScalar && v.kind != textScalar {
-			c.bad(d, it, v, quote(v.text)+" は整数ではありません", quote(v.text)+" is not a whole number")
+			c.bad(d, it, v, problem.Quote(v.text)+" は整数ではありません", problem.Quote(v.text)+" is not a whole number")
 			continue
 		}
 		if got < limits.least || got > limits.most {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sekisho/internal/problem"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -55,7 +56,7 @@ func (r *reader) failAt(line, col int, path, code, ja, en string) *Problem {
 	if len(r.problems) == maxProblems {
 		ja, en, code, path = "問題が多すぎるため、以降は表示しません", "too many problems: the rest is not told", CodeBounds, ""
 	}
-	p := Problem{File: r.file.Name, Line: line, Col: col, Path: path, Code: code, JA: ja, EN: en, text: r.file.line(line), doc: r.doc}
+	p := Problem{File: r.file.Name, Line: line, Col: col, Path: path, Code: code, JA: ja, EN: en, Text: r.file.line(line)}
 	r.problems = append(r.problems, p)
 	return &r.problems[len(r.problems)-1]
 }
@@ -133,7 +134,7 @@ func (r *reader) syntax(err error) {
 			line, col = le.Mark.Line, max(le.Mark.Column, 1)
 		}
 	}
-	reason = printable(reason)
+	reason = problem.Printable(reason)
 	ja := "YAML として読めません: "
 	if strings.HasPrefix(strings.TrimLeft(r.file.line(line), " "), "\t") {
 		ja = "YAML として読めません（字下げにタブは使えません）: "
@@ -210,7 +211,7 @@ func (r *reader) wrong(n *yaml.Node, path, ja, en string) {
 	case null(n):
 		gotJA, gotEN = "空", "nothing"
 	case n.Kind == yaml.ScalarNode:
-		gotJA, gotEN = quote(n.Value), quote(n.Value)
+		gotJA, gotEN = problem.Quote(n.Value), problem.Quote(n.Value)
 	}
 	r.fail(n, path, CodeType, ja+"が必要です（"+gotJA+" が書かれています）", "want "+en+", got "+gotEN)
 }
