@@ -305,11 +305,11 @@ func (c *compiler) detectionRule(d *document) {
 	if !c.failed { // without the logsource, names of fields mean nothing
 		n = c.detection(d, d.detection, d.names())
 	}
-	r.digest = d.detection.digest(&d.logsource, d.taxonomy, &c.o)
+	r.digest = d.detection.digest(&d.logsource, d.taxonomy)
 	if d.addition != nil && d.addition.firstSeen != nil {
 		f := c.newFirstSeen(d, d.addition.firstSeen)
 		c.firstSeen[d] = f
-		parts := []string{"first-seen", f.Within.String(), f.Learn.String()}
+		parts := []string{"first-seen"}
 		for i := range f.Keys {
 			parts = append(parts, f.Keys[i].Field())
 		}
@@ -1152,8 +1152,8 @@ func (c *compiler) keywords(d *document, it *item, h how) node {
 	return n
 }
 
-// digest sums up what decides whether an event matches.
-func (d *detection) digest(l *logsource, taxonomy string, o *Options) uint64 {
+// digest sums up what decides whether an event matches, as the file has it.
+func (d *detection) digest(l *logsource, taxonomy string) uint64 {
 	h := fnv.New64a()
 	put := func(parts ...string) {
 		for _, p := range parts {
@@ -1171,19 +1171,6 @@ func (d *detection) digest(l *logsource, taxonomy string, o *Options) uint64 {
 			for _, it := range a.items {
 				put(it.field)
 				put(it.mods...)
-				for _, m := range it.mods {
-					if _, ok := timeParts[m]; ok {
-						put(o.zone().String())
-					}
-					if m != "expand" {
-						continue
-					}
-					for _, v := range it.values {
-						for _, name := range placeholder.FindAllString(v.text, -1) {
-							put(o.Placeholders[strings.Trim(name, "%")]...)
-						}
-					}
-				}
 				for _, v := range it.values {
 					put(v.text, strconv.Itoa(int(v.kind)))
 				}

@@ -132,7 +132,6 @@ func (c *compiler) filters() {
 			r.node = both(r.node, n)
 			r.Filters = append(r.Filters, d.title)
 			r.filter = append(r.filter, d)
-			r.digest = mix(r.digest, c.filterDigest(d))
 		}
 	}
 	// What a correlation counts is known once all filters of detection rules are.
@@ -176,7 +175,7 @@ func (c *compiler) hidden(d, target *document, made map[string]*Rule) *Rule {
 		}
 	}
 	r := &Rule{ID: uuidOf(parts...), Title: d.title, Level: Levels[0], Summary: d.summary, File: d.file.Name, Line: d.line, Builtin: d.builtin,
-		Silent: true, Hidden: true, doc: d, node: both(where, either(any...)), digest: c.filterDigest(d)}
+		Silent: true, Hidden: true, doc: d, node: both(where, either(any...))}
 	made[key] = r
 	for _, b := range bases {
 		c.weights[r] += c.weights[c.byDoc[b]]
@@ -224,10 +223,6 @@ func (c *compiler) filter(d *document, ns names) node {
 	}
 	c.filterNodes[key] = n
 	return n
-}
-
-func (c *compiler) filterDigest(d *document) uint64 {
-	return mix(d.filter.detection.digest(&d.logsource, d.taxonomy, &c.o), hashText(d.filter.until.String()))
 }
 
 // exceptions is the settings' exceptions as filters. Their problems have the path

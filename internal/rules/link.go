@@ -197,7 +197,6 @@ func (c *compiler) correlation(d *document) {
 		corr.Except = append(corr.Except, at)
 		r.Filters = append(r.Filters, h.Title)
 		r.filter = append(r.filter, h.doc)
-		parts = append(parts, h.digest)
 	}
 	for _, t := range targets {
 		parts = append(parts, t.digest)

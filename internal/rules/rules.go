@@ -78,7 +78,7 @@ type Rule struct {
 	doc    *document
 	filter []*document
 	node   node   // compiled condition; nil for correlations
-	digest uint64 // of everything that decides what the rule counts, thresholds aside
+	digest uint64 // see Digest
 }
 
 // Table is the rule's id in the incident table ("USB-3"), "" for others.
@@ -89,8 +89,10 @@ func (r *Rule) Table() string {
 	return r.Addition.Rule
 }
 
-// Digest changes when what the rule matches or counts does; thresholds do not
-// count, so that windows survive a change of theirs.
+// Digest changes when the rule is another one: when its file says that it matches
+// or counts something else. What a site sets does not count (thresholds, filters,
+// exceptions, placeholders, times of first-seen): leaving one account out must
+// not make a PC forget what it counted over a year.
 func (r *Rule) Digest() uint64 { return r.digest }
 
 // Addition is what the product says of a rule beyond Sigma, the key "sekisho".
