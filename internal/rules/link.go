@@ -246,6 +246,9 @@ func totalName(c *Correlation) string {
 		return "events"
 	case ValueCount, ValueSum, ValueAvg, ValuePercentile:
 		name := c.Fields[0].Name
+		if c.Type == ValueCount && name == "sekisho.copy.source_ids" {
+			return "files" // each id is one
+		}
 		name = name[strings.LastIndexByte(name, '.')+1:]
 		return map[CorrelationType]string{ValueCount: "distinct_", ValueAvg: "mean_", ValuePercentile: "percentile_"}[c.Type] + name
 	}
