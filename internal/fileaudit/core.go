@@ -80,6 +80,7 @@ type core struct {
 	since time.Time                      // up to when nothing was lost
 
 	folders []string  // that came up in protected places and are not marked yet
+	ending  bool      // nothing can be put off any more
 	resync  bool      // the mechanism asks for a sync
 	synced  time.Time // when marks were last looked after
 	late    []lateRecord
@@ -196,6 +197,7 @@ func (c *core) work(ctx context.Context) {
 func (c *core) flush() {
 	ctx, cancel := context.WithTimeout(context.Background(), flushWait)
 	defer cancel()
+	c.ending = true
 	c.work(ctx)
 	c.settleLate(ctx, time.Now().Add(lateFor))
 	for _, p := range c.set.takeIf(func(*record) bool { return true }) {
@@ -379,6 +381,9 @@ func (c *core) of(pid int, now time.Time) *facts {
 			f.proc.Executable, f.proc.Name = exe, filepath.Base(exe)
 		}
 	}
+	if old != nil && f.proc.Executable == "" && f.proc.Name == "" {
+		f.proc, f.user = old.proc, old.user // it has ended
+	}
 	for _, g := range c.w.opts.IgnoreExecutables {
 		if ok, _ := doublestar.Match(slashed(g), slashed(f.proc.Executable)); ok {
 			f.ignored = true
@@ -441,6 +446,11 @@ func (c *core) handle(ctx context.Context, r record) {
 		return
 	}
 
+	if r.idle && len(c.idle) < maxPending {
+		r.idle = false
+		c.idle = append(c.idle, lateRecord{r, now.Add(lateFor)})
+		return
+	}
 	v := c.volumeOf(r.path, r.dev)
 	if v == nil {
 		return
@@ -457,15 +467,13 @@ func (c *core) handle(ctx context.Context, r record) {
 	case recOpened, recRead:
 		c.noteRead(ctx, &r, v, label, now)
 	case recWrote:
-		if r.idle && len(c.idle) < maxPending {
-			r.idle = false
-			c.idle = append(c.idle, lateRecord{r, now.Add(lateFor)})
-			return
-		}
 		if !r.changed && r.size > 0 && (watched || label != "") {
 			return // opened for writing, as many programs do to read a document, and not written to
 		}
 		c.reads.wrote(r.pid, r.path)
+		if r.pid != 0 && !c.reads.empty(now) {
+			r.source = c.reads.named(r.pid, r.path) // in a flood it may be forgotten when this is told
+		}
 		// A write on a local disk waits as well: shares have readers of their own,
 		// so that it may overtake the read that it is a copy of.
 		if early := c.set.wrote(keyOf(&r), r, now); early != nil {
@@ -583,6 +591,12 @@ func (c *core) finish(ctx context.Context, p *pending) {
 		switch {
 		case err == nil && !fi.Mode().IsRegular():
 			return
+		case err == nil && fi.Size() > r.size && r.size >= 0 && c.mech == mechFanotify && !c.ending:
+			// It grew since it was closed: somebody writes to it again, and most likely
+			// closes it. It is told when it rests.
+			r.size = fi.Size()
+			c.set.wrote(keyOf(r), *r, now)
+			return
 		case err == nil:
 			r.size = fi.Size()
 		case !errors.Is(err, fs.ErrNotExist):
@@ -675,7 +689,11 @@ func (c *core) sourceOf(r *record, watched bool, now time.Time) *found {
 				return src
 			}
 		}
-		if x, piped := c.reads.find(w, f, now); x != nil {
+		x, piped := r.source, false
+		if x == nil || x.name != f.name {
+			x, piped = c.reads.find(w, f, now)
+		}
+		if x != nil {
 			way := evidenceProcess
 			if piped && x.sum != 0 && x.sum == f.sum {
 				way = evidenceContent // a command after the other looks like a pipe

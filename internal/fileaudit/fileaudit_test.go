@@ -259,7 +259,7 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 	}
 	g, _ := rr.packed(zip, "/x.zip", t0, t0)
 	if g == nil || g.files != n || g.bytes != 10*n || len(g.origins) != maxOrigins {
-		t.Errorf("archive of %+v", g)
+		t.Errorf("archive of %d files, %d bytes", g.files, g.bytes)
 	}
 	m := newMemory[int](100)
 	for i := range 1000 {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -223,5 +224,77 @@ func TestReflinks(t *testing.T) {
 	e := collect(out, time.Second)
 	if len(e) != 1 || e[0].Action != event.FileCopied || e[0].Copy.Evidence != evidenceProcess || e[0].Copy.SourceProtected != "hr" || e[0].Copy.Bytes.V != 50000 {
 		t.Errorf("got %q", lines(e, at))
+	}
+}
+
+// spent is the CPU that this program has used.
+func spent() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// Many small files copied out of a protected share, then packed: every one is
+// told with its source, and the archive holds them all.
+func TestAFloodOfFilesFromAShare(t *testing.T) {
+	needFanotify(t)
+	n := 2000
+	if os.Getenv("SEKISHO_FLOOD") != "" { // what the documents quote
+		n = 50_000
+	}
+	share, stick, local := mountTmpfs(t), mountExt4(t, "400M"), t.TempDir()
+	run(t, fmt.Sprintf(`cd "$1"; mkdir d; head -c %d /dev/urandom | split -b 100 -a 4 - d/f`, 100*n), share)
+	w, out := watch(t, Options{Protected: []Place{{Label: "人事", Shares: []string{`\\fs01\hr`}}}, Process: func(pid int) (*event.Process, *event.User) {
+		args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		return &event.Process{PID: event.Some(int64(pid)), EntityID: fmt.Sprint(pid), Name: strings.TrimSpace(string(args))}, nil
+	}}, map[string]string{share: `\\fs01\hr`}, stick)
+
+	tell := func(what string, before time.Duration, n int) {
+		d := spent() - before
+		t.Logf("%s: our CPU %v, %v a file", what, d.Round(time.Millisecond), d/time.Duration(n))
+	}
+	collect(out, time.Second) // the sensors have come up
+	before := spent()
+	run(t, fmt.Sprintf(`mkdir "$1/x"; cd "$1/x"; head -c %d /dev/zero | split -b 100 -a 4 - f`, 100*n), local)
+	if e := collect(out, time.Second); len(e) != 0 {
+		t.Errorf("local files are told: %q", lines(e, local)[:1])
+	}
+	tell(fmt.Sprintf("%d local files while nothing is read", n), before, n)
+
+	before = spent()
+	began := time.Now()
+	run(t, `cp -r "$1/d" "$2/"`, share, stick)
+	took := time.Since(began)
+	var files, bytes, sourced int64
+	ids := map[string]bool{}
+	events := collect(out, 3*time.Second)
+	for _, e := range events {
+		if e.Lost != nil {
+			t.Errorf("lost %d", e.Lost.Count.V)
+			continue
+		}
+		files += e.Copy.Files.V
+		bytes += e.Copy.Bytes.V
+		if e.Copy.SourceProtected == "人事" && e.Copy.SourceShare == `\\fs01\hr` {
+			sourced += e.Copy.Files.V
+		}
+		for _, id := range e.Copy.SourceIDs {
+			ids[id] = true
+		}
+	}
+	tell(fmt.Sprintf("%d files from a share to a stick in %v, told by %d events", n, took.Round(time.Millisecond), len(events)), before, n)
+	if int(files) != n || int(sourced) != n || int(bytes) != 100*n || len(ids) != n {
+		t.Errorf("%d files, %d with source, %d bytes, %d sources, want %d; status %+v", files, sourced, bytes, len(ids), n, w.Status())
+	}
+
+	if _, err := exec.LookPath("zip"); err != nil {
+		t.Skip("no zip here")
+	}
+	before = spent()
+	run(t, `cd "$1"; zip -q -r "$2/all.zip" d`, share, local)
+	e := collect(out, 3*time.Second)
+	tell(fmt.Sprintf("%d files packed", n), before, n)
+	if len(e) != 1 || e[0].Action != event.ArchiveCreated || int(e[0].Copy.Files.V) != n || int(e[0].Copy.Bytes.V) != 100*n || len(e[0].Copy.SourceIDs) != min(n, maxOrigins) {
+		t.Errorf("got %q", lines(e, local))
 	}
 }

@@ -37,6 +37,7 @@ type record struct {
 	found   bool // by looking, after a loss
 	idle    bool // written on a local disk while nothing of interest was read, as far as the mechanism saw
 	look    sample
+	source  *read     // of the same name, by the same process, just before
 	born    time.Time // when the file was made; zero: unknown
 }
 

@@ -2,6 +2,7 @@ package fileaudit
 
 import (
 	"container/list"
+	"path/filepath"
 	"time"
 )
 
@@ -9,10 +10,9 @@ import (
 // file just before it writes it; one minute leaves room for large files and
 // slow sticks.
 const (
-	readFor      = time.Minute
-	maxReaders   = 256
-	maxReads     = 16_384 // of all processes
-	maxReadFiles = 8192   // of one process, the newest
+	readFor    = time.Minute
+	maxReaders = 256
+	maxReads   = 16_384 // of all processes, some 10 MB
 	// minSize is the least size, in bytes, by which alone, or by content, a copy is
 	// recognised: files of a few bytes are alike too often.
 	minSize = 64
@@ -91,11 +91,12 @@ func (rr *recentReads) forget(pid int) {
 	}
 }
 
-// oldest is the process whose last read is longest ago.
+// oldest is the process whose last read is longest ago, of those of which files
+// are remembered if there are any.
 func (rr *recentReads) oldest() (pid int) {
 	var when time.Time
 	for id, r := range rr.byPID {
-		if when.IsZero() || r.last.Before(when) {
+		if (r.files.Len() > 0 || rr.total == 0) && (when.IsZero() || r.last.Before(when)) {
 			pid, when = id, r.last
 		}
 	}
@@ -111,7 +112,7 @@ func (rr *recentReads) note(w who, x read) *read {
 		r = nil
 	}
 	if r == nil {
-		if len(rr.byPID) >= maxReaders {
+		for len(rr.byPID) >= maxReaders {
 			rr.forget(rr.oldest())
 		}
 		r = &reader{who: w, files: list.New(), byPath: map[string]*list.Element{}, byName: map[string]*read{}, bySize: map[int64]*read{}}
@@ -131,14 +132,11 @@ func (rr *recentReads) note(w who, x read) *read {
 		r.remove(e)
 		rr.total--
 	}
-	for r.files.Len() >= maxReadFiles {
-		rr.shorten(r)
-	}
 	for rr.total >= maxReads {
-		if pid := rr.oldest(); pid != w.pid {
+		pid := rr.oldest()
+		rr.shorten(pid)
+		if pid != w.pid && rr.byPID[pid].files.Len() == 0 {
 			rr.forget(pid)
-		} else {
-			rr.shorten(r)
 		}
 	}
 	r.byPath[x.path] = r.files.PushBack(&x)
@@ -147,8 +145,9 @@ func (rr *recentReads) note(w who, x read) *read {
 	return &x
 }
 
-// shorten forgets the oldest file of a reader, but for the totals.
-func (rr *recentReads) shorten(r *reader) {
+// shorten forgets the oldest file of a process, but for the totals.
+func (rr *recentReads) shorten(pid int) {
+	r := rr.byPID[pid]
 	x := r.remove(r.files.Front())
 	r.more.files += x.cargo.files
 	r.more.bytes += x.cargo.bytes
@@ -177,6 +176,17 @@ func (rr *recentReads) wrote(pid int, path string) {
 		r.remove(e)
 		rr.total--
 	}
+}
+
+// named returns what a process read last that has the name of a file, nil if
+// nothing.
+func (rr *recentReads) named(pid int, path string) *read {
+	if r := rr.byPID[pid]; r != nil {
+		if x := r.byName[filepath.Base(path)]; x != nil && x.path != path {
+			return x
+		}
+	}
+	return nil
 }
 
 // written is a file that may be a copy.
