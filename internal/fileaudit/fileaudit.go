@@ -5,17 +5,33 @@
 // What is told:
 //
 //   - file-copied for every file that is written to a removable volume, whatever
-//     its source: data that arrives on a stick has left. The source is named
-//     when the same process (or its parent or child) read a file of that name
-//     or size in a watched place within the last minute, or when the command
-//     line of a known copying program (cp, mv, install, rsync) names it. Without a
-//     source, sekisho.copy.source_ids holds a hash of the target's name and size.
-//   - file-copied for a file written anywhere on a local disk by a process that
-//     read a file of that name or size from a share or a protected place within
-//     the last minute.
+//     its source: data that arrives on a stick has left. Without a known source,
+//     sekisho.copy.source_ids holds a hash of the target's name and size.
+//   - file-copied for a file written elsewhere that is known to come from a share
+//     or a protected place; between local files only where it has a label.
+//   - archive-created for an archive, or a packed or encrypted file, made of such
+//     files, with all of them in its totals, source_ids and paths.
+//   - file-uploaded for such a file when a program that sends files reads it.
 //   - file-written for other files written on shares, cloud mounts and in
 //     protected places; file-read (once per process and file and minute) if
 //     [Options.Reads] is set; file-renamed and file-deleted where names are told.
+//
+// # Where data came from
+//
+// What is read in watched places is remembered for a minute by process
+// (reads.go). A file that is written is a copy of what its process, its parent,
+// a child or its partner in a pipe read under that name or of that size
+// (evidence same-process), of what has the same content by samples (content;
+// sample.go), or was made of all that an archiver read meanwhile (archive). A
+// file on a local disk that holds something so is remembered for a day, by its
+// inode and by its content, and marked one by one, so that its reads are told
+// too: labels travel on through copies, renames and archives (lineage.go).
+// sekisho.source.path is the file that was copied last; source.share,
+// .volume_kind, .protected and source_ids are of where its data first came from.
+// All of it is in memory, bounded, and forgotten by a restart.
+//
+// More than 200 copies of one kind a second by one process are told as few
+// events with true totals (burst.go).
 //
 // A file is told when it has been quiet for 0.3 s after its last close, at the
 // latest after 1 s, so that programs that write under a temporary name and then
@@ -29,9 +45,11 @@
 // overlay cannot: there a rename after writing is found by looking into the
 // folder, later renames and deletions go unseen. Each remote mount has a reader
 // of its own, so that a dead server stops nothing else. Protected folders on
-// local disks are marked one by one ([maxDirs] at most). While there is a share
-// or a protected place, every close after writing on local disks is looked at as
-// well (some 20-40 us of CPU each), else none.
+// local disks are marked one by one ([maxDirs] at most), and so are folders of
+// sync programs. While there is a share, such a folder or a protected place, every
+// close after writing on local disks is looked at as well (some 25 us of CPU each
+// while nothing of interest was read in the last minute), else none. Mounts of
+// other namespaces are marked by way of a process there.
 //
 // Where fanotify is refused: inotify through fsnotify, degraded. It tells no
 // process, may miss files in fresh folders, and cannot see reads.
@@ -44,10 +62,10 @@
 // milliseconds after a mount; reads in a protected folder within about 0.1 s of
 // its creation; shares that a desktop's file manager opens by FUSE (gvfs, kio),
 // which root may not enter; files on an NFS export with root_squash that root may
-// not read (counted as lost); sources that were renamed
-// and changed in size on the way (archives); a file that is deleted again before
+// not read (counted as lost); a file that is deleted again before
 // it is told; what happens while a queue is full, which is counted, told as
-// events-lost and, on removable volumes, looked for afterwards.
+// events-lost and, as far as it was written to removable volumes and protected
+// folders, looked for afterwards; sources as docs/limits.md lists them.
 package fileaudit
 
 import (
