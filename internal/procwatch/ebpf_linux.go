@@ -41,6 +41,9 @@ const (
 	// rootCgroup is the id of the topmost cgroup. All are in it on machines
 	// without version 2, where containers are therefore not told.
 	rootCgroup = 1
+	// countEvery is how often the kernel's counters of losses are read; at once if
+	// the ring was half full.
+	countEvery = time.Second
 	// maxBatch bounds the starts and ends that are handed on at once.
 	maxBatch = 256
 )
@@ -69,8 +72,9 @@ type bpfWatch struct {
 	now      time.Time     // of this batch
 	wall     time.Duration // wall clock minus monotonic clock; of this batch
 	wallBoot time.Duration // wall clock minus boot-time clock; of this batch
-	high     int           // most bytes that waited in the ring since the counter of losses was read
-	drops    uint64        // of the kernel's counter, told already
+	high     int           // most bytes that waited in the ring since the counters of losses were read
+	counted  time.Time     // when they were
+	drops    uint64        // of the kernel's counters, told already
 }
 
 // watchBPF watches by eBPF programs on the scheduler's tracepoints, until ctx is
@@ -192,11 +196,11 @@ func (b *bpfWatch) run(ctx context.Context, wake int) error {
 			case <-ctx.Done():
 			}
 		} else {
-			wait := -1
+			wait := countEvery
 			if !rescan.IsZero() {
-				wait = int(max(time.Until(rescan), 0).Milliseconds()) + 1
+				wait = min(max(time.Until(rescan), 0), wait)
 			}
-			if _, err := unix.Poll(fds, wait); err != nil && !errors.Is(err, unix.EINTR) {
+			if _, err := unix.Poll(fds, int(wait.Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
 				return os.NewSyscallError("poll", err)
 			}
 		}
@@ -319,14 +323,15 @@ func (b *bpfWatch) takeUsers() {
 	}
 }
 
-// lost returns how many records the programs had no room for since it was last
-// called. A ring that was never half full has lost none: what is in it stays
-// until it is read. b.mu is held.
+// lost returns how many starts and ends the kernel did not get told since it was
+// last called: the programs found no room in the ring or not its lock (which
+// kernels since 6.15 give up on), or did not run because one of them ran on that
+// CPU already. The last the kernel counts itself, since 5.12. b.mu is held.
 func (b *bpfWatch) lost() (uint64, error) {
-	if b.high < b.ring.BufferSize()/2 {
+	if b.high < b.ring.BufferSize()/2 && b.now.Sub(b.counted) < countEvery {
 		return 0, nil
 	}
-	b.high = 0
+	b.high, b.counted = 0, b.now
 	var perCPU []uint64
 	if err := b.objs.Dropped.Lookup(uint32(0), &perCPU); err != nil {
 		return 0, fmt.Errorf("read counter of lost records: %w", err)
@@ -334,6 +339,13 @@ func (b *bpfWatch) lost() (uint64, error) {
 	var sum uint64
 	for _, n := range perCPU {
 		sum += n
+	}
+	for _, p := range []*ebpf.Program{b.objs.OnFork, b.objs.OnExec, b.objs.OnExit} {
+		st, err := p.Stats()
+		if err != nil {
+			return 0, fmt.Errorf("read counter of runs left out: %w", err)
+		}
+		sum += st.RecursionMisses
 	}
 	n := sum - b.drops
 	b.drops = sum

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"sekisho/internal/event"
@@ -68,6 +69,30 @@ func TestALossOfTheRingIsToldAndMadeGood(t *testing.T) {
 		}
 	}
 	t.Error("what started during the loss is not found")
+}
+
+// The programs lost a record though the ring has room: its lock was not to be had.
+func TestALossOutsideTheRingIsTold(t *testing.T) {
+	b := needBPF(t, Options{}, 2<<20)
+	if _, lost, err := b.turn(); lost != 0 || err != nil {
+		t.Fatalf("%d are lost already; %v", lost, err)
+	}
+	perCPU := make([]uint64, ebpf.MustPossibleCPU())
+	perCPU[0], perCPU[len(perCPU)-1] = 3, 4
+	if err := b.objs.Dropped.Update(uint32(0), perCPU, ebpf.UpdateAny); err != nil {
+		t.Fatal(err)
+	}
+	var want uint64
+	for _, n := range perCPU {
+		want += n
+	}
+	time.Sleep(countEvery)
+	if _, lost, err := b.turn(); lost != want || err != nil {
+		t.Errorf("%d are told as lost, want %d; %v", lost, want, err)
+	}
+	if _, lost, err := b.turn(); lost != 0 || err != nil {
+		t.Errorf("%d are told as lost once more; %v", lost, err)
+	}
 }
 
 // What the kernel may say in an order or with gaps that a test cannot provoke.

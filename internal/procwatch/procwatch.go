@@ -253,6 +253,9 @@ func (w *Watcher) tell(ctx context.Context, q *queue, out chan<- *event.Event) {
 	var told time.Time // when losses were last told
 	for {
 		sent := w.tellAll(ctx, q, out)
+		if n := w.procs.tookForgotten(); n > 0 && w.opts.TellEnds {
+			q.lose(n)
+		}
 		again := time.Duration(math.MaxInt64)
 		if q.lost() {
 			if again = lostEvery - time.Since(told); again <= 0 {
@@ -316,7 +319,7 @@ func (w *Watcher) tellLost(ctx context.Context, q *queue, out chan<- *event.Even
 	e := event.New(event.EventsLost, time.Now())
 	e.Sensor = w.Status().Mechanism
 	e.Lost = &event.Lost{Count: event.Some(int64(n))}
-	e.Message = fmt.Sprintf("at least %d process starts or ends were lost: a queue was full", n)
+	e.Message = fmt.Sprintf("at least %d process starts or ends were lost: the kernel or a queue had no room for them", n)
 	w.send(ctx, out, e)
 }
 

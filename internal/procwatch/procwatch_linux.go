@@ -585,11 +585,3 @@ func userFilter() []unix.SockFilter {
 
 // mountPath is where a process's view of the mounts is.
 func mountPath(root string) string { return path.Join(root, "self/mountinfo") }
-
-// lose counts n things that were lost before they could be pushed.
-func (q *queue) lose(n uint64) {
-	q.mu.Lock()
-	q.dropped += n
-	q.mu.Unlock()
-	q.signal()
-}

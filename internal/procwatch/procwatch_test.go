@@ -265,7 +265,11 @@ func TestTrackerRemembersTheDeadAndItsBounds(t *testing.T) {
 		t.Errorf("pid reuse: %+v", p)
 	}
 	for i := range 2 * maxLive {
-		tr.put(&proc{image: &image{pid: i}})
+		tr.put(&proc{image: &image{pid: i}, told: i >= maxLive/2})
+	}
+	// Of those that made room, up to half a table had never been told.
+	if n := tr.tookForgotten(); n < maxLive/2 || n > maxLive || tr.tookForgotten() != 0 {
+		t.Errorf("%d are counted as forgotten", n)
 	}
 	for i := range 2 * maxLive {
 		tr.exit(i, now)

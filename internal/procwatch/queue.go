@@ -65,6 +65,14 @@ func (q *queue) signal() {
 	}
 }
 
+// lose counts n things that were lost before they could be pushed.
+func (q *queue) lose(n uint64) {
+	q.mu.Lock()
+	q.dropped += n
+	q.mu.Unlock()
+	q.signal()
+}
+
 // take returns all items; the consumer calls done for each.
 func (q *queue) take() []item {
 	q.mu.Lock()

@@ -22,7 +22,7 @@ const (
 	bpfArgsFailed = 32
 
 	bpfRecordSize = 40
-	bpfExecSize   = 104 // what follows is exe, cwd, args, name of the cgroup
+	bpfExecSize   = 96 // what follows is exe, cwd, args, name of the cgroup
 	bpfNoID       = 0xffffffff
 )
 
@@ -70,16 +70,16 @@ func parseBPF(b []byte, r *bpfRecord) error {
 		return errBPFRecord
 	}
 	r.parentStart, r.cgroup = le.Uint64(b[40:]), le.Uint64(b[48:])
-	r.loginUID, r.session = le.Uint32(b[64:]), le.Uint32(b[68:])
-	r.argsTotal = le.Uint32(b[72:])
-	r.comm = untilNUL(b[88:bpfExecSize])
+	r.loginUID, r.session = le.Uint32(b[56:]), le.Uint32(b[60:])
+	r.argsTotal = le.Uint32(b[64:])
+	r.comm = untilNUL(b[80:bpfExecSize])
 	rest := b[bpfExecSize:]
 	for _, part := range []struct {
 		to   *[]byte
 		size int
 	}{
 		{&r.exe, int(le.Uint16(b[2:]))}, {&r.cwd, int(le.Uint16(b[4:]))},
-		{&r.args, int(le.Uint16(b[6:]))}, {&r.cgroupName, int(le.Uint16(b[80:]))},
+		{&r.args, int(le.Uint16(b[6:]))}, {&r.cgroupName, int(le.Uint16(b[72:]))},
 	} {
 		if part.size > len(rest) {
 			return errBPFRecord

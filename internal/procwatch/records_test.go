@@ -61,7 +61,7 @@ func TestBPFRecords(t *testing.T) {
 		"a process below zero":    func(b []byte) { b[11] = 0x80 },
 		"a path beyond its end":   func(b []byte) { b[3] = 0x10 },
 		"args beyond its end":     func(b []byte) { b[7] = 0x10 },
-		"a cgroup beyond its end": func(b []byte) { b[80], b[81] = 0xff, 0xff },
+		"a cgroup beyond its end": func(b []byte) { b[72], b[73] = 0xff, 0xff },
 	} {
 		bad := bytes.Clone(b)
 		change(bad)

@@ -13,7 +13,7 @@ import (
 
 // Bounds of what is remembered of processes.
 const (
-	maxLive  = 1 << 16     // processes alive; a desktop has a few hundred. Beyond it any one is forgotten
+	maxLive  = 1 << 16     // processes alive; a desktop has a few hundred. Beyond it any one is forgotten, and counted
 	maxDead  = 4096        // processes that have ended and may still be asked for
 	deadFor  = time.Minute // how long they may be: file events of a short cp arrive after its end
 	maxKept  = 4 << 10     // bytes of arguments kept for parents and look-ups
@@ -61,6 +61,9 @@ type tracker struct {
 	dead map[int]*proc
 	ring []int // pids in dead by time of death, oldest at next
 	next int
+	// forgotten counts the living processes that were told and had to make room
+	// for others: their ends will not be told.
+	forgotten uint64
 }
 
 func newTracker() *tracker {
@@ -93,13 +96,26 @@ func (t *tracker) put(p *proc) {
 	defer t.mu.Unlock()
 	pid := p.image.pid
 	if _, known := t.live[pid]; !known && len(t.live) >= maxLive {
-		for other := range t.live {
+		for other, q := range t.live {
+			if q.told {
+				t.forgotten++
+			}
 			delete(t.live, other)
 			break
 		}
 	}
 	delete(t.dead, pid)
 	t.live[pid] = p
+}
+
+// tookForgotten returns how many told processes were forgotten while they live
+// since it was last called.
+func (t *tracker) tookForgotten() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.forgotten
+	t.forgotten = 0
+	return n
 }
 
 // fork notes a new process: until it executes something it is what its parent

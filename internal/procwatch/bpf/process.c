@@ -36,7 +36,6 @@ static long (*const ring_output)(void *ring, void *data, u64 size, u64 flags) = 
 // The kernel's types, as far as they are used.
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 typedef struct { u32 val; } kuid_t;
-typedef struct { u32 val; } kgid_t;
 struct qstr { const u8 *name; };
 struct hlist_bl_node { struct hlist_bl_node **pprev; };
 struct dentry {
@@ -60,10 +59,7 @@ struct mm_struct {
 	struct file *exe_file;
 	unsigned long arg_start, arg_end;
 };
-struct cred {
-	kuid_t uid, euid;
-	kgid_t gid;
-};
+struct cred { kuid_t uid; };
 typedef struct { int counter; } atomic_t;
 struct signal_struct {
 	atomic_t live;
@@ -130,7 +126,7 @@ struct exec {
 	struct record r;
 	u64 parent_start;
 	u64 cgroup;
-	u32 gid, euid, loginuid, session;
+	u32 loginuid, session;
 	u32 args_total; // what there is of arguments
 	u32 end;        // of what is in data
 	u16 cgroup_name; // length
@@ -159,16 +155,20 @@ struct {
 	TYPE(value, struct exec);
 } scratch SEC(".maps");
 
-static __attribute__((always_inline)) void tell(void *what, u64 size)
+static __attribute__((always_inline)) void lose(void)
 {
 	u32 zero = 0;
 	u64 *n;
 
-	if (ring_output(&records, what, size, 0) == 0)
-		return;
 	n = map_lookup(&dropped, &zero);
 	if (n)
 		(*n)++;
+}
+
+static __attribute__((always_inline)) void tell(void *what, u64 size)
+{
+	if (ring_output(&records, what, size, 0))
+		lose();
 }
 
 // names writes the names of a path from the leaf up to data[end], at most up to
@@ -293,7 +293,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 
 	e = map_lookup(&scratch, &zero);
 	if (!e)
-		return 0;
+		goto lost;
 	e->r.kind = EXEC;
 	e->r.flags = 0;
 	e->r.status = 0;
@@ -307,8 +307,6 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	READ(e->parent_start, leader->start_boottime);
 	READ(cred, task->cred);
 	READ(e->r.uid, cred->uid.val);
-	READ(e->euid, cred->euid.val);
-	READ(e->gid, cred->gid.val);
 	e->loginuid = e->session = NO_ID;
 	if (HAS(task->loginuid))
 		READ(e->loginuid, task->loginuid.val);
@@ -343,10 +341,10 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	}
 	off = *(volatile u32 *)&e->end;
 	if (off > 2 * PATH_ROOM)
-		return 0;
+		goto lost;
 	asm volatile("" : "+r"(size)); // the verifier is to see the bound on what is used
 	if (size > ARGS_ROOM)
-		return 0;
+		goto lost;
 	if (size && read_user(e->data + off, size, (void *)start)) {
 		e->r.flags |= ARGS_FAILED;
 		size = 0;
@@ -359,7 +357,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	READ(kn, cg->kn);
 	READ(name, kn->name);
 	if (off > 2 * PATH_ROOM + ARGS_ROOM)
-		return 0;
+		goto lost;
 	n = 0;
 	if (name)
 		n = read_kernel_str(e->data + off, CGROUP_ROOM, name);
@@ -369,8 +367,11 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	off += n;
 	e->end = off;
 	if (off > sizeof(e->data))
-		return 0;
+		goto lost;
 	tell(e, sizeof(*e) - sizeof(e->data) + off);
+	return 0;
+lost: // does not happen: the verifier asks for these bounds
+	lose();
 	return 0;
 }
 
