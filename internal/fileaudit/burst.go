@@ -9,10 +9,11 @@ import (
 )
 
 // Copies of one kind by one process beyond burstAfter in burstWindow are told as
-// one event for at most maxOrigins files, so that no id and no count is left
-// out. Judgements: 200 events a second are what a person may look through, and
-// a second keeps windows of minutes true.
+// one event for at most maxJoined files, so that no id and no count is left out.
+// Judgements: 200 events a second are what a person may look through, a second
+// keeps windows of minutes true, and the paths of 300 files mostly have room.
 const (
+	maxJoined   = 300
 	burstAfter  = 200
 	burstWindow = time.Second
 	maxBursts   = 64
@@ -93,7 +94,7 @@ func (b *bursts) add(e *event.Event, dev volume.Dev, now time.Time) *event.Event
 	if e.Time.After(x.joined.Time) {
 		x.joined.Time = e.Time
 	}
-	if len(j.SourceIDs) < maxOrigins {
+	if j.Files.V < maxJoined {
 		return nil
 	}
 	return x.take()

@@ -70,7 +70,7 @@ func TestBurstsKeepTheirTotals(t *testing.T) {
 				t.Fatalf("a file of another share: %s in %s", p, e.Copy.SourceShare)
 			}
 		}
-		if e.Copy.Files.V > maxOrigins || len(e.Copy.SourceIDs) != int(e.Copy.Files.V) {
+		if e.Copy.Files.V > maxJoined || len(e.Copy.SourceIDs) != int(e.Copy.Files.V) {
 			t.Fatalf("%d files, %d ids", e.Copy.Files.V, len(e.Copy.SourceIDs))
 		}
 		if e.Copy.Files.V > 1 && (e.File.Size.OK || len(e.Copy.Paths) != int(e.Copy.Files.V) || e.Message == "") {
@@ -183,20 +183,19 @@ func TestBurstsAreBounded(t *testing.T) {
 	if len(b.open) > maxBursts {
 		t.Errorf("%d bursts", len(b.open))
 	}
-	long := "/" + strings.Repeat("x", 4000)
+	long := "/" + strings.Repeat("\x01\xff<", 1300)
 	b = newBursts()
 	var last *event.Event
-	for i := range burstAfter + maxOrigins {
+	for i := range burstAfter + maxJoined {
 		last = b.add(copied(1, long+fmt.Sprint(i), "", 1, now), volume.Dev{}, now)
 	}
-	if last == nil || last.Copy.Files.V != maxOrigins {
+	if last == nil || last.Copy.Files.V != maxJoined {
 		t.Fatalf("got %+v", last)
 	}
-	size := 0
-	for _, p := range last.Copy.Paths {
-		size += len(p)
+	if n := len(last.Copy.SourceIDs); n != maxJoined {
+		t.Errorf("%d ids", n)
 	}
-	if size > maxPathBytes || len(last.Copy.SourceIDs) != maxOrigins {
-		t.Errorf("%d bytes of paths, %d ids", size, len(last.Copy.SourceIDs))
+	if line, err := json.Marshal(last.Copy.Paths); err != nil || len(line) > maxPathBytes+2 {
+		t.Errorf("%d bytes of paths as JSON: %v", len(line), err)
 	}
 }

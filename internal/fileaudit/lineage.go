@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"path/filepath"
 	"time"
+	"unicode/utf8"
 
 	"sekisho/internal/event"
 	"sekisho/internal/volume"
@@ -20,8 +21,9 @@ const (
 	// maxOrigins bounds the files of which one file is remembered to be made, and
 	// sekisho.copy.source_ids and .paths. Beyond it they are counted only.
 	maxOrigins = 1000
-	// maxPathBytes bounds sekisho.copy.paths of one event.
-	maxPathBytes = 128 << 10
+	// maxPathBytes bounds sekisho.copy.paths of one event, as JSON: an alert holds 20
+	// events, and a row of 1 MiB is the longest that goes to the console.
+	maxPathBytes = 28 << 10
 )
 
 // origin is a file of a watched place that data came from.
@@ -98,9 +100,17 @@ type pathList struct {
 }
 
 func (l *pathList) add(path string) {
-	if len(l.paths) < maxOrigins && l.bytes+len(path) <= maxPathBytes {
+	n := 3 + len(path) // with quotes and a comma
+	for i := 0; i < len(path); {
+		r, size := utf8.DecodeRuneInString(path[i:])
+		if r < ' ' || r == '<' || r == '>' || r == '&' || r == '"' || r == '\\' || r == utf8.RuneError {
+			n += 5 // escaped
+		}
+		i += size
+	}
+	if len(l.paths) < maxOrigins && l.bytes+n <= maxPathBytes {
 		l.paths = append(l.paths, path)
-		l.bytes += len(path)
+		l.bytes += n
 	}
 }
 

@@ -477,3 +477,36 @@ func TestCopiesInOtherMountNamespaces(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// Between its write and our look a file may be replaced by another one, by a link
+// or by a pipe that waits for a writer.
+func TestOnlyTheFileThatWasWrittenIsFollowed(t *testing.T) {
+	needFanotify(t)
+	w := New(Options{Table: oneStick{}})
+	src, err := w.newNative(newQueue(100), func(error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.close()
+	f := src.(*fan)
+	dir := t.TempDir()
+	run(t, `cd "$1"; echo 1 > a; echo 2 > b; ln -s a link; mkfifo pipe`, dir)
+	id := func(name string) fileKey {
+		fi, err := os.Lstat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dev, ino := identity(fi)
+		return fileKey{dev, ino}
+	}
+	for _, tt := range []struct {
+		path, id string
+		want     bool
+	}{{"a", "a", true}, {"b", "a", false}, {"link", "a", false}, {"pipe", "a", false}, {"gone", "a", false}} {
+		f.unfollow(filepath.Join(dir, "a"), id("a"))
+		f.follow(filepath.Join(dir, tt.path), id(tt.id))
+		if got := f.followed[id(tt.id)]; got != tt.want {
+			t.Errorf("%s as %s: followed %v, want %v", tt.path, tt.id, got, tt.want)
+		}
+	}
+}
