@@ -6,17 +6,23 @@
 package bench
 
 import (
+	"bufio"
 	"encoding/json"
-	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sort"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"sekisho/internal/agent"
 	"sekisho/internal/endpoint"
+	"sekisho/internal/event"
 	"sekisho/test/stack"
 )
 
@@ -57,41 +63,185 @@ func BenchmarkToolStart(b *testing.B) {
 	}
 }
 
-// BenchmarkFlood executes /bin/true 20,000 times, four at a time: what the agent
-// saw of it, and at what cost.
-func BenchmarkFlood(b *testing.B) {
+// The flood: so many starts of /bin/true, so many at a time.
+const starts, atOnce = 20_000, 4
+
+// flood starts the programs, each with an argument of its own ("flood-17"), and
+// every second one as nobody if others is set.
+func flood(b *testing.B, others bool) (took time.Duration) {
+	began := time.Now()
+	var wg sync.WaitGroup
+	for first := range atOnce {
+		wg.Go(func() {
+			for n := first; n < starts; n += atOnce {
+				c := exec.Command("/bin/true", floodArg+strconv.Itoa(n))
+				if others && n%2 == 1 {
+					c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+				}
+				if err := c.Run(); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return time.Since(began)
+}
+
+const (
+	floodArg = "flood-"
+	nobody   = 65534
+)
+
+// processes is the process sensor once it watches. The agent answers before: its
+// first look at what runs takes it some 0.2 s, and what starts and ends before
+// that is not watched.
+func processes(b *testing.B, s *stack.Stack) (endpoint.Status, endpoint.Sensor) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		st := status(b, s)
+		for _, x := range st.Sensors {
+			if x.Name == "process" && x.State != endpoint.SensorDown {
+				return st, x
+			}
+		}
+		if time.Now().After(deadline) {
+			b.Fatalf("the process sensor does not watch: %+v", st.Sensors)
+		}
+	}
+}
+
+func needRoot(b *testing.B) {
 	if os.Geteuid() != 0 {
 		b.Skip("needs root: without it the agent polls, and polling misses short processes")
 	}
-	const starts, at = 20_000, 4
+}
+
+// settle is how long the agent gets to tell what waits: the sensor reads the
+// kernel's counters of losses once a second and tells losses once a second.
+const settle = 3 * time.Second
+
+// BenchmarkFloodCost is what a flood costs the agent.
+func BenchmarkFloodCost(b *testing.B) {
+	needRoot(b)
 	s := stack.Start(b)
 	for b.Loop() {
-		before := status(b, s)
-		began := time.Now()
-		var wg sync.WaitGroup
-		for range at {
-			wg.Go(func() {
-				for range starts / at {
-					if err := exec.Command("/bin/true").Run(); err != nil {
-						b.Error(err)
-					}
-				}
-			})
+		before, was := processes(b, s)
+		took := flood(b, false)
+		time.Sleep(settle)
+		after, is := processes(b, s)
+		if told, lost := is.Events-was.Events, is.Lost-was.Lost; told+lost < 2*starts {
+			b.Errorf("%d events and %d told as lost, at least %d are due", told, lost, 2*starts)
 		}
-		wg.Wait()
-		took := time.Since(began)
-		time.Sleep(2 * time.Second) // what waits is judged
-		after := status(b, s)
-		cpu := after.CPUSeconds - before.CPUSeconds
-		for _, x := range after.Sensors {
-			if x.Name == "process" {
-				b.ReportMetric(float64(x.Lost), "lost")
-				b.Logf("mechanism %s", x.Mechanism)
+		b.ReportMetric(float64(is.Lost-was.Lost), "lost")
+		b.ReportMetric(starts/took.Seconds(), "starts/s")
+		b.ReportMetric((after.CPUSeconds-before.CPUSeconds)/starts*1e6, "cpu-us/start")
+		b.ReportMetric(float64(before.MemoryBytes)/(1<<20), "rss-before-MB")
+		b.ReportMetric(float64(after.MemoryBytes)/(1<<20), "rss-MB")
+	}
+}
+
+// BenchmarkFloodSeen is what the agent sees of a flood, counted by the entity ids
+// of the events that it judged. Writing them all for us costs it as much again, so
+// the cost is measured apart.
+func BenchmarkFloodSeen(b *testing.B) {
+	needRoot(b)
+	s := stack.Start(b)
+	s.End("agent", syscall.SIGTERM)
+	path, err := filepath.EvalSymlinks("/bin/true")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		t := watchFlood(b, s, path)
+		b.ReportMetric(float64(len(t.seen)), "seen")
+		b.ReportMetric(float64(t.paths), "with-path")
+		b.ReportMetric(float64(t.args), "with-arguments")
+		b.ReportMetric(float64(t.users), "right-user")
+		b.ReportMetric(float64(len(t.ended)), "ended")
+		b.ReportMetric(float64(t.lost), "lost")
+		if n := len(t.seen) + len(t.ended) + int(t.lost); n < 2*starts {
+			b.Errorf("%d starts and ends of %d are neither seen nor told as lost", 2*starts-n, 2*starts)
+		}
+	}
+}
+
+// watchFlood counts what an agent, which runs for it only, tells of a flood.
+func watchFlood(b *testing.B, s *stack.Stack, path string) tally {
+	agent := exec.Command(s.Agent, "run", "--config", s.Dir+"/agent.yaml", "--tee", "-")
+	tee, err := agent.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := agent.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = agent.Wait() }()
+	defer func() { _ = agent.Process.Kill() }()
+	counted := make(chan tally, 1)
+	go func() { counted <- count(b, tee, path) }()
+	for exec.Command(s.Agent, "status", "--config", s.Dir+"/agent.yaml").Run() != nil {
+		time.Sleep(20 * time.Millisecond)
+	}
+	_, sensor := processes(b, s)
+	b.Logf("mechanism %s", sensor.Mechanism)
+	flood(b, true)
+	time.Sleep(settle)
+	_ = agent.Process.Signal(syscall.SIGTERM) // the tee ends
+	return <-counted
+}
+
+// tally is what was seen of a flood.
+type tally struct {
+	seen               map[string]bool // entity ids of the starts
+	ended              map[string]bool // and of those that ended with 0
+	paths, args, users int             // starts with the right ones
+	lost               uint64          // told as such
+}
+
+// count counts what the agent tells of the children of this process until it
+// ends. A start that is told twice counts once.
+func count(b *testing.B, tee io.Reader, path string) tally {
+	t := tally{seen: map[string]bool{}, ended: map[string]bool{}}
+	args := map[string]bool{}
+	lines := bufio.NewScanner(tee)
+	lines.Buffer(nil, 4<<20)
+	for lines.Scan() {
+		e, err := event.Decode(lines.Bytes())
+		if err != nil {
+			b.Errorf("%v: %.200s", err, lines.Bytes())
+			continue
+		}
+		p := e.Process
+		switch {
+		case e.Action == event.EventsLost && e.Lost != nil:
+			t.lost += uint64(e.Lost.Count.V)
+		case e.Action == event.ProcessEnded && t.seen[p.EntityID] && p.ExitCode == event.Some[int64](0):
+			t.ended[p.EntityID] = true
+		case e.Action == event.ProcessStarted && p.Parent != nil && p.Parent.PID.V == int64(os.Getpid()) && p.Name == filepath.Base(path) && !t.seen[p.EntityID]:
+			t.seen[p.EntityID] = true
+			if p.Executable == path {
+				t.paths++
+			}
+			if len(p.Args) != 2 || p.Args[0] != "/bin/true" || args[p.Args[1]] {
+				continue
+			}
+			n, err := strconv.Atoi(strings.TrimPrefix(p.Args[1], floodArg))
+			if err != nil {
+				continue
+			}
+			args[p.Args[1]] = true
+			t.args++
+			want := "0"
+			if n%2 == 1 {
+				want = strconv.Itoa(nobody)
+			}
+			if e.User != nil && e.User.ID == want && e.User.Name != "" {
+				t.users++
 			}
 		}
-		b.ReportMetric(starts/took.Seconds(), "starts/s")
-		b.ReportMetric(cpu/starts*1e6, "cpu-us/start")
-		b.ReportMetric(float64(after.MemoryBytes)/(1<<20), "rss-MB")
-		fmt.Fprintf(os.Stderr, "flood: %d events for %d starts, %d lost\n", after.Events-before.Events, starts, after.Lost-before.Lost)
 	}
+	if err := lines.Err(); err != nil {
+		b.Error(err)
+	}
+	return t
 }
