@@ -610,10 +610,14 @@ func (c *core) finish(ctx context.Context, p *pending) {
 			if q := c.set.byKey[at]; q != nil && (q.rec.ino != r.ino || q.rec.at.Before(r.at)) {
 				c.set.remove(at) // what was there before
 			} else if at == "" || q != nil { // gone, or written again under that name
-				if src != nil {
-					c.carry(r, src, watched, now) // its content may have gone on
+				if src == nil {
+					return
 				}
-				return
+				c.carry(r, src, watched, now) // its content may have gone on
+				if !src.made || !r.look.archive || q != nil {
+					return
+				}
+				at, size = r.path, r.size // an archive is told that was moved away or deleted at once
 			}
 			r.path, r.size = at, size
 		}

@@ -339,7 +339,7 @@ func TestAnOverflowOfTheKernelsQueueIsToldAndMadeGood(t *testing.T) {
 }
 
 // TestMain is also the helper: it watches a stick and tells what it saw, once
-// something was and then nothing more for two seconds.
+// something was and then nothing more for six seconds.
 func TestMain(m *testing.M) {
 	if len(os.Args) < 3 || os.Args[1] != "fileaudit-helper" {
 		os.Exit(m.Run())
@@ -367,7 +367,7 @@ func TestMain(m *testing.M) {
 			case e.Copy != nil:
 				bytes += count(seen, e)
 			}
-			quiet.Reset(2 * time.Second)
+			quiet.Reset(6 * time.Second)
 		case <-quiet.C:
 			done = true
 		}
