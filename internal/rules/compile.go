@@ -878,6 +878,10 @@ func (c *compiler) encoded(d *document, it *item, v *scalar, h how) [][]token {
 		case "base64":
 			return [][]token{{{literal, []byte(base64.StdEncoding.EncodeToString(data))}}}
 		case "base64offset":
+			if len(data) < 2 { // its neighbours share all characters at one of the offsets
+				c.bad(d, it, v, "1 バイトの値は base64offset と一緒に使えません", "a value of one byte does not go with base64offset")
+				return nil
+			}
 			return base64Offsets(data)
 		}
 	}
