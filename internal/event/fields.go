@@ -2,6 +2,7 @@ package event
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -425,6 +426,15 @@ var places = func() []place {
 	return out
 }()
 
+// types is the types of the table's fields, close to each other.
+var types = func() []Type {
+	out := make([]Type, len(byName))
+	for i := range table {
+		out[i] = table[i].Type
+	}
+	return out
+}()
+
 // Fields is the whole table, sorted by name; a FieldID is an index into it. The
 // caller must not write to it.
 func Fields() []Field { return table }
@@ -439,7 +449,7 @@ func FieldByName(name string) (FieldID, bool) {
 func (id FieldID) Name() string { return table[id].Name }
 
 // Type is the type of the field's values.
-func (id FieldID) Type() Type { return table[id].Type }
+func (id FieldID) Type() Type { return types[id] }
 
 // Lookup is the value of a field; ok is false where the field is absent. It
 // does not allocate.
@@ -495,26 +505,54 @@ func (e *Event) Str(id FieldID) (s string, ok bool) {
 	return s, s != "" || id.Type() == String && e.recordedEmpty(id)
 }
 
-// LongStr appends to buf the texts of n bytes or more that fields of type String
-// have, and returns it; n is at least 1.
-func (e *Event) LongStr(ids []FieldID, n int, buf []string) []string {
-	var from unsafe.Pointer
-	last := parts
+// TextFields is fields of type String, to be read together.
+type TextFields struct {
+	parts []partTexts
+	rest  []FieldID
+}
+
+// partTexts is where texts lie in one part of an event.
+type partTexts struct {
+	part    part
+	offsets []uint16
+}
+
+// NewTextFields prepares to read these fields, which are of type String.
+func NewTextFields(ids []FieldID) *TextFields {
+	t := &TextFields{}
 	for _, id := range ids {
 		p := places[id]
 		if p.typ != String {
-			if s, _ := e.Str(id); len(s) >= n {
-				buf = append(buf, s)
-			}
+			t.rest = append(t.rest, id)
 			continue
 		}
-		if p.part != last {
-			from, last = e.part(p.part), p.part
+		i := slices.IndexFunc(t.parts, func(x partTexts) bool { return x.part == p.part })
+		if i < 0 {
+			i = len(t.parts)
+			t.parts = append(t.parts, partTexts{part: p.part})
 		}
+		t.parts[i].offsets = append(t.parts[i].offsets, p.offset)
+	}
+	return t
+}
+
+// Long appends to buf the texts of n bytes or more that the event has in the
+// fields, and returns it; n is at least 1.
+func (t *TextFields) Long(e *Event, n int, buf []string) []string {
+	for i := range t.parts {
+		p := &t.parts[i]
+		from := e.part(p.part)
 		if from == nil {
 			continue
 		}
-		if s := *(*string)(unsafe.Add(from, p.offset)); len(s) >= n {
+		for _, offset := range p.offsets {
+			if s := (*string)(unsafe.Add(from, offset)); len(*s) >= n {
+				buf = append(buf, *s)
+			}
+		}
+	}
+	for _, id := range t.rest {
+		if s, _ := e.Str(id); len(s) >= n {
 			buf = append(buf, s)
 		}
 	}

@@ -70,7 +70,7 @@ const pad = 8
 // ends finds whole texts and suffixes: by the last eight bytes of a text, or
 // fewer for literals that are shorter.
 type ends struct {
-	lens  []uint8 // of the literals' keys; ascending
+	lens  [256]uint8 // by the last byte: a bit for each length of a key, that of 1 the lowest
 	shift uint8
 	heads []int32 // by hash: first of the literals there, and one more at the end
 	lits  []endLit
@@ -107,12 +107,9 @@ func newEnds(lits []*lit) (x ends) {
 			x.empty = append(x.empty, l.facts...)
 			continue
 		}
-		if !slices.Contains(x.lens, size) {
-			x.lens = append(x.lens, size)
-		}
+		x.lens[l.text[len(l.text)-1]] |= 1 << (size - 1)
 		x.lits = append(x.lits, endLit{lastBytes(l.text), size, l.shape == exact, l.text, l.facts})
 	}
-	slices.Sort(x.lens)
 	x.shift = uint8(64 - bits.Len(uint(2*len(x.lits))))
 	slices.SortStableFunc(x.lits, func(a, b endLit) int { return compareUint(x.hash(a.key, a.size), x.hash(b.key, b.size)) })
 	x.heads = make([]int32, 1<<(64-x.shift)+1)
@@ -146,7 +143,8 @@ func (x *ends) find(s *scratch, text []byte) {
 	} else {
 		last = lastBytes(text)
 	}
-	for _, size := range x.lens {
+	for lens := x.lens[text[len(text)-1]]; lens != 0; lens &= lens - 1 {
+		size := uint8(bits.TrailingZeros8(lens)) + 1
 		if int(size) > len(text) {
 			return
 		}
@@ -279,10 +277,13 @@ func (x *groups) find(s *scratch, text []byte) {
 	padded, hits := text[:n+pad], &s.hits
 	for from, end := 0, n-x.width+1; from < end; from += len(hits) {
 		found := 0
-		for i := from; i < min(from+len(hits), end); i++ {
-			h := gramAt(padded, i) & mask * gramMul >> shift
-			hits[found&(len(hits)-1)] = uint64(i)<<32 | uint64(h)
-			found += int(marks[h>>6] >> (h & 63) & 1)
+		for i := from; i < min(from+len(hits), end); i += 4 { // the last of them may lie in the pad
+			text := binary.LittleEndian.Uint64(padded[i:])
+			for k := range 4 {
+				h := uint32(text>>(8*k)) & mask * gramMul >> shift
+				hits[found&(len(hits)-1)] = uint64(i+k)<<32 | uint64(h)
+				found += int(marks[h>>6] >> (h & 63) & 1)
+			}
 		}
 		for _, hit := range hits[:found] {
 			x.marked(s, padded, int(hit>>32), uint32(hit))
@@ -321,7 +322,15 @@ func (x *groups) marked(s *scratch, padded []byte, i int, h uint32) {
 // rules exclude. It runs when the first of them is asked for.
 type lateFinder struct {
 	field  int
-	groups groups
+	width  int    // of the texts: 2, 3, or gramLen for longer ones too
+	groups groups // none where grams know all
+}
+
+// lateRun is what an event had a late finder do.
+type lateRun struct {
+	words  uint8 // looked for one by one
+	likely uint8 // and those of them that grams let pass
+	passed bool  // the pass is made: all facts are known
 }
 
 // factNode is a fact that the finders establish: one of some literals occurs in
@@ -381,9 +390,57 @@ func (w *words) in(text []byte) bool {
 	}
 }
 
-// maxWords is how many words are looked for one by one in a field, before the
-// pass of its finder takes less. Judgement, from measurements.
-const maxWords = 12
+// grams is which groups of two bytes the folded texts of a field hold, and which
+// of three by hash. It answers for words of two, and for most that texts do not
+// hold.
+type grams struct {
+	pairs, triples [1 << 16 / 64]uint64
+}
+
+func tripleHash(group uint32) uint32 { return group & 0xffffff * gramMul >> 16 }
+
+func (g *grams) add(text []byte) {
+	padded := text[:len(text)+pad]
+	for i := 0; i+1 < len(text); i++ {
+		group := gramAt(padded, i)
+		pair, triple := group&0xffff, tripleHash(group) // the last one more than there is, which does no harm
+		g.pairs[pair>>6] |= 1 << (pair & 63)
+		g.triples[triple>>6] |= 1 << (triple & 63)
+	}
+}
+
+// may reports whether the texts can hold a word of two bytes or more; of one of
+// two, whether they do.
+func (g *grams) may(word string) bool {
+	if len(word) == 2 {
+		pair := groupAt(word, 0, 2)
+		return g.pairs[pair>>6]>>(pair&63)&1 != 0
+	}
+	for i := 0; i+3 <= len(word); i++ {
+		triple := tripleHash(groupAt(word, i, 3))
+		if g.triples[triple>>6]>>(triple&63)&1 == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (g *grams) mayAny(words []string) bool {
+	for _, w := range words {
+		if g.may(w) {
+			return true
+		}
+	}
+	return false
+}
+
+// maxWords is how many words are looked for one by one in a field before grams
+// are made, and maxLikely how many that the grams let pass before the pass of
+// the field's finder takes less. Judgement, from measurements.
+const (
+	maxWords  = 12
+	maxLikely = 40
+)
 
 func (n *lateNode) cost() int { return 2 + min(n.count, maxWords) }
 
@@ -394,26 +451,41 @@ func (n *lateNode) match(s *scratch) bool {
 		return len(texts) > 0
 	}
 	asked := &s.ran[n.finder]
-	switch {
-	case *asked > maxWords:
-		return false // the finder ran
-	case int(*asked)+n.count <= maxWords:
-		*asked += uint8(n.count)
-		for _, text := range texts {
-			for i := range n.words {
-				if n.words[i].in(text) {
-					s.noteOne(int32(n.fact))
-					return true
-				}
-			}
-		}
+	if asked.passed {
 		return false
 	}
-	*asked = maxWords + 1
-	for _, text := range texts {
-		f.groups.find(s, text)
+	var g *grams
+	if int(asked.words)+n.count <= maxWords {
+		asked.words += uint8(n.count)
+	} else {
+		asked.words, g = maxWords, s.grams(f.field)
 	}
-	return n.fact.match(s)
+	for i := range n.words {
+		w := &n.words[i]
+		if g != nil {
+			if !g.mayAny(w.texts) {
+				continue
+			}
+			if f.width == 2 {
+				s.noteOne(int32(n.fact))
+				return true
+			}
+			if asked.likely++; asked.likely > maxLikely {
+				asked.passed = true
+				for _, text := range texts {
+					f.groups.find(s, text)
+				}
+				return n.fact.match(s)
+			}
+		}
+		for _, text := range texts {
+			if w.in(text) {
+				s.noteOne(int32(n.fact))
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // charNode asks whether a field holds an ASCII character.

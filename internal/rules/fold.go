@@ -16,7 +16,7 @@ func foldRune(r rune) rune {
 			return r + 'a' - 'A'
 		}
 		return r
-	case r >= 0x2e80 && r < 0xa640 || r >= 0xac00 && r < 0xd800: // CJK, kana, Hangul have no case
+	case r >= 0x2e80 && r < 0xa640 || r >= 0xac00 && r < 0xd800 || r >= 0x2000 && r < 0x2100: // CJK, kana, Hangul, dashes have no case
 		return r
 	}
 	least := r
@@ -51,17 +51,21 @@ func foldInto(b []byte, s string) int {
 			}
 			i = len(s) - 8 // the last eight once more
 		}
-		x := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
-			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+		x := eightOf(s[i : i+8])
 		if x&(ones<<7) != 0 {
 			break
 		}
-		// The top bit of each byte: at least 'A', and not above 'Z'.
-		capital := (x + (0x80-'A')*ones) &^ (x + (0x80-'Z'-1)*ones) & (ones << 7)
-		binary.LittleEndian.PutUint64(b[i:], x|capital>>2)
+		binary.LittleEndian.PutUint64(b[i:], foldEight(x))
 	}
 	n := i
 	for i < len(s) {
+		if i+8 <= len(s) {
+			if x := eightOf(s[i : i+8]); x&(ones<<7) == 0 {
+				binary.LittleEndian.PutUint64(b[n:], foldEight(x))
+				i, n = i+8, n+8
+				continue
+			}
+		}
 		c := s[i]
 		if c < utf8.RuneSelf {
 			if 'A' <= c && c <= 'Z' {
@@ -83,6 +87,19 @@ func foldInto(b []byte, s string) int {
 		i += size
 	}
 	return n
+}
+
+func eightOf(s string) uint64 {
+	_ = s[7]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+}
+
+// foldEight folds eight ASCII characters.
+func foldEight(x uint64) uint64 {
+	// The top bit of each byte: at least 'A', and not above 'Z'.
+	capital := (x + (0x80-'A')*ones) &^ (x + (0x80-'Z'-1)*ones) & (ones << 7)
+	return x | capital>>2
 }
 
 // fold is s with its case folded; s itself where nothing changes.

@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"cmp"
 	"encoding/binary"
 	"slices"
 	"unicode/utf8"
@@ -29,6 +28,7 @@ type place struct{ action, os string }
 // bucket is the rules that events of one action and system can match. It is
 // immutable once built.
 type bucket struct {
+	at      place
 	entries []entry
 	always  []uint64 // bit set of entries that are candidates whatever the facts
 	finders []finder
@@ -63,14 +63,14 @@ func (p *Program) index(actionSlot, osSlot int) {
 	p.buckets = make(map[place]*bucket, len(actions)*len(systems))
 	for _, a := range actions {
 		for _, o := range systems {
-			b := &bucket{}
+			b := &bucket{at: place{a, o}}
 			for _, r := range p.Rules {
 				if r.node != nil && !r.Disabled && admits(r.node, actionSlot, a) && admits(r.node, osSlot, o) {
 					b.entries = append(b.entries, entry{r, without(without(r.node, actionSlot, a), osSlot, o)})
 				}
 			}
 			b.build(p.getters)
-			p.buckets[place{a, o}] = b
+			p.buckets[b.at] = b
 		}
 	}
 }
@@ -108,12 +108,17 @@ func without(n node, slot int, value string) node {
 	return both(rest...)
 }
 
-// bucket is where to look for the rules of an event.
-func (p *Program) bucket(e *event.Event) *bucket {
+func placeOf(e *event.Event) place {
 	at := place{action: string(e.Action)}
 	if e.Host != nil {
 		at.os = e.Host.OSType
 	}
+	return at
+}
+
+// bucket is where to look for the rules of an event.
+func (p *Program) bucket(e *event.Event) *bucket {
+	at := placeOf(e)
 	if b, ok := p.buckets[at]; ok {
 		return b
 	}
@@ -628,17 +633,16 @@ func (ix *indexer) textual(p *pattern) *elsewhere {
 	var numbers charset
 	numbers.add("0123456789+-.:tz" + "true" + "false") // folded
 	out := &elsewhere{}
+	var texts []event.FieldID
 	for _, id := range ix.other {
 		switch t := id.Type(); {
 		case t == event.String:
-			out.texts = append(out.texts, id)
+			texts = append(texts, id)
 		case t == event.List || numbers.holds(&p.chars):
 			out.others = append(out.others, id)
 		}
 	}
-	slices.SortFunc(out.texts, func(a, b event.FieldID) int {
-		return cmp.Or(cmp.Compare(payloadOf[a], payloadOf[b]), cmp.Compare(a, b))
-	})
+	out.texts = event.NewTextFields(texts)
 	return out
 }
 
@@ -781,11 +785,11 @@ func (ix *indexer) lateFinders() []lateFinder {
 	for i, k := range ix.lateKeys {
 		var lits []*lit
 		for _, l := range ix.lateOrder {
-			if l.field == k.field && min(len(l.text), gramLen) == k.width {
+			if k.width > 2 && l.field == k.field && min(len(l.text), gramLen) == k.width {
 				lits = append(lits, l)
 			}
 		}
-		out[i] = lateFinder{k.field, newGroups(lits, k.width)}
+		out[i] = lateFinder{k.field, k.width, newGroups(lits, k.width)}
 	}
 	return out
 }

@@ -21,15 +21,15 @@ import (
 // than any, steps of regular expressions (automata), and the list of hashes of an
 // event that has a SHA-256 only. Safe for concurrent use.
 func (p *Program) Match(e *event.Event, buf []Match) []Match {
-	b := p.bucket(e)
-	if len(b.entries) == 0 {
-		return buf
-	}
 	s := p.spare.Swap(nil)
 	if s == nil {
 		s = p.pool.Get().(*scratch)
 	}
 	s.begin(e)
+	b := s.bucket
+	if b == nil || b.at != placeOf(e) {
+		b = p.bucket(e)
+	}
 	for w, set := range s.candidates(b) {
 		for ; set != 0; set &= set - 1 {
 			en := &b.entries[w<<6+bits.TrailingZeros64(set)]
@@ -58,10 +58,10 @@ type scratch struct {
 	arena   []byte
 	set     []uint64 // candidates
 	facts   []uint64 // bit set, see factNode
-	bucket  *bucket
+	bucket  *bucket  // the event's; before, that of the event before
 
-	asked, held []uint64 // bit sets, see memoNode
-	ran         []uint8  // by late finder: how many words were looked for, see lateNode
+	asked, held []uint64  // bit sets, see memoNode
+	ran         []lateRun // by late finder
 
 	long []string    // of keywordNode
 	hits [256]uint64 // of groups: places in a text and hashes
@@ -81,6 +81,8 @@ type slot struct {
 	raw     [][]byte
 	charred bool // chars is made
 	chars   charset
+	grammed bool // grams is made
+	grams   *grams
 
 	// What stands before the value, with a character between: the domain of an
 	// account, the kind of a hash. Joining them would allocate.
@@ -118,7 +120,7 @@ func (s *scratch) end() {
 func (s *scratch) slot(i int) *slot {
 	f := &s.slots[i]
 	if f.epoch != s.epoch {
-		f.epoch, f.folded, f.copied, f.charred = s.epoch, false, false, false
+		f.epoch, f.folded, f.copied, f.charred, f.grammed = s.epoch, false, false, false, false
 		switch g := &s.getters[i]; {
 		case g.from == fromTable && g.id.Type() == event.String:
 			f.plain = true
@@ -227,6 +229,23 @@ func (s *scratch) chars(i int) *charset {
 		}
 	}
 	return &f.chars
+}
+
+// grams is which groups of bytes the folded texts of a field hold.
+func (s *scratch) grams(i int) *grams {
+	f := s.slot(i)
+	if !f.grammed {
+		f.grammed = true
+		if f.grams == nil {
+			f.grams = &grams{}
+		} else {
+			*f.grams = grams{}
+		}
+		for _, t := range s.folded(i) {
+			f.grams.add(t)
+		}
+	}
+	return f.grams
 }
 
 // raw is the texts of a field as they are; none if it is absent.
@@ -521,7 +540,7 @@ var fields = len(event.Fields())
 // anywhere asks a pattern, or else an expression, of every text in the event.
 func (n *keywordNode) anywhere(s *scratch, p *pattern, x *expression) bool {
 	if n.others != nil {
-		s.long = s.e.LongStr(n.others.texts, max(1, len(p.lit)), s.long[:0])
+		s.long = n.others.texts.Long(s.e, max(1, len(p.lit)), s.long[:0])
 		for _, text := range s.long {
 			if s.holdsText(text, p, x) {
 				return true
@@ -553,7 +572,7 @@ func (n *keywordNode) anywhere(s *scratch, p *pattern, x *expression) bool {
 
 // elsewhere is the fields of the event table that finders do not go over.
 type elsewhere struct {
-	texts  []event.FieldID // of type String, those of one part together
+	texts  *event.TextFields
 	others []event.FieldID
 }
 
