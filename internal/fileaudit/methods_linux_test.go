@@ -102,8 +102,7 @@ func TestCopyMethods(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for i := range methods {
-		dir := fmt.Sprint(i)
+	prepare := func(dir string, i int) {
 		for _, d := range []string{filepath.Join(share, dir, "dir"), filepath.Join(stick, dir), filepath.Join(work, dir)} {
 			if err := os.MkdirAll(d, 0o755); err != nil {
 				t.Fatal(err)
@@ -122,87 +121,105 @@ func TestCopyMethods(t *testing.T) {
 	}
 	_, out := watch(t, Options{Protected: []Place{{Label: "人事", Shares: []string{`\\fs01\hr`}}}}, map[string]string{share: `\\fs01\hr`}, stick)
 
-	done := make([]bool, len(methods))
-	sem := make(chan struct{}, 4)
-	finished := make(chan error, len(methods))
-	started := 0
+	// Four at a time; what does not come right is tried again alone: on a busy
+	// machine a program may end before its name and its arguments are known.
+	todo := []int{}
 	for i, m := range methods {
-		if _, err := exec.LookPath(m.needs); err != nil {
-			continue
-		}
-		done[i] = true
-		started++
-		go func() {
-			sem <- struct{}{}
-			defer func() { <-sem }()
-			dir := fmt.Sprint(i)
-			cmd := exec.Command("/bin/sh", "-ec", m.script)
-			cmd.Env = append(os.Environ(), "S="+filepath.Join(share, dir), "U="+filepath.Join(stick, dir), "W="+filepath.Join(work, dir))
-			if o, err := cmd.CombinedOutput(); err != nil {
-				finished <- fmt.Errorf("%s: %v: %s", m.name, err, o)
-				return
-			}
-			finished <- nil
-		}()
-	}
-	var all []*event.Event
-	for started > 0 {
-		select {
-		case err := <-finished:
-			if started--; err != nil {
-				t.Error(err)
-			}
-		case e := <-out:
-			all = append(all, e)
+		if _, err := exec.LookPath(m.needs); err == nil {
+			todo = append(todo, i)
 		}
 	}
-	all = append(all, collect(out, 1500*time.Millisecond)...)
+	there := slices.Clone(todo)
+	got := make([][]string, len(methods))
+	for round, at := range []int{4, 1, 1} {
+		var all []*event.Event
+		sem, finished := make(chan struct{}, at), make(chan error, len(todo))
+		for _, i := range todo {
+			dir := fmt.Sprint(round, "-", i)
+			prepare(dir, 50*round+i)
+			go func() {
+				sem <- struct{}{}
+				defer func() { <-sem }()
+				cmd := exec.Command("/bin/sh", "-ec", methods[i].script)
+				cmd.Env = append(os.Environ(), "S="+filepath.Join(share, dir), "U="+filepath.Join(stick, dir), "W="+filepath.Join(work, dir))
+				if o, err := cmd.CombinedOutput(); err != nil {
+					finished <- fmt.Errorf("%s: %v: %s", methods[i].name, err, o)
+					return
+				}
+				finished <- nil
+			}()
+		}
+		for range todo {
+			for wait := true; wait; {
+				select {
+				case err := <-finished:
+					if wait = false; err != nil {
+						t.Error(err)
+					}
+				case e := <-out:
+					all = append(all, e)
+				}
+			}
+		}
+		all = append(all, collect(out, 1500*time.Millisecond)...)
+		todo = slices.DeleteFunc(todo, func(i int) bool {
+			got[i] = methodLines(all, fmt.Sprint(round, "-", i))
+			want := slices.Clone(methods[i].want)
+			slices.Sort(want)
+			return slices.Equal(got[i], want)
+		})
+		if round == 0 && len(todo) > 0 {
+			t.Logf("%d of %d are tried again", len(todo), len(there))
+		}
+	}
 	for i, m := range methods {
 		t.Run(m.name, func(t *testing.T) {
-			if !done[i] {
+			if !slices.Contains(there, i) {
 				t.Skipf("no %s here", m.needs)
 			}
-			var got, about []string
-			for _, e := range all {
-				if e.File == nil || e.Action == event.FileDeleted || !slices.Contains(strings.Split(e.File.Path, "/"), fmt.Sprint(i)) {
-					continue
-				}
-				s := fmt.Sprintf("%s %s", e.Action, e.File.Name)
-				if e.Copy != nil && e.Action != event.FileRenamed {
-					name := "-"
-					if e.Copy.SourcePath != "" {
-						name = filepath.Base(e.Copy.SourcePath)
-					}
-					if strings.HasSuffix(name, ".txt") && e.Copy.Files.V > 1 {
-						name = "*" // one of them
-					}
-					s += fmt.Sprintf(" %s %s %d", e.Copy.Evidence, name, e.Copy.Files.V)
-					if x := e.Copy.ArchiveEncrypted; x.OK {
-						s += map[bool]string{true: " encrypted", false: " clear"}[x.V]
-					}
-					if e.Network != nil {
-						s += " > " + e.Network.DestinationDomain
-					}
-					watched := name != "-" && name != "mine"
-					if watched && (e.Copy.SourceProtected != "人事" || e.Copy.SourceShare != `\\fs01\hr` || e.Copy.SourceVolumeKind != event.VolumeNetwork) {
-						t.Errorf("%s: label %q share %q kind %q", s, e.Copy.SourceProtected, e.Copy.SourceShare, e.Copy.SourceVolumeKind)
-					}
-					if watched && e.Copy.Files.V > 1 && (len(e.Copy.SourceIDs) != int(e.Copy.Files.V) || len(e.Copy.Paths) != int(e.Copy.Files.V) || e.Copy.Bytes.V < 3000) {
-						t.Errorf("%s: ids %q paths %q bytes %d", s, e.Copy.SourceIDs, e.Copy.Paths, e.Copy.Bytes.V)
-					}
-				}
-				got = append(got, s)
-				about = append(about, fmt.Sprint(e.Process.Name, " ", e.Process.Args))
-			}
-			slices.Sort(got)
-			want := slices.Clone(m.want)
-			slices.Sort(want)
-			if !slices.Equal(got, want) {
-				t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
-				t.Log(about)
+			if slices.Contains(todo, i) {
+				t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got[i], "\n\t"), strings.Join(m.want, "\n\t"))
 			}
 		})
 	}
+}
+
+// methodLines is what was told of files below a folder, in the form of methods,
+// sorted. A source that lacks its label, or a total that lacks its files, is told
+// as such.
+func methodLines(all []*event.Event, dir string) (got []string) {
+	for _, e := range all {
+		if e.File == nil || e.Action == event.FileDeleted || !slices.Contains(strings.Split(e.File.Path, "/"), dir) {
+			continue
+		}
+		s := fmt.Sprintf("%s %s", e.Action, e.File.Name)
+		if c := e.Copy; c != nil && e.Action != event.FileRenamed {
+			name := "-"
+			if c.SourcePath != "" {
+				name = filepath.Base(c.SourcePath)
+			}
+			if strings.HasSuffix(name, ".txt") && c.Files.V > 1 {
+				name = "*" // one of them
+			}
+			s += fmt.Sprintf(" %s %s %d", c.Evidence, name, c.Files.V)
+			if x := c.ArchiveEncrypted; x.OK {
+				s += map[bool]string{true: " encrypted", false: " clear"}[x.V]
+			}
+			if e.Network != nil {
+				s += " > " + e.Network.DestinationDomain
+			}
+			watched := name != "-" && name != "mine"
+			if watched && (c.SourceProtected != "人事" || c.SourceShare != `\\fs01\hr` || c.SourceVolumeKind != event.VolumeNetwork) {
+				s += fmt.Sprintf(" BUT label %q share %q kind %q", c.SourceProtected, c.SourceShare, c.SourceVolumeKind)
+			}
+			if watched && c.Files.V > 1 && (len(c.SourceIDs) != int(c.Files.V) || len(c.Paths) != int(c.Files.V) || c.Bytes.V < 3000) {
+				s += fmt.Sprintf(" BUT ids %q paths %q bytes %d", c.SourceIDs, c.Paths, c.Bytes.V)
+			}
+		}
+		got = append(got, s)
+	}
+	slices.Sort(got)
+	return got
 }
 
 // A clone shares the blocks of its source: nothing is read or written.

@@ -456,7 +456,7 @@ func TestFoldersOfSyncPrograms(t *testing.T) {
 func TestCopiesInOtherMountNamespaces(t *testing.T) {
 	needFanotify(t)
 	dir := t.TempDir()
-	cmd := exec.Command("unshare", "-m", "sh", "-ec", `mount -t tmpfs stick "$1"; read x || true; printf 12345 > "$1/a"; mkdir "$1/d"; printf 123 > "$1/.t"; mv "$1/.t" "$1/d/c"; sleep 1`, "sh", dir)
+	cmd := exec.Command("unshare", "-m", "sh", "-ec", `mount -t tmpfs stick "$1"; read x || true; printf 12345 > "$1/a"; mkdir "$1/d"; printf 123 > "$1/.t"; mv "$1/.t" "$1/d/c"; sleep 4`, "sh", dir)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -472,7 +472,7 @@ func TestCopiesInOtherMountNamespaces(t *testing.T) {
 		}
 	}
 	_ = in.Close()
-	got := lines(collect(out, 1500*time.Millisecond), dir)
+	got := lines(collect(out, 3*time.Second), dir)
 	if want := []string{"file-copied a 5", "file-copied d/c 3"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
