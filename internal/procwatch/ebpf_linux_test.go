@@ -73,7 +73,7 @@ func TestALossOfTheRingIsToldAndMadeGood(t *testing.T) {
 
 // The programs lost a record though the ring has room: its lock was not to be had.
 func TestALossOutsideTheRingIsTold(t *testing.T) {
-	b := needBPF(t, Options{}, 2<<20)
+	b := needBPF(t, Options{}, ringBytes)
 	if _, lost, err := b.turn(); lost != 0 || err != nil {
 		t.Fatalf("%d are lost already; %v", lost, err)
 	}
@@ -529,9 +529,11 @@ func BenchmarkStart(b *testing.B) {
 			x.handle(&r)
 		}
 		x.flush()
-		for _, it := range x.q.take() {
-			w.event(&it)
-			x.q.done()
+		items := x.q.take()
+		for i := range items {
+			w.event(&items[i])
 		}
+		x.q.done(len(items))
+		x.q.reuse(items)
 	}
 }

@@ -293,23 +293,33 @@ const (
 	flushWait = time.Second
 )
 
+// tellBatch is how many events are made before they are sent: the pipeline then
+// runs for a while rather than being woken for each.
+const tellBatch = 64
+
 // tellAll sends what waits and reports whether there was anything. What cannot be
 // sent before ctx is done goes back.
 func (w *Watcher) tellAll(ctx context.Context, q *queue, out chan<- *event.Event) bool {
 	items := q.take()
-	for i := range items {
-		it := &items[i]
-		e := it.health
-		if e == nil {
-			e = w.event(it)
+	var batch [tellBatch]*event.Event
+	for first := 0; first < len(items); first += tellBatch {
+		part := items[first:min(first+tellBatch, len(items))]
+		for i := range part {
+			if batch[i] = part[i].health; batch[i] == nil {
+				batch[i] = w.event(&part[i])
+			}
 		}
-		if !w.send(ctx, out, e) {
-			q.putBack(items[i:])
-			return false
+		for i := range part {
+			if !w.send(ctx, out, batch[i]) {
+				q.done(i)
+				q.putBack(items[first+i:])
+				return false
+			}
 		}
-		*it = item{}
-		q.done()
+		q.done(len(part))
+		clear(part)
 	}
+	q.reuse(items)
 	return len(items) > 0
 }
 
@@ -325,12 +335,25 @@ func (w *Watcher) tellLost(ctx context.Context, q *queue, out chan<- *event.Even
 
 func (w *Watcher) send(ctx context.Context, out chan<- *event.Event, e *event.Event) bool {
 	select {
+	case out <- e: // the rule, and cheaper alone
+		w.told.Add(1)
+		return true
+	default:
+	}
+	select {
 	case out <- e:
 		w.told.Add(1)
 		return true
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// about is what an event tells of a process: one allocation.
+type about struct {
+	process event.Process
+	parent  event.Parent
+	user    event.User
 }
 
 // event makes the event of an item.
@@ -344,12 +367,11 @@ func (w *Watcher) event(it *item) *event.Event {
 	e.Sensor = it.sensor
 	e.Message = it.message
 	e.SessionID = p.session
-	e.User = w.user(p.image)
 	raw := it.raw
 	if raw == "" {
 		raw = p.image.raw
 	}
-	e.Process = w.process(p, raw, e.User)
+	e.Process, e.User = w.fill(new(about), p, raw, e.Created)
 	e.Errors = it.errs
 	if it.ended && it.exitOK {
 		e.Process.ExitCode = event.Some(int64(it.exit))
@@ -357,10 +379,15 @@ func (w *Watcher) event(it *item) *event.Event {
 	return e
 }
 
-// process is a process of an account as an event tells it; the caller owns it.
-func (w *Watcher) process(p *proc, raw string, owner *event.User) *event.Process {
+// fill fills in a process with these arguments and its account, which is nil if it
+// is unknown. now is the time.
+func (w *Watcher) fill(a *about, p *proc, raw string, now time.Time) (x *event.Process, owner *event.User) {
 	im := p.image
-	x := &event.Process{
+	if w.user(&a.user, im, now) {
+		owner = &a.user
+	}
+	x = &a.process
+	*x = event.Process{
 		PID:              event.Some(int64(im.pid)),
 		EntityID:         im.entity,
 		Executable:       im.exe,
@@ -371,34 +398,38 @@ func (w *Watcher) process(p *proc, raw string, owner *event.User) *event.Process
 		ContainerID:      im.container,
 	}
 	x.Args, x.CommandLine = splitArgs(raw)
-	if p.ppid > 0 {
-		x.Parent = &event.Parent{PID: event.Some(int64(p.ppid))}
-		if pa := p.parent; pa != nil {
-			x.Parent.EntityID, x.Parent.Executable, x.Parent.Name = pa.entity, pa.exe, pa.name
-			x.Parent.CommandLine = w.parents.line(pa)
-			u := owner
-			if pa.account != im.account || pa.uidOK != im.uidOK || pa.uid != im.uid {
-				u = w.user(pa)
-			}
-			if u != nil {
-				x.Parent.UserName, x.Parent.UserDomain = u.Name, u.Domain
-			}
-		}
+	if p.ppid <= 0 {
+		return x, owner
 	}
-	return x
+	x.Parent = &a.parent
+	x.Parent.PID = event.Some(int64(p.ppid))
+	pa := p.parent
+	if pa == nil {
+		return x, owner
+	}
+	x.Parent.EntityID, x.Parent.Executable, x.Parent.Name = pa.entity, pa.exe, pa.name
+	x.Parent.CommandLine = w.parents.line(pa)
+	u := a.user
+	if pa.account != im.account || pa.uidOK != im.uidOK || pa.uid != im.uid {
+		u = event.User{}
+		w.user(&u, pa, now)
+	}
+	x.Parent.UserName, x.Parent.UserDomain = u.Name, u.Domain
+	return x, owner
 }
 
-// user is the account of an image, nil if it is unknown.
-func (w *Watcher) user(im *image) *event.User {
+// user sets u, which is empty, to the account of an image and reports whether it
+// is known.
+func (w *Watcher) user(u *event.User, im *image, now time.Time) bool {
 	switch {
 	case im.account != "":
-		return splitAccount(im.account)
+		*u = splitAccount(im.account)
 	case im.uidOK:
-		u := &event.User{}
-		u.ID, u.Name = w.users.of(im.uid)
-		return u
+		u.ID, u.Name = w.users.of(im.uid, now)
+	default:
+		return false
 	}
-	return nil
+	return true
 }
 
 // lastLine keeps the command line of the last parent: a loop in a script is the
@@ -438,8 +469,7 @@ func (w *Watcher) Lookup(pid int) (*event.Process, *event.User) {
 	if p == nil {
 		return nil, nil
 	}
-	u := w.user(p.image)
-	return w.process(p, p.image.raw, u), u
+	return w.fill(new(about), p, p.image.raw, time.Now())
 }
 
 // reading is a process as it was just read from the system.

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -291,19 +292,26 @@ func TestUsersThatAnswerLateAreNamedLater(t *testing.T) {
 		}
 		return "name" + id, nil
 	}
-	if got := u.name("1"); got != "name1" {
+	name := func(uid uint32) string {
+		id, name := u.of(uid, time.Now())
+		if id != strconv.Itoa(int(uid)) {
+			t.Errorf("%d in decimal is %q", uid, id)
+		}
+		return name
+	}
+	if got := name(1); got != "name1" {
 		t.Errorf("got %q", got)
 	}
-	if got := u.name("5"); got != "" {
+	if got := name(5); got != "" {
 		t.Errorf("got %q before the answer", got)
 	}
 	began := time.Now()
 	for range 100 {
-		u.name("5")
+		name(5)
 	}
 	t.Logf("100 events waited %v for one slow answer, of %v each at most", time.Since(began), userWait)
 	close(release)
-	for deadline := time.Now().Add(5 * time.Second); u.name("5") != "name5"; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); name(5) != "name5"; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the name does not come")
 		}
@@ -315,7 +323,7 @@ func TestUsersThatAnswerLateAreNamedLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.checked = time.Time{}
-	if u.name("1"); asked != 3 {
+	if name(1); asked != 3 {
 		t.Errorf("a changed passwd is not read again")
 	}
 }

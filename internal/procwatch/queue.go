@@ -33,8 +33,9 @@ type queue struct {
 	mu      sync.Mutex // guards all below
 	max     int
 	items   []item
-	taken   int // given to the consumer and not done yet
-	bytes   int // of arguments in items
+	spare   []item // room for items, used before
+	taken   int    // given to the consumer and not done yet
+	bytes   int    // of arguments in items
 	dropped uint64
 }
 
@@ -73,14 +74,29 @@ func (q *queue) lose(n uint64) {
 	q.signal()
 }
 
-// take returns all items; the consumer calls done for each.
+// take returns all items; the consumer calls done for them and, after the last,
+// reuse.
 func (q *queue) take() []item {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	items := q.items
-	q.items, q.bytes = nil, 0
+	q.items, q.spare, q.bytes = q.spare, nil, 0
 	q.taken += len(items)
 	return items
+}
+
+// maxSpare bounds the room that is kept for later: 70 KB.
+const maxSpare = 512
+
+// reuse takes items that are done for the room they have.
+func (q *queue) reuse(items []item) {
+	if cap(items) > maxSpare {
+		return
+	}
+	clear(items)
+	q.mu.Lock()
+	q.spare = items[:0]
+	q.mu.Unlock()
 }
 
 // putBack returns items that were taken and not done to the front.
@@ -101,9 +117,10 @@ func (q *queue) lost() bool {
 	return q.dropped > 0
 }
 
-func (q *queue) done() {
+// done says that n of what was taken are told.
+func (q *queue) done(n int) {
 	q.mu.Lock()
-	q.taken--
+	q.taken -= n
 	q.mu.Unlock()
 }
 

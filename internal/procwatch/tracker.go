@@ -50,7 +50,12 @@ type proc struct {
 	hasBorne  bool
 	since     uint64 // monotonic ns when the image was read; 0 if the kernel told it
 	execAt    uint64 // monotonic ns when the image was executed; 0 if not known
-	ended     time.Time
+}
+
+// death is a process that has ended, and when.
+type death struct {
+	*proc
+	at time.Time
 }
 
 // tracker remembers the processes, so that a parent that is gone is still
@@ -58,7 +63,7 @@ type proc struct {
 type tracker struct {
 	mu   sync.Mutex // guards all below
 	live map[int]*proc
-	dead map[int]*proc
+	dead map[int]death
 	ring []int // pids in dead by time of death, oldest at next
 	next int
 	// forgotten counts the living processes that were told and had to make room
@@ -67,7 +72,7 @@ type tracker struct {
 }
 
 func newTracker() *tracker {
-	return &tracker{live: map[int]*proc{}, dead: map[int]*proc{}}
+	return &tracker{live: map[int]*proc{}, dead: map[int]death{}}
 }
 
 // get returns the living process of this id.
@@ -84,8 +89,8 @@ func (t *tracker) lookup(pid int, now time.Time) *proc {
 	if p := t.live[pid]; p != nil {
 		return p
 	}
-	if p := t.dead[pid]; p != nil && now.Sub(p.ended) < deadFor {
-		return p
+	if d, ok := t.dead[pid]; ok && now.Sub(d.at) < deadFor {
+		return d.proc
 	}
 	return nil
 }
@@ -172,8 +177,6 @@ func (t *tracker) exit(pid int, at time.Time) *proc {
 		return nil
 	}
 	delete(t.live, pid)
-	q := *p
-	q.ended = at
 	if len(t.ring) < maxDead {
 		t.ring = append(t.ring, pid)
 	} else {
@@ -182,23 +185,23 @@ func (t *tracker) exit(pid int, at time.Time) *proc {
 		t.ring[t.next] = pid
 		t.next = (t.next + 1) % maxDead
 	}
-	t.dead[pid] = &q
+	t.dead[pid] = death{p, at}
 	return p
 }
 
 // other returns the process that has this id, or had it last, if it is another
-// one than that which started at ticks.
-func (t *tracker) other(pid int, ticks uint64) *proc {
+// one than that which started at ticks, and whether it is known to have ended.
+func (t *tracker) other(pid int, ticks uint64) (p *proc, ended bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.live[pid]
+	p = t.live[pid]
 	if p == nil {
-		p = t.dead[pid]
+		p, ended = t.dead[pid].proc, true
 	}
 	if p == nil || p.image.ticks == 0 || p.image.ticks == ticks {
-		return nil
+		return nil, false
 	}
-	return p
+	return p, ended
 }
 
 // forget drops the process of this id, living or dead: the id is another one's.
@@ -332,9 +335,9 @@ func commandLine(raw string) string {
 }
 
 // splitAccount splits `DOMAIN\user`.
-func splitAccount(account string) *event.User {
+func splitAccount(account string) event.User {
 	if domain, name, ok := strings.Cut(account, `\`); ok {
-		return &event.User{Domain: domain, Name: name}
+		return event.User{Domain: domain, Name: name}
 	}
-	return &event.User{Name: account}
+	return event.User{Name: account}
 }

@@ -23,12 +23,13 @@ type users struct {
 	passwd string
 
 	mu      sync.Mutex // guards all below
-	names   map[string]*userName
+	names   map[uint32]*userName
 	checked time.Time // of passwd
 	mtime   time.Time // of passwd
 }
 
 type userName struct {
+	id    string        // in decimal
 	ready chan struct{} // closed when name is set
 	name  string
 	asked time.Time
@@ -44,19 +45,13 @@ func newUsers() *users {
 			return u.Username, nil
 		},
 		passwd: "/etc/passwd",
-		names:  map[string]*userName{},
+		names:  map[uint32]*userName{},
 	}
 }
 
-// of returns a user id in decimal and its name.
-func (u *users) of(uid uint32) (id, name string) {
-	id = strconv.FormatUint(uint64(uid), 10)
-	return id, u.name(id)
-}
-
-// name returns the name of a user id, "" if there is none or it takes too long.
-func (u *users) name(id string) string {
-	now := time.Now()
+// of returns a user id in decimal and its name, "" if there is none or it takes too
+// long. now is the time.
+func (u *users) of(uid uint32, now time.Time) (id, name string) {
 	u.mu.Lock()
 	if now.Sub(u.checked) > passwdEvery {
 		u.checked = now
@@ -65,15 +60,15 @@ func (u *users) name(id string) string {
 			clear(u.names)
 		}
 	}
-	n := u.names[id]
+	n := u.names[uid]
 	if n == nil || now.Sub(n.asked) > userFor {
 		if len(u.names) >= maxUsers {
 			clear(u.names)
 		}
-		n = &userName{ready: make(chan struct{}), asked: now}
-		u.names[id] = n
+		n = &userName{ready: make(chan struct{}), id: strconv.FormatUint(uint64(uid), 10), asked: now}
+		u.names[uid] = n
 		go func() {
-			n.name, _ = u.lookup(id) // an id without a name stays a number
+			n.name, _ = u.lookup(n.id) // an id without a name stays a number
 			close(n.ready)
 		}()
 	}
@@ -81,18 +76,18 @@ func (u *users) name(id string) string {
 
 	select {
 	case <-n.ready:
-		return n.name
+		return n.id, n.name
 	default:
 	}
 	if now.Sub(n.asked) > userWait {
-		return "" // it was waited for before
+		return n.id, "" // it was waited for before
 	}
 	t := time.NewTimer(userWait)
 	defer t.Stop()
 	select {
 	case <-n.ready:
-		return n.name
+		return n.id, n.name
 	case <-t.C:
-		return ""
+		return n.id, ""
 	}
 }
