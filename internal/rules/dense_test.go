@@ -33,3 +33,31 @@ func denseEvents(t testing.TB, p *Program, size int) (out []*event.Event) {
 	}
 	return out
 }
+
+// Long texts that hold many words go ways that the corpus' events do not.
+func TestLinesOfLiteralsAgreeWithTheInterpreter(t *testing.T) {
+	every := 60
+	if testing.Short() || raceEnabled {
+		every = 400
+	}
+	files, _ := corpusFiles(t, corpusDir(t))
+	p, _ := Compile(files, Options{})
+	matches := 0
+	for _, size := range []int{300, 2000, 8191} {
+		for i, e := range denseEvents(t, p, size)[:4] {
+			got := map[string]bool{}
+			for _, m := range p.Match(e, nil) {
+				got[m.Rule.ID] = true
+			}
+			matches += len(got)
+			for j, r := range p.Rules {
+				if j%every == i && got[r.ID] != interpret(r.doc, e, Options{}) {
+					t.Errorf("line %d of %d bytes, rule %s: compiled %v", i, size, r.ID, got[r.ID])
+				}
+			}
+		}
+	}
+	if matches == 0 {
+		t.Error("no line matches a rule")
+	}
+}
