@@ -29,6 +29,7 @@ import (
 	"sekisho/internal/event"
 	"sekisho/internal/fileaudit"
 	"sekisho/internal/judge"
+	"sekisho/internal/session"
 	"sekisho/internal/spool"
 	"sekisho/internal/volume"
 
@@ -83,6 +84,7 @@ type Agent struct {
 	sensors  []*supervised
 	files    *fileaudit.Watcher     // told of new protected places; nil without this PC's sensors
 	open     func() []volume.Volume // what is mounted now and told of; nil where volumes are not told
+	sessions *session.Watcher       // asked for the session of a process; nil where sessions are not told
 	out      *outbox
 	link     *link
 	canaries *canaries
@@ -148,7 +150,7 @@ func New(o Options) (*Agent, error) {
 	a.link = newLink(a)
 	a.who.Store(&event.Agent{ID: a.link.agentID(), Version: o.Version})
 	if a.sensors = supervise(o.Sources, a.log); o.Sources == nil {
-		a.sensors, a.files, a.open = newSensors(cfg, a.log)
+		a.sensors, a.files, a.open, a.sessions = newSensors(cfg, a.log)
 	}
 	return a, nil
 }
@@ -394,17 +396,17 @@ func (a *Agent) afresh() string {
 	return ""
 }
 
-// checkpoint lets the judge write down what it counted, if it is time to, and
-// tells once when it cannot. It costs some ms, at most once for each MB of
-// events that rules looked at: the one time that the pipeline waits for the disk.
+// checkpoint lets the judge write down what it counted, if it is time to: at most
+// once for each MB of events that rules looked at. The pipeline waits some ms
+// while that is copied, and not for the disk.
 func (a *Agent) checkpoint() {
 	if !a.judge.Due() {
 		return
 	}
 	a.judge.Kept(a.out.kept.Load())
 	began := time.Now()
-	if err := a.judge.Checkpoint(); err == nil {
-		a.log.Debug("wrote what was counted", zap.Int64("bytes", a.judge.Stats().Written), zap.Duration("took", time.Since(began)))
+	if err := a.judge.StartCheckpoint(); err == nil { // else it is in its Stats: see safe
+		a.log.Debug("write down what was counted", zap.Duration("took", time.Since(began)))
 	}
 }
 
@@ -429,6 +431,10 @@ func (a *Agent) handle(e *event.Event) bool {
 	e.Host, e.Agent = &a.host, a.who.Load()
 	if e.Action == event.SensorDegraded && e.Health == "" {
 		e.Health = event.HealthDegraded // a sensor tells of lesser mechanisms; that it is down, its supervisor tells
+	}
+	// Process events carry the kernel's word; the sensor of files knows processes only.
+	if a.sessions != nil && e.SessionID == "" && e.File != nil && e.Process != nil && e.Process.PID.OK {
+		e.SessionID, _, _ = a.sessions.Lookup(int(e.Process.PID.V))
 	}
 	canary := a.canaries.mark(e)
 	a.judged.Add(1)

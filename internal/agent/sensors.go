@@ -8,6 +8,7 @@ import (
 	"sekisho/internal/event"
 	"sekisho/internal/fileaudit"
 	"sekisho/internal/procwatch"
+	"sekisho/internal/session"
 	"sekisho/internal/usb"
 	"sekisho/internal/volume"
 
@@ -16,8 +17,9 @@ import (
 
 // newSensors makes the sensors in the order they are started: volumes before
 // files, which need their table. open lists the volumes that are told of and
-// mounted now; nil where the settings switch their events off.
-func newSensors(cfg *config.Agent, log *zap.Logger) (all []*supervised, files *fileaudit.Watcher, open func() []volume.Volume) {
+// mounted now; nil where the settings switch their events off. sessions tells to
+// which login session a process belongs; nil likewise.
+func newSensors(cfg *config.Agent, log *zap.Logger) (all []*supervised, files *fileaudit.Watcher, open func() []volume.Volume, sessions *session.Watcher) {
 	add := func(on bool, name string, s Source) {
 		if !on {
 			s = off(name)
@@ -26,12 +28,23 @@ func newSensors(cfg *config.Agent, log *zap.Logger) (all []*supervised, files *f
 	}
 	volumes := volume.New(volume.Options{RemovablePaths: cfg.Sensors.Volume.RemovablePaths})
 	processes := procwatch.New(procwatch.Options{TellEnds: true, TellRunning: true})
+	logins := session.New(session.Options{})
+	process := processes.Lookup
+	if cfg.Sensors.Session.Enabled {
+		sessions = logins
+		process = func(pid int) (*event.Process, *event.User) {
+			// Asked now, while the process lives; the pipeline asks again when the
+			// file is told, and a copy is told a second later.
+			sessions.Lookup(pid)
+			return processes.Lookup(pid)
+		}
+	}
 	files = fileaudit.New(fileaudit.Options{
 		Table:             volumes.Table(),
 		Protected:         places(cfg),
 		Reads:             true, // SCAM-3: protected files read during a remote session
 		IgnoreExecutables: cfg.Sensors.File.Ignore,
-		Process:           processes.Lookup,
+		Process:           process,
 	})
 	add(cfg.Sensors.Process.Enabled, "process", processes)
 	add(cfg.Sensors.USB.Enabled, "usb", usb.New(usb.Options{}))
@@ -43,10 +56,11 @@ func newSensors(cfg *config.Agent, log *zap.Logger) (all []*supervised, files *f
 		all = append(all, &supervised{src: silent{volumes}, log: log.Named("volume")})
 	}
 	add(cfg.Sensors.File.Enabled, "file", files)
+	add(cfg.Sensors.Session.Enabled, "session", logins)
 	if cfg.Sensors.Volume.Enabled {
 		open = volumes.Open
 	}
-	return all, files, open
+	return all, files, open, sessions
 }
 
 // places are the protected places as the file sensor wants them.

@@ -43,6 +43,7 @@ var layers = map[string]row{
 	"volume":    {"event endpoint usb", "knows the USB device behind a volume, no more: a source tells what happened and never sees a rule, so that replay can stand in for it"},
 	"fileaudit": {"event endpoint volume", "knows on which volume a file lies, no more: a source tells what happened and never sees a rule, so that replay can stand in for it"},
 	"procwatch": {"event endpoint", "a source tells what happened and never sees a rule, so that replay can stand in for it"},
+	"session":   {"event endpoint", "a source tells what happened and never sees a rule, so that replay can stand in for it"},
 	"alert":     {"event", "an alert is made of events; what is done with it is not its business"},
 	"rules":     {"event input problem", "a rule sees events only: with sources or settings in reach, replay would judge differently from the agent"},
 	"catalog":   {"event", "facts about tools, matched against events; what they mean is for the rules to say"},
@@ -74,9 +75,10 @@ var bans = []struct {
 	{"database/sql", except("store"), "SQL lives in internal/store alone; declare an interface and let store satisfy it"},
 	{"modernc.org/sqlite", except("store"), "SQL lives in internal/store alone; declare an interface and let store satisfy it"},
 	{"go.etcd.io/bbolt", except("judge"), "it holds what the judge counted and nothing else: records to deliver belong into a spool, the console's into its store"},
-	{"net/http", only("usb", "volume", "fileaudit", "procwatch", "rules", "correlate", "spool", "event", "enrich"),
+	{"net/http", only("usb", "volume", "fileaudit", "procwatch", "session", "rules", "correlate", "spool", "event", "enrich"),
 		"sources, rules and the spool have no business on the network; ship and enroll talk to the collector"},
 	{"github.com/cilium/ebpf", except("procwatch"), "programs in the kernel are loaded in one place, which says what they need and what is done without"},
+	{"github.com/godbus/dbus/v5", except("session"), "who speaks to the bus of the system is in one place, which says what is done without it"},
 	{"github.com/google/gousb", except("usb"), "cgo stays in one place; a build without it must lose nothing but descriptors"},
 }
 
@@ -97,10 +99,10 @@ var unlinked = []struct {
 	{module + "/cmd/agent", []string{module + "/internal/store", module + "/internal/collector", module + "/internal/console", "database/sql"},
 		"the agent stays small and carries no server code to every PC"},
 	{module + "/cmd/console", []string{module + "/internal/agent", module + "/internal/usb", module + "/internal/fileaudit",
-		module + "/internal/procwatch", module + "/internal/spool", "github.com/google/gousb"},
+		module + "/internal/procwatch", module + "/internal/session", module + "/internal/spool", "github.com/google/gousb"},
 		"the console watches no PC; it must run in a container without rights"},
 	{module + "/internal/replay", []string{module + "/internal/usb", module + "/internal/volume", module + "/internal/fileaudit",
-		module + "/internal/procwatch", module + "/internal/ship"},
+		module + "/internal/procwatch", module + "/internal/session", module + "/internal/ship"},
 		"replay needs no privileges and never links a source"},
 }
 

@@ -65,6 +65,7 @@ type Sensors struct {
 	Volume  VolumeSensor `yaml:"volume"`
 	File    FileSensor   `yaml:"file"`
 	Process Sensor       `yaml:"process"`
+	Session Sensor       `yaml:"session"`
 }
 
 // Sensor is the settings of a sensor that has no others.
@@ -304,6 +305,7 @@ func DefaultAgent() *Agent {
 			Volume:  VolumeSensor{Enabled: true},
 			File:    FileSensor{Enabled: true},
 			Process: Sensor{Enabled: true},
+			Session: Sensor{Enabled: true},
 		},
 		WorkHours: WorkHours{
 			Timezone: "Asia/Tokyo",

@@ -94,6 +94,8 @@ var agentHead = []Key{
 	{Path: "sensors.file.ignore", Restart: true, Example: "[/usr/bin/updatedb]", check: checkGlob,
 		JA: "ファイル操作を記録しないプログラム（ウイルス対策やバックアップなど）。* と ** が使えます。", EN: "Programs whose file activity is not recorded (antivirus, backup); * and ** allowed."},
 	{Path: "sensors.process.enabled", Restart: true, JA: "プログラムの起動を見ます。", EN: "Watch programs being started."},
+	{Path: "sensors.session.enabled", Restart: true, JA: "ログオンとログオフ、画面のロック、放置された画面の使用を見ます（今は Linux だけ）。",
+		EN: "Watch people log on and off, screens being locked, and idle sessions being used (Linux only as yet)."},
 
 	{Path: "protected[].label", Required: true, Example: "住民情報", JA: "場所の名前。アラートに表示されます。", EN: "Name of the place, shown in alerts."},
 	{Path: "protected[].paths", Example: "[\"/srv/juki/**\", \"D:\\\\juki\\\\**\"]", check: checkGlob,

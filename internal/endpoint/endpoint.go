@@ -19,9 +19,9 @@ const (
 
 // Sensor is what a sensor says of itself.
 type Sensor struct {
-	Name      string      `json:"name"` // "usb", "volume", "file", "process"
+	Name      string      `json:"name"` // "usb", "volume", "file", "process", "session"
 	State     SensorState `json:"state"`
-	Mechanism string      `json:"mechanism,omitempty"` // "uevent", "fanotify", "inotify", "ebpf", "proc-connector", "polling"
+	Mechanism string      `json:"mechanism,omitempty"` // "uevent", "fanotify", "inotify", "ebpf", "proc-connector", "logind", "utmp", "polling"
 	Reason    string      `json:"reason,omitempty"`    // why it is not ok, in English with the system's own error
 	Since     time.Time   `json:"since,omitzero"`      // when it came into this state
 	Events    uint64      `json:"events"`              // given to the pipeline since start

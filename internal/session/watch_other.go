@@ -1,0 +1,17 @@
+//go:build !linux && !windows
+
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"sekisho/internal/event"
+)
+
+// Run returns an error that wraps errors.ErrUnsupported.
+func (w *Watcher) Run(context.Context, chan<- *event.Event) error {
+	return fmt.Errorf("watch sessions on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+}
