@@ -5,7 +5,7 @@
 //
 // One goroutine, the pipeline, owns the judge. It never waits for an alert to be
 // on disk; for activity and for the judge's journal only while a full segment is
-// closed, and for the judge's checkpoints, some ms each. On stop the parts
+// closed, and while the judge's checkpoints are copied, some ms each. On stop the parts
 // end in that order, so that nothing on the way is lost: sources first, then the
 // pipeline empties its queue, then the outbox syncs, then the shipper flushes for
 // a bounded time.

@@ -1,8 +1,10 @@
 package alert
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"maps"
 	"slices"
 	"time"
@@ -50,11 +52,31 @@ type Book struct {
 	touched map[string]bool   // groups that changed since they were last flushed
 }
 
+// entry is an open alert.
 type entry struct {
-	a     *Alert
-	until time.Time // repeats up to here join
-	dirty bool      // changed since it was given out
+	head
+	a     *Alert // nil: it is as Load got it, and in raw
+	raw   []byte
+	dirty bool // changed since it was given out
 }
+
+// head is what the book goes by, and the first line of a state that is flushed;
+// the alert's JSON follows. An alert from before a restart is decoded when a
+// repeat joins it: most never see one, and a start must not wait for them.
+type head struct {
+	ID    string    `json:"id"`
+	Time  time.Time `json:"time"`
+	Until time.Time `json:"until"`           // repeats up to here join
+	Event string    `json:"event,omitempty"` // id of the deciding event, which an alert's JSON does not tell
+	Sum   uint32    `json:"sum"`             // of group and alert: see checksum
+}
+
+// checksum is a CRC-32C, so that what makes no sense is found at once.
+func checksum(group, alert []byte) uint32 {
+	return crc32.Update(crc32.Checksum(group, castagnoli), castagnoli, alert)
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // NewBook is an empty book.
 func NewBook() *Book { return &Book{open: map[string]*entry{}, touched: map[string]bool{}} }
@@ -63,7 +85,7 @@ func NewBook() *Book { return &Book{open: map[string]*entry{}, touched: map[stri
 // one, which Changed will tell. The alert is the caller's.
 func (b *Book) Add(f *Finding) (a *Alert, raised bool) {
 	t := f.Event.Time
-	if e := b.open[f.Group]; f.Quiet > 0 && e != nil && !t.After(e.until) && t.After(e.a.Time.Add(-f.Quiet)) {
+	if e := b.open[f.Group]; f.Quiet > 0 && e != nil && !t.After(e.Until) && t.After(e.Time.Add(-f.Quiet)) && e.wake() {
 		e.join(f)
 		b.touched[f.Group] = true
 		if !e.dirty {
@@ -96,7 +118,7 @@ func (b *Book) Add(f *Finding) (a *Alert, raised bool) {
 	if len(b.open) >= maxOpen {
 		b.closeOldest()
 	}
-	b.open[f.Group] = &entry{a: a, until: t.Add(f.Quiet)}
+	b.open[f.Group] = &entry{head: head{ID: a.ID, Time: t, Until: t.Add(f.Quiet), Event: a.Event.ID}, a: a}
 	b.touched[f.Group] = true
 	return a.clone(), true
 }
@@ -116,6 +138,26 @@ func cap20(list []*event.Event, deciding *event.Event) []*event.Event {
 		list = slices.Delete(list, i, i+1)
 	}
 	return list
+}
+
+// wake decodes an alert that Load took over; false if it makes no sense, which a
+// state that another version wrote may come to: a repeat is then a new alert.
+func (e *entry) wake() bool {
+	if e.a != nil {
+		return true
+	}
+	a, err := Decode(e.raw)
+	if err != nil {
+		return false
+	}
+	for _, ev := range a.Evidence {
+		ev.Seal()
+		if ev.ID != "" && ev.ID == e.Event {
+			a.Event = ev
+		}
+	}
+	e.a, e.raw = a, nil
+	return true
 }
 
 // join adds a repeat to an alert.
@@ -182,7 +224,7 @@ func (b *Book) Changed() []*Alert {
 // newest event time.
 func (b *Book) Expire(now time.Time) {
 	for g, e := range b.open {
-		if now.After(e.until.Add(closing)) || e.a.Time.After(now.Add(closing)) {
+		if now.After(e.Until.Add(closing)) || e.Time.After(now.Add(closing)) {
 			b.close(g)
 		}
 	}
@@ -196,7 +238,7 @@ func (b *Book) close(group string) {
 // Open reports whether an alert of this group and id may still grow.
 func (b *Book) Open(group, id string) bool {
 	e := b.open[group]
-	return e != nil && e.a.ID == id
+	return e != nil && e.ID == id
 }
 
 // Len is how many alerts are open.
@@ -205,18 +247,11 @@ func (b *Book) Len() int { return len(b.open) }
 func (b *Book) closeOldest() {
 	oldest := ""
 	for g, e := range b.open {
-		if o := b.open[oldest]; o == nil || e.until.Before(o.until) || e.until.Equal(o.until) && g < oldest {
+		if o := b.open[oldest]; o == nil || e.Until.Before(o.Until) || e.Until.Equal(o.Until) && g < oldest {
 			oldest = g
 		}
 	}
 	b.close(oldest)
-}
-
-// openState is an open alert as it is kept over a restart.
-type openState struct {
-	Alert json.RawMessage `json:"alert"`
-	Event string          `json:"event"` // id of the deciding event, which an alert's JSON does not tell
-	Until time.Time       `json:"until"`
 }
 
 // Flush hands out what changed since the last Flush that succeeded: the groups
@@ -227,14 +262,13 @@ func (b *Book) Flush(put func(group, state []byte) error) error {
 	for _, g := range slices.Sorted(maps.Keys(b.touched)) {
 		var state []byte
 		if e := b.open[g]; e != nil {
-			st := openState{Alert: e.a.AppendJSON(nil), Until: e.until}
-			if e.a.Event != nil {
-				st.Event = e.a.Event.ID
+			alert := e.a.AppendJSON(nil) // it was touched, so it is decoded
+			e.Sum = checksum([]byte(g), alert)
+			first, err := json.Marshal(e.head)
+			if err != nil {
+				return fmt.Errorf("open alert %s: %w", e.ID, err)
 			}
-			var err error
-			if state, err = json.Marshal(st); err != nil {
-				return fmt.Errorf("open alert %s: %w", e.a.ID, err)
-			}
+			state = slices.Concat(first, []byte("\n"), alert)
 		}
 		if err := put([]byte(g), state); err != nil {
 			return err
@@ -244,28 +278,20 @@ func (b *Book) Flush(put func(group, state []byte) error) error {
 	return nil
 }
 
-// Load takes over an open alert that Flush handed out. On an error the Book is
-// as before.
+// Load takes over an open alert that Flush handed out; the state may be reused
+// afterwards. On an error the Book is as before.
 func (b *Book) Load(group, state []byte) error {
 	if len(b.open) >= maxOpen {
 		return fmt.Errorf("more than %d open alerts", maxOpen)
 	}
-	var st openState
-	if err := json.Unmarshal(state, &st); err != nil {
+	first, alert, _ := bytes.Cut(state, []byte("\n"))
+	e := &entry{raw: bytes.Clone(alert)}
+	if err := json.Unmarshal(first, &e.head); err != nil {
 		return fmt.Errorf("open alert: %w", err)
 	}
-	a, err := Decode(st.Alert)
-	if err != nil {
-		return fmt.Errorf("open alert: %w", err)
+	if e.Sum != checksum(group, alert) {
+		return fmt.Errorf("open alert %s: it is not as it was written", e.ID)
 	}
-	if a.Group != string(group) {
-		return fmt.Errorf("open alert %s: group %q is kept as %q", a.ID, a.Group, group)
-	}
-	for _, e := range a.Evidence {
-		if e.ID != "" && e.ID == st.Event {
-			a.Event = e
-		}
-	}
-	b.open[a.Group] = &entry{a: a, until: st.Until}
+	b.open[string(group)] = e
 	return nil
 }

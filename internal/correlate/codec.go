@@ -84,11 +84,13 @@ func (w *window) append(b []byte) []byte {
 		b = w.appendEntries(b)
 	}
 	b = appendUint(b, uint64(len(w.proofs)))
+	var buf []byte
 	for i := range w.proofs {
 		p := &w.proofs[i]
 		raw := p.raw // empty where it made no sense
 		if p.e != nil {
-			raw = p.e.AppendJSON(nil)
+			buf = p.e.AppendJSON(buf[:0])
+			raw = buf
 		}
 		b = appendInt(b, p.t)
 		b = appendUint(b, uint64(len(raw)))

@@ -353,6 +353,28 @@ func (s *Set) Newest() time.Time {
 	return time.Unix(0, s.watermark).UTC()
 }
 
+// Clock is Newest in Unix ns, 0 before the first event, and how many late events
+// have come in a row since.
+func (s *Set) Clock() (newest int64, late int) {
+	if !s.started {
+		return 0, 0
+	}
+	return s.watermark, s.late
+}
+
+// Wind sets the clock to what Clock gave before an event that is observed again:
+// those in between matched nothing and moved only the clock.
+func (s *Set) Wind(newest int64, late int) {
+	if newest == 0 {
+		return
+	}
+	newest = nanoseconds(time.Unix(0, newest))
+	if s.started && newest < s.watermark {
+		s.setBack(newest) // the event that did it is missing
+	}
+	s.started, s.watermark, s.late = true, newest, max(0, min(late, lateRun-1))
+}
+
 // nanoseconds is an event's time in Unix ns, bounded.
 func nanoseconds(t time.Time) int64 {
 	if sec := t.Unix(); sec < -maxTime {
@@ -434,19 +456,24 @@ func (s *Set) arrive(t int64) bool {
 		if s.late++; s.late < lateRun {
 			return false
 		}
-		s.late, s.watermark = 0, t
-		s.stats.ClockSteps++
-		if len(s.steps) == maxSteps {
-			s.steps = slices.Delete(s.steps, 0, 1)
-		}
-		s.steps = append(s.steps, step{s.seq, t})
-		for _, c := range s.corrs {
-			for _, w := range c.windows {
-				s.rewind(w, t)
-			}
-		}
+		s.setBack(t)
 	}
 	return true
+}
+
+// setBack takes the PC's clock to have been set back to t.
+func (s *Set) setBack(t int64) {
+	s.late, s.watermark = 0, t
+	s.stats.ClockSteps++
+	if len(s.steps) == maxSteps {
+		s.steps = slices.Delete(s.steps, 0, 1)
+	}
+	s.steps = append(s.steps, step{s.seq, t})
+	for _, c := range s.corrs {
+		for _, w := range c.windows {
+			s.rewind(w, t)
+		}
+	}
 }
 
 // rewind makes what a window holds of later than now count as of now.

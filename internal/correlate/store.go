@@ -1,6 +1,7 @@
 package correlate
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -160,7 +161,8 @@ func (s *Set) Flush(put func(key, value []byte) error) error {
 			if !w.dirty {
 				continue
 			}
-			if err := put(c.prefix.with(w.key), w.append(nil)); err != nil {
+			s.buf = w.append(s.buf[:0])
+			if err := put(c.prefix.with(w.key), bytes.Clone(s.buf)); err != nil {
 				return fmt.Errorf("keep a window: %w", err)
 			}
 			if w.long != nil && !w.stored {

@@ -837,6 +837,8 @@ func (s *Set) event(p *proof) *event.Event {
 		e, err := event.Decode(p.raw)
 		if err != nil {
 			s.stats.Broken++
+		} else {
+			e.Seal()
 		}
 		p.e, p.raw = e, nil
 	}

@@ -149,6 +149,8 @@ type Event struct {
 	// empty holds the table's fields that were recorded as "" or []; seldom
 	// used, so a short list.
 	empty []FieldID
+
+	sealed seal // see Seal
 }
 
 // New returns an event of this action that happened at t and was seen now, with

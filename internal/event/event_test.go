@@ -38,6 +38,25 @@ func TestJSONIsNestedAndComesBackTheSame(t *testing.T) {
 	}
 }
 
+func TestASealedEventIsWrittenAsItWasAndACopyOfItIsNot(t *testing.T) {
+	e := New(FileCopied, t0)
+	e.ID = "a"
+	plain := string(e.AppendJSON(nil))
+	e.Seal()
+	if got := string(e.AppendJSON([]byte("x"))); got != "x"+plain {
+		t.Errorf("got %s, want x%s", got, plain)
+	}
+	copied := *e
+	copied.ID = "b"
+	if got, want := string(copied.AppendJSON(nil)), strings.Replace(plain, `"id":"a"`, `"id":"b"`, 1); got != want || want == plain {
+		t.Errorf("a copy: got %s, want %s", got, want)
+	}
+	e.ID = "c" // against the contract, but who seals again is served
+	if e.Seal(); !strings.Contains(string(e.AppendJSON(nil)), `"id":"c"`) {
+		t.Error("sealed again, it is as before")
+	}
+}
+
 func TestDecode(t *testing.T) {
 	for _, c := range []struct{ name, in, want string }{
 		{"nested and dotted keys mean the same", `{"process":{"pid":1},"process.name":"a"}`, `{"event":{"kind":"event"},"process":{"name":"a","pid":1}}`},

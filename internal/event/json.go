@@ -193,9 +193,27 @@ func (e *Event) MarshalJSON() ([]byte, error) { return e.AppendJSON(nil), nil }
 // AppendJSON appends the event as one JSON object with nested objects, fields in
 // order of their names, no line end.
 func (e *Event) AppendJSON(b []byte) []byte {
+	if e.sealed.of == e {
+		return append(b, e.sealed.json...)
+	}
 	w := NewWriter(b)
 	e.Each(w.Field)
 	return w.Close()
+}
+
+// Seal keeps the event's JSON, so that AppendJSON need not make it again: some
+// events are written many times, as evidence of several findings. The event must
+// not be written to any more. A copy of it may be, and is not sealed.
+func (e *Event) Seal() {
+	e.sealed.of = nil // made anew, if it was sealed before
+	e.sealed.json = bytes.Clone(e.AppendJSON(make([]byte, 0, 1024)))
+	e.sealed.of = e
+}
+
+// seal is an event's JSON.
+type seal struct {
+	of   *Event // whose it is: a copy of the event has the seal, but is not the one
+	json []byte
 }
 
 // Writer writes fields with dotted names as nested JSON objects. Fields must

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"sekisho/internal/correlate"
 	"sekisho/internal/event"
 	"sekisho/internal/rules"
 )
@@ -41,37 +42,57 @@ func ofKey(n, round int) *event.Event {
 	return e
 }
 
-// A checkpoint in which so many windows changed, and a start with so many.
+// A checkpoint in which so many windows changed, how long of it the pipeline
+// stands still, and a start with so many; "full" is all that the default limits
+// let a PC hold, all of it changed.
 func BenchmarkCheckpoint(b *testing.B) {
 	p := streamProgram(b)
-	for _, keys := range []int{10, 1000, 10_000, 100_000} {
-		b.Run(fmt.Sprint(keys), func(b *testing.B) {
+	run := func(name string, keys, rounds int, l correlate.Limits) {
+		b.Run(name, func(b *testing.B) {
 			dir := b.TempDir()
-			o := Options{Program: p, Limits: streamLimits(keys)}
+			o := Options{Program: p, Limits: l}
 			j := mustOpen(b, dir, o)
 			round := 0
-			for b.Loop() {
-				b.StopTimer()
+			fill := func() {
 				for n := range keys {
 					j.Event(ofKey(n, round))
 				}
 				j.Updates()
 				j.Kept(1 << 62)
 				round++
+			}
+			for range rounds {
+				fill()
+			}
+			still := time.Duration(0)
+			for b.Loop() {
+				b.StopTimer()
+				fill()
 				b.StartTimer()
-				if err := j.Checkpoint(); err != nil {
+				began := time.Now()
+				if err := j.StartCheckpoint(); err != nil {
+					b.Fatal(err)
+				}
+				still += time.Since(began)
+				if err := j.store.wait(); err != nil {
 					b.Fatal(err)
 				}
 			}
 			b.StopTimer()
+			b.ReportMetric(float64(still.Microseconds())/1000/float64(b.N), "ms-still/op")
 			b.ReportMetric(float64(j.Stats().Written), "B/checkpoint")
+			b.ReportMetric(float64(j.book.Len()), "alerts")
 			if err := j.Close(); err != nil {
 				b.Fatal(err)
 			}
 			began := time.Now()
 			j = mustOpen(b, dir, o)
 			b.ReportMetric(float64(time.Since(began).Milliseconds()), "ms/open")
-			b.ReportMetric(float64(j.Stats().Windows.Keys), "windows")
+			b.ReportMetric(float64(j.Stats().Windows.Keys+j.Stats().Windows.Long), "windows")
 		})
 	}
+	for _, keys := range []int{10, 1000, 10_000, 100_000} {
+		run(fmt.Sprint(keys), keys, 0, streamLimits(keys))
+	}
+	run("full", correlate.DefaultLimits.Keys, 8, correlate.DefaultLimits)
 }

@@ -81,25 +81,31 @@ func (j *Judge) Event(e *event.Event) []*alert.Alert {
 	if j.enricher != nil {
 		j.enricher.Apply(e)
 	}
-	newest := j.windows.Newest()
+	newest, late := j.windows.Clock()
 	j.stats.Events++
 	return j.give(j.judge(e, func() {
 		if j.store != nil {
-			j.store.add(j.stats.Events, newest, e)
+			j.store.add(record{number: j.stats.Events, newest: newest, late: late}, e)
 		}
 	}))
 }
 
-// judge is what Event does with an enriched event; it calls matched once a rule
-// matched, before anything follows from it. What does not match moves the clock
-// of the windows and nothing else.
-func (j *Judge) judge(e *event.Event, matched func()) []*alert.Alert {
+// judge is what Event does with an enriched event; it calls journal for those that
+// a rule matched, before anything follows from them. What does not match moves the
+// clock of the windows and nothing else, and is journaled where that was back:
+// windows depend on when it was.
+func (j *Judge) judge(e *event.Event, journal func()) []*alert.Alert {
 	j.matches = j.prog.Match(e, j.matches[:0])
 	if len(j.matches) == 0 {
+		before := j.windows.Newest()
 		j.firings = j.windows.Observe(e, nil, j.firings[:0])
+		if j.windows.Newest().Before(before) {
+			journal()
+		}
 		return nil
 	}
-	matched()
+	e.Seal() // it will be written often: journal, windows, alerts
+	journal()
 	all := j.matches
 	j.matches = j.windows.FirstSeen(e, j.matches)
 	j.stats.Matches += int64(len(j.matches))
@@ -234,8 +240,12 @@ func (j *Judge) Stats() Stats {
 		s.Problem = j.unstored.Error()
 	}
 	if st := j.store; st != nil {
+		st.poll()
 		s.Since, s.Checkpoint = st.meta.Began, st.meta.Checkpoint
 		s.Journal, s.Missing, s.Written = st.length, st.missing, st.written
+		if c := st.under; c != nil {
+			s.Journal, s.Missing = s.Journal+c.length, s.Missing+c.missing
+		}
 		if st.problem != nil {
 			s.Problem = st.problem.Error()
 		}

@@ -195,7 +195,7 @@ func pc() int {
 			keep()
 		}
 		if j.Due() || n%(total/8+1) == 0 {
-			if err := j.Checkpoint(); err != nil {
+			if err := j.StartCheckpoint(); err != nil {
 				fmt.Println(err)
 				return 1
 			}

@@ -223,7 +223,7 @@ func (j *Judge) again() (raised []*alert.Alert, err error) {
 			j.recovery.Lost++
 			return nil
 		}
-		j.wind(r.newest)
+		j.windows.Wind(r.newest, r.late)
 		j.stats.Events = r.number
 		s.length += int64(len(rec))
 		j.recovery.Events++
@@ -248,21 +248,6 @@ func (j *Judge) again() (raised []*alert.Alert, err error) {
 		return raised, errors.Join(err, oerr)
 	}
 	return raised, err
-}
-
-// wind brings the windows' clock to where it was before an event, by events that
-// match nothing as those were that moved it.
-func (j *Judge) wind(newest int64) {
-	if newest == 0 {
-		return
-	}
-	tick := &event.Event{Time: time.Unix(0, newest).UTC()}
-	for range 64 { // of late ones it takes 32 until the clock is taken to be set back
-		if j.windows.Newest().Equal(tick.Time) {
-			return
-		}
-		j.firings = j.windows.Observe(tick, nil, j.firings[:0])
-	}
 }
 
 // newest is the alerts with what repeats have made of them, each once.
@@ -307,43 +292,49 @@ func (j *Judge) Kept(n uint64) {
 }
 
 // Due reports that it is time for a Checkpoint. It costs next to nothing.
-func (j *Judge) Due() bool { return j.store != nil && j.store.due(time.Now()) }
+func (j *Judge) Due() bool {
+	if j.store == nil {
+		return false
+	}
+	j.store.poll()
+	return j.store.due(time.Now(), j.windows.Pressed())
+}
 
-// Checkpoint writes what changed since the last one to disk. It waits for the
-// disk: some ms, by what changed. On an error nothing is lost but the journal
-// grows on, and Due asks for another try after a while.
-func (j *Judge) Checkpoint() error {
+// StartCheckpoint takes what changed since the last checkpoint and writes it to
+// disk in the background, while events go on; only one that is under way still is
+// waited for. The error says that nothing was begun; how it ended, Stats tell. If
+// it fails nothing is lost but the journal grows on, and Due asks for another
+// try after a while.
+func (j *Judge) StartCheckpoint() error {
 	s := j.store
 	if s == nil {
 		return nil
 	}
-	s.last = time.Now()
-	next := s.journal.Next()
+	_ = s.wait() // of the one before: this one writes what that one could not
 	j.unsettled = append(j.unsettled, j.book.Changed()...)
-	var unkept [][]byte
-	for _, list := range [][]*alert.Alert{j.given, j.unsettled} {
-		for _, a := range list {
-			unkept = append(unkept, a.AppendJSON(nil))
-		}
+	c := &checkpoint{
+		meta: meta{Version: storeVersion, Began: s.meta.Began, Checkpoint: time.Now().UTC().Round(0), Events: j.stats.Events, Looked: j.looked},
+		next: s.journal.Next(),
 	}
-	m := meta{Version: storeVersion, Began: s.meta.Began, Checkpoint: s.last.UTC().Round(0), Events: j.stats.Events, Looked: j.looked}
-	err := s.write(m, unkept, func(put func(kind byte, key, value []byte) error) error {
-		if err := j.windows.Flush(func(k, v []byte) error { return put(keyWindows, k, v) }); err != nil {
-			return err
-		}
-		return j.book.Flush(func(k, v []byte) error { return put(keyOpen, k, v) })
+	for _, a := range slices.Concat(j.given, j.unsettled) {
+		c.unkept = append(c.unkept, a.AppendJSON(nil))
+	}
+	return s.begin(c, func(put func(kind byte, key, value []byte)) error {
+		return errors.Join(
+			j.windows.Flush(func(k, v []byte) error { put(keyWindows, k, v); return nil }),
+			j.book.Flush(func(k, v []byte) error { put(keyOpen, k, v); return nil }))
 	})
-	if err != nil {
-		s.problem = fmt.Errorf("write %s: %w", dbName, err)
-		return s.problem
+}
+
+// Checkpoint is StartCheckpoint and waits until it is on disk.
+func (j *Judge) Checkpoint() error {
+	if j.store == nil {
+		return nil
 	}
-	s.length, s.missing, s.problem = 0, 0, nil
-	if err := s.journal.Trim(next); err != nil {
-		// It is longer than it need be, and nothing worse.
-		s.problem = fmt.Errorf("trim journal: %w", err)
-		return s.problem
+	if err := j.StartCheckpoint(); err != nil {
+		return err
 	}
-	return nil
+	return j.store.wait()
 }
 
 // Close makes a last checkpoint and lets go of the files. The Judge must not be

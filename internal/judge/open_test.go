@@ -2,7 +2,6 @@ package judge
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -384,21 +383,31 @@ func TestACheckpointThatFailedLosesNothing(t *testing.T) {
 		t.Fatal(err, afresh)
 	}
 	defer s.close()
-	step := func(fail error, pairs ...string) {
+	closed, err := openDB(filepath.Join(t.TempDir(), dbName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	step := func(fails bool, pairs ...string) {
 		t.Helper()
-		err := s.write(meta{Version: storeVersion}, nil, func(put func(kind byte, key, value []byte) error) error {
+		if fails {
+			defer func(db *bolt.DB) { s.db = db }(s.db)
+			s.db = closed
+		}
+		err := s.begin(&checkpoint{meta: meta{Version: storeVersion}}, func(put func(kind byte, key, value []byte)) error {
 			for i := 0; i < len(pairs); i += 2 {
 				var v []byte
 				if pairs[i+1] != "" {
 					v = []byte(pairs[i+1])
 				}
-				if err := put(keyWindows, []byte(pairs[i]), v); err != nil {
-					return err
-				}
+				put(keyWindows, []byte(pairs[i]), v)
 			}
-			return fail
+			return nil
 		})
-		if !errors.Is(err, fail) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.wait(); (err != nil) != fails {
 			t.Fatal(err)
 		}
 	}
@@ -417,14 +426,13 @@ func TestACheckpointThatFailedLosesNothing(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	broken := errors.New("the disk is full")
-	step(nil, "k1", "a", "k2", "b", "other", "x")
+	step(false, "k1", "a", "k2", "b", "other", "x")
 	see("k1=a k2=b")
-	step(broken, "k2", "", "k3", "c", "k0", "z")
+	step(true, "k2", "", "k3", "c", "k0", "z")
 	see("k0=z k1=a k3=c")
-	step(broken, "k3", "d", "k4", "e")
+	step(true, "k3", "d", "k4", "e")
 	see("k0=z k1=a k3=d k4=e")
-	step(nil, "k0", "")
+	step(false, "k0", "")
 	see("k1=a k3=d k4=e")
 	if s.pending != nil {
 		t.Error("something is pending still")
@@ -441,6 +449,8 @@ func TestACheckpointIsDueByLengthTimeAndTrouble(t *testing.T) {
 		"short journal":             {store{last: now.Add(-time.Minute), length: journalBytes}, false},
 		"long journal":              {store{last: now, length: journalBytes + 1}, true},
 		"large state":               {store{last: now, length: 5 * journalBytes, written: 6 * journalBytes}, false},
+		"huge state":                {store{last: now, length: journalLong + 1, written: 10 * journalLong}, true},
+		"one is under way":          {store{last: now.Add(-time.Hour), length: 2 * journalLong, under: &checkpoint{}}, false},
 		"an hour":                   {store{last: now.Add(-time.Hour)}, true},
 		"clock set back":            {store{last: now.Add(time.Hour)}, true},
 		"an event did not get in":   {store{last: now.Add(-2 * time.Second), missing: 1}, true},
@@ -450,8 +460,11 @@ func TestACheckpointIsDueByLengthTimeAndTrouble(t *testing.T) {
 		"the journal fails, too":    {store{last: now.Add(-time.Second), missing: 1, problem: fs.ErrClosed}, false},
 		"both failed some time ago": {store{last: now.Add(-retryAfter), missing: 1, problem: fs.ErrClosed}, true},
 	} {
-		if got := c.s.due(now); got != c.want {
+		if got := c.s.due(now, false); got != c.want {
 			t.Errorf("%s: got %v", name, got)
+		}
+		if got := c.s.due(now, true); got != (c.want || c.s.problem == nil && c.s.missing == 0 && c.s.under == nil) {
+			t.Errorf("%s, and memory is short: got %v", name, got)
 		}
 	}
 }
@@ -630,11 +643,8 @@ func flushedBook(t testing.TB, _ string, j *Judge) map[string]openAlert {
 	}
 	out := map[string]openAlert{}
 	err := j.store.each([]byte{keyOpen}, func(k, v []byte) error {
-		var st struct{ Alert json.RawMessage }
-		if err := json.Unmarshal(v, &st); err != nil {
-			return err
-		}
-		a, err := alert.Decode(st.Alert)
+		_, state, _ := bytes.Cut(v, []byte("\n"))
+		a, err := alert.Decode(state)
 		if err != nil {
 			return err
 		}
@@ -708,15 +718,110 @@ func TestACheckpointCutShortByALossOfPowerIsNotThere(t *testing.T) {
 	}
 }
 
+// A checkpoint that is under way stands for what was judged before it was begun,
+// and for nothing else.
+func TestEventsGoOnWhileACheckpointIsWritten(t *testing.T) {
+	p := pack(t, rules.Options{})
+	dir := t.TempDir()
+	j := mustOpen(t, dir, Options{Program: p})
+	n := 0
+	raise := func(k int) {
+		for range k {
+			if a := j.Event(attached(n, fmt.Sprint("S", n))); len(a) != 1 {
+				t.Fatalf("stick %d: %d alerts", n, len(a))
+			}
+			n++
+		}
+	}
+	raise(50)
+	for range 5 {
+		j.Kept(uint64(n))
+		if err := j.StartCheckpoint(); err != nil {
+			t.Fatal(err)
+		}
+		if j.Stats().Journal == 0 && j.store.under != nil {
+			t.Error("what is not on disk is not told")
+		}
+		raise(50)
+	}
+	if err := j.store.wait(); err != nil {
+		t.Fatal(err)
+	}
+	if st := j.Stats(); st.Journal == 0 || st.Problem != "" {
+		t.Errorf("the last 50 are in no checkpoint: %+v", st)
+	}
+	kill(t, j)
+	j = mustOpen(t, dir, Options{Program: p})
+	if r := j.Recovery(); r.Events != 50 || r.Lost != 0 || len(r.Alerts) != 50 || r.Afresh != nil {
+		t.Errorf("got %+v", r)
+	}
+	for i := range n {
+		if a := j.Event(attached(n, fmt.Sprint("S", i))); len(a) != 0 {
+			t.Errorf("stick %d is forgotten", i)
+		}
+	}
+}
+
+// Wherever the process is killed while the PC's clock is set back, be it noticed
+// by events that rules match or by others, the windows go on as if nothing was.
+func TestAKillWhileTheClockIsSetBackChangesNothing(t *testing.T) {
+	p := streamProgram(t)
+	var events []*event.Event
+	r := rand.New(rand.NewPCG(8, 15))
+	for n := range 240 {
+		e := streamed(int64(n), 3)
+		e.Time = start.Add(time.Duration(n) * 7 * time.Second)
+		if n >= 120 {
+			e.Time = e.Time.Add(-time.Hour)
+		}
+		if r.IntN(3) > 0 && n > 110 { // among the late ones matches are few
+			e.Action, e.File, e.Volume, e.Device, e.Process = event.ProcessStarted, nil, nil, nil, &event.Process{Name: "x"}
+		}
+		events = append(events, e)
+	}
+	run := func(cut int) (said []string) {
+		at := cut
+		dir := t.TempDir()
+		j := mustOpen(t, dir, Options{Program: p})
+		tell := func(as []*alert.Alert) { said = append(said, ids(as)...) }
+		for n := 0; n < len(events); n++ {
+			if n == cut {
+				j.Kept(1 << 62)
+				kill(t, j)
+				j = mustOpen(t, dir, Options{Program: p})
+				said = said[:0] // all of them come again: there was no checkpoint
+				tell(j.Recovery().Alerts)
+				n, cut = int(j.Stats().Events), -1 // those behind the last match come again, too
+			}
+			c := *events[n]
+			tell(j.Event(&c))
+		}
+		if st := j.Stats().Windows; st.ClockSteps != 1 {
+			t.Errorf("cut at %d: the clock was set back %d times", at, st.ClockSteps)
+		}
+		slices.Sort(said)
+		return said
+	}
+	want := run(-1)
+	if len(want) < 8 {
+		t.Fatalf("%d alerts show nothing", len(want))
+	}
+	for cut := 118; cut < 170; cut++ {
+		if got := run(cut); !slices.Equal(got, want) {
+			t.Errorf("cut at %d: %d alerts, want %d", cut, len(got), len(want))
+		}
+	}
+}
+
 func FuzzJournalRecord(f *testing.F) {
-	f.Add(append(record{number: 7, newest: -5}.append(nil), "{}"...))
+	f.Add(append(record{number: 7, newest: -5, late: 3}.append(nil), "{}"...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := parseRecord(b)
 		if err != nil {
 			return
 		}
 		again, err := parseRecord(append(r.append(nil), r.event...))
-		if err != nil || again.number != r.number || again.newest != r.newest || !bytes.Equal(again.event, r.event) {
+		if err != nil || again.number != r.number || again.newest != r.newest || again.late != r.late || !bytes.Equal(again.event, r.event) {
 			t.Errorf("%+v became %+v, %v", r, again, err)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -55,6 +56,9 @@ const (
 	// journalBytes is how long the journal grows at least before a checkpoint: a
 	// PC copying files writes some 1,000 events, which are judged again in 50 ms.
 	journalBytes = 1 << 20
+	// journalLong is how long it grows at most before one, however much the last
+	// one wrote: to judge that again takes a second or two.
+	journalLong = 16 << 20
 	// journalMost is how long it may grow while checkpoints fail. Then nothing
 	// more is added, and what follows does not survive until a checkpoint works.
 	journalMost = 64 << 20
@@ -82,18 +86,38 @@ type store struct {
 	dir     string
 	db      *bolt.DB
 	journal *spool.Spool
-	meta    meta
+	meta    meta // of the last checkpoint
+	buf     []byte
 
-	// pending is what was handed over for a transaction that failed, by key; nil
-	// values are gone keys. Whoever reads sees it, and the next one writes it.
+	// pending is what was handed over for a transaction that is under way or
+	// failed, by key; nil values are gone keys. Whoever reads sees it, and what
+	// failed the next one writes. It is not written to while one is under way.
 	pending map[string][]byte
+	under   *checkpoint // nil: none is under way
+	result  chan result // of the one that is
 
 	length  int64     // bytes in the journal that no checkpoint holds
 	missing int64     // events that matched and are in neither
 	written int64     // bytes of the last checkpoint
-	last    time.Time // when it was, or was tried
+	last    time.Time // when it was begun, or was tried
 	problem error     // of the last try to write
-	buf     []byte
+}
+
+// checkpoint is one transaction: what it writes besides pending, and what of the
+// journal it stands for.
+type checkpoint struct {
+	meta    meta
+	unkept  [][]byte // alerts that are not known to be kept
+	next    uint64   // the first record that is not in it
+	length  int64    // of those that are
+	missing int64    // events that are in it, but not in the journal
+}
+
+// result is how a checkpoint ended.
+type result struct {
+	written int64
+	err     error // it is not there
+	trim    error // it is, but the journal is as long as before
 }
 
 // meta is what holds for all of a checkpoint.
@@ -306,13 +330,70 @@ func prefixed(kind byte, key []byte) []byte {
 	return append(append(make([]byte, 0, 1+len(key)), kind), key...)
 }
 
-// write is a checkpoint: one transaction of what flush hands to its put, of the
-// alerts that are not known to be kept, and of the meta.
-func (s *store) write(m meta, unkept [][]byte, flush func(put func(kind byte, key, value []byte) error) error) error {
-	handed := map[string][]byte{}
-	maps.Copy(handed, s.pending)
-	written := int64(0)
-	err := guarded(func() error {
+// begin takes what flush hands to its put, and writes it with the rest of a
+// checkpoint on a goroutine of its own: the disk is not waited for. None may be
+// under way.
+func (s *store) begin(c *checkpoint, flush func(put func(kind byte, key, value []byte)) error) error {
+	if s.pending == nil {
+		s.pending = map[string][]byte{}
+	}
+	s.last = time.Now()
+	if err := flush(func(kind byte, key, value []byte) { s.pending[string(prefixed(kind, key))] = value }); err != nil {
+		s.problem = fmt.Errorf("write %s: %w", dbName, err)
+		return s.problem
+	}
+	c.length, c.missing = s.length, s.missing
+	s.length, s.missing = 0, 0
+	s.under, s.result = c, make(chan result, 1)
+	go func(ended chan<- result) {
+		var r result
+		if r.written, r.err = s.write(c); r.err == nil {
+			r.trim = s.journal.Trim(c.next)
+		}
+		ended <- r
+	}(s.result)
+	return nil
+}
+
+// poll takes note of a checkpoint that has ended meanwhile.
+func (s *store) poll() {
+	select {
+	case r := <-s.result:
+		s.end(r)
+	default:
+	}
+}
+
+// wait waits for the checkpoint that is under way, if there is one. The error is
+// that of the last try.
+func (s *store) wait() error {
+	if s.under != nil {
+		s.end(<-s.result)
+	}
+	return s.problem
+}
+
+func (s *store) end(r result) {
+	c := s.under
+	s.under, s.result = nil, nil
+	if r.err != nil {
+		s.length, s.missing = s.length+c.length, s.missing+c.missing
+		s.problem = fmt.Errorf("write %s: %w", dbName, r.err)
+		return
+	}
+	s.pending, s.meta, s.written = nil, c.meta, r.written
+	if s.missing == 0 { // else the journal failed meanwhile
+		s.problem = nil
+	}
+	if r.trim != nil { // it is longer than it need be, and nothing worse
+		s.problem = fmt.Errorf("trim journal: %w", r.trim)
+	}
+}
+
+// write is the transaction of a checkpoint. It runs beside the owner, and only
+// reads what is the store's.
+func (s *store) write(c *checkpoint) (written int64, err error) {
+	err = guarded(func() error {
 		return s.db.Update(func(tx *bolt.Tx) error {
 			b := tx.Bucket(bucketName)
 			put := func(key, value []byte) error {
@@ -322,22 +403,16 @@ func (s *store) write(m meta, unkept [][]byte, flush func(put func(kind byte, ke
 				}
 				return b.Put(key, value)
 			}
-			if err := flush(func(kind byte, key, value []byte) error {
-				handed[string(prefixed(kind, key))] = bytes.Clone(value)
-				return nil
-			}); err != nil {
-				return err
-			}
 			// In order: bbolt splits a page at the end only, and until then moves all
 			// that lies behind a key.
-			for _, k := range slices.Sorted(maps.Keys(handed)) {
-				if err := put([]byte(k), handed[k]); err != nil {
+			for _, k := range slices.Sorted(maps.Keys(s.pending)) {
+				if err := put([]byte(k), s.pending[k]); err != nil {
 					return err
 				}
 			}
 			var old [][]byte
-			c := b.Cursor()
-			for k, _ := c.Seek([]byte{keyUnkept}); k != nil && k[0] == keyUnkept; k, _ = c.Next() {
+			cur := b.Cursor()
+			for k, _ := cur.Seek([]byte{keyUnkept}); k != nil && k[0] == keyUnkept; k, _ = cur.Next() {
 				old = append(old, bytes.Clone(k))
 			}
 			for _, k := range old {
@@ -345,40 +420,37 @@ func (s *store) write(m meta, unkept [][]byte, flush func(put func(kind byte, ke
 					return err
 				}
 			}
-			for i, a := range unkept {
+			for i, a := range c.unkept {
 				if err := put(binary.BigEndian.AppendUint64([]byte{keyUnkept}, uint64(i)), a); err != nil {
 					return err
 				}
 			}
-			j, err := json.Marshal(m)
+			m, err := json.Marshal(c.meta)
 			if err != nil {
 				return err
 			}
-			return put([]byte{keyMeta}, j)
+			return put([]byte{keyMeta}, m)
 		})
 	})
-	if err != nil {
-		s.pending = handed
-		return err
-	}
-	s.pending, s.meta, s.written = nil, m, written
-	return nil
+	return written, err
 }
 
 // A record of the journal is: version, number of the event since counting began
-// (uvarint), newest event time before it (varint, Unix ns; 0: none), the event as
-// JSON. The number ties it to a checkpoint, the time to the events that matched
-// nothing and moved the windows' clock only.
+// (uvarint), the windows' clock before it (correlate.Set.Clock: varint, uvarint),
+// the event as JSON. The number ties it to a checkpoint, the clock to the events
+// in between that matched nothing.
 type record struct {
 	number int64
 	newest int64
+	late   int
 	event  []byte
 }
 
 func (r record) append(b []byte) []byte {
 	b = append(b, storeVersion)
 	b = binary.AppendUvarint(b, uint64(r.number))
-	return binary.AppendVarint(b, r.newest)
+	b = binary.AppendVarint(b, r.newest)
+	return binary.AppendUvarint(b, uint64(r.late))
 }
 
 // errOther says that a record or a checkpoint is of another version.
@@ -393,20 +465,22 @@ func parseRecord(b []byte) (r record, err error) {
 	if n <= 0 || number >= 1<<62 {
 		return r, errors.New("no number")
 	}
-	newest, m := binary.Varint(b[n:])
-	if m <= 0 {
+	b = b[n:]
+	newest, n := binary.Varint(b)
+	if n <= 0 {
 		return r, errors.New("no time")
 	}
-	return record{int64(number), newest, b[n+m:]}, nil
+	b = b[n:]
+	late, n := binary.Uvarint(b)
+	if n <= 0 || late > math.MaxInt32 {
+		return r, errors.New("no late events")
+	}
+	return record{int64(number), newest, int(late), b[n:]}, nil
 }
 
 // add puts an event into the journal. What does not get in is counted, and makes
 // a checkpoint due: that holds what came of the event.
-func (s *store) add(number int64, newest time.Time, e *event.Event) {
-	r := record{number: number}
-	if !newest.IsZero() {
-		r.newest = newest.UnixNano()
-	}
+func (s *store) add(r record, e *event.Event) {
 	s.buf = e.AppendJSON(r.append(s.buf[:0]))
 	err := errors.New("it is full, and no checkpoint could be written")
 	if s.length+int64(len(s.buf)) <= journalMost {
@@ -425,18 +499,24 @@ func (s *store) add(number int64, newest time.Time, e *event.Event) {
 	}
 }
 
-// due reports whether it is time for a checkpoint.
-func (s *store) due(now time.Time) bool {
+// due reports whether it is time for a checkpoint; pressed says that memory wants
+// one.
+func (s *store) due(now time.Time, pressed bool) bool {
 	since := now.Sub(s.last).Abs() // a clock that was set back must not put it off
 	switch {
+	case s.under != nil:
+		return false
 	case s.problem != nil:
 		return since >= retryAfter
 	case s.missing > 0:
 		return since >= time.Second
 	}
-	return s.length > max(journalBytes, s.written) || since >= checkpointEvery
+	return pressed || s.length > min(max(journalBytes, s.written), journalLong) || since >= checkpointEvery
 }
 
 func (s *store) close() error {
+	if s.under != nil {
+		s.end(<-s.result)
+	}
 	return errors.Join(s.journal.Close(), s.db.Close())
 }
