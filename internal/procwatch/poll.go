@@ -19,7 +19,6 @@ const recheckEvery = 10
 // those only that it does not know.
 func (w *Watcher) poll(ctx context.Context, q *queue, reason string) error {
 	ctx = context.WithValue(ctx, common.EnvKey, common.EnvMap{common.HostProcEnvKey: w.opts.ProcRoot})
-	w.setState(q, endpoint.SensorDegraded, mechPolling, reason)
 	tick := time.NewTicker(w.opts.PollEvery)
 	defer tick.Stop()
 	// What started between two runs is told, as what starts between two looks.
@@ -30,6 +29,10 @@ func (w *Watcher) poll(ctx context.Context, q *queue, reason string) error {
 				return nil
 			}
 			return err
+		}
+		if n == 1 {
+			// Not before: what starts until the first look counts as running at start.
+			w.setState(q, endpoint.SensorDegraded, mechPolling, reason)
 		}
 		first = false
 		select {
