@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -167,7 +168,7 @@ type field struct {
 
 // AppendJSON appends the alert as one JSON object, no line end.
 func (a *Alert) AppendJSON(b []byte) []byte {
-	var fs []field
+	fs := make([]field, 0, 64)
 	put := func(name string, v event.Value) { fs = append(fs, field{name: name, v: v}) }
 	text := func(name, s string) {
 		if s != "" {
@@ -199,7 +200,7 @@ func (a *Alert) AppendJSON(b []byte) []byte {
 	if len(a.Totals) > 0 {
 		fs = append(fs, field{name: "sekisho.alert.totals", raw: appendMap(a.Totals, event.Number)})
 	}
-	raw := []byte{'['}
+	raw := append(make([]byte, 0, 1024*len(a.Evidence)), '[')
 	for i, e := range a.Evidence {
 		if i > 0 {
 			raw = append(raw, ',')
@@ -216,7 +217,7 @@ func (a *Alert) AppendJSON(b []byte) []byte {
 			}
 		})
 	}
-	sort.Slice(fs, func(i, j int) bool { return fs[i].name < fs[j].name })
+	slices.SortFunc(fs, func(a, b field) int { return strings.Compare(a.name, b.name) })
 	w := event.NewWriter(b)
 	for _, f := range fs {
 		if f.raw != nil {

@@ -259,10 +259,11 @@ func (b *Book) closeOldest() {
 // where none is open any more. The changes that Changed has not given out yet
 // are not told as such: take these first.
 func (b *Book) Flush(put func(group, state []byte) error) error {
+	var alert []byte
 	for _, g := range slices.Sorted(maps.Keys(b.touched)) {
 		var state []byte
 		if e := b.open[g]; e != nil {
-			alert := e.a.AppendJSON(nil) // it was touched, so it is decoded
+			alert = e.a.AppendJSON(alert[:0]) // it was touched, so it is decoded
 			e.Sum = checksum([]byte(g), alert)
 			first, err := json.Marshal(e.head)
 			if err != nil {

@@ -1,6 +1,7 @@
 // Package judge is the way of an event from enrichment to alert on one PC, one
-// straight pipeline without goroutines: enrich -> rules -> correlate -> alert.
-// The agent and replay run the same one, so that they judge alike.
+// straight pipeline: enrich -> rules -> correlate -> alert. The agent and replay
+// run the same one, so that they judge alike. It has no goroutine but the one that
+// writes a checkpoint.
 //
 // Everything goes by event time. Repeats of an alert join it for the rule's
 // quiet time, counted from the alert: a rule with "repeat-after: 1h" raises at

@@ -40,7 +40,7 @@ type Recovery struct {
 // are in a journal there before their alerts are given out.
 //
 // The caller keeps alerts on disk only after Sync, tells how many it has kept
-// (Kept), and makes a Checkpoint when it is Due. Then a kill loses nothing; a
+// (Kept), and starts a checkpoint when one is Due. Then a kill loses nothing; a
 // loss of power takes at most what was judged in the last second, of which no
 // alert was kept.
 //
@@ -291,7 +291,7 @@ func (j *Judge) Kept(n uint64) {
 	j.kept += done
 }
 
-// Due reports that it is time for a Checkpoint. It costs next to nothing.
+// Due reports that it is time for StartCheckpoint. It costs next to nothing.
 func (j *Judge) Due() bool {
 	if j.store == nil {
 		return false

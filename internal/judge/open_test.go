@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sekisho/internal/alert"
+	"sekisho/internal/correlate"
 	"sekisho/internal/event"
 	"sekisho/internal/rules"
 
@@ -469,6 +470,27 @@ func TestACheckpointIsDueByLengthTimeAndTrouble(t *testing.T) {
 	}
 }
 
+// Long windows that changed cannot leave memory before a checkpoint.
+func TestACheckpointIsDueWhenWindowsAreShortOfMemory(t *testing.T) {
+	p := streamProgram(t)
+	j := mustOpen(t, t.TempDir(), Options{Program: p, Limits: correlate.Limits{Cells: 1000}})
+	n := 0
+	for ; !j.Due(); n++ {
+		if j.Event(ofKey(n, 0)); n > 1000 {
+			t.Fatal("1,000 windows of 8 cells and more, and no checkpoint is due")
+		}
+	}
+	if st := j.Stats(); st.Journal > journalBytes || st.Windows.Cells <= 1000 {
+		t.Fatalf("due for another reason: %+v", st)
+	}
+	if err := j.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	if st := j.Stats(); j.Due() || st.Windows.Cells > 1000 || st.Windows.Lost != 0 {
+		t.Errorf("afterwards: due %v, %+v", j.Due(), st)
+	}
+}
+
 // An event that is longer than the journal takes is safe by the checkpoint that
 // follows.
 func TestAnEventTooLongForTheJournalIsInACheckpoint(t *testing.T) {
@@ -615,7 +637,7 @@ func TestALossOfPowerLeavesNoAlertThatTheJudgeDoesNotKnow(t *testing.T) {
 			t.Fatalf("after %d events: %+v, %s", n, rec, after.Stats().Problem)
 		}
 		known := map[string]int64{} // by group and id: how often
-		for g, state := range flushedBook(t, dark, after) {
+		for g, state := range flushedBook(t, after) {
 			known[g+state.id] = state.count
 		}
 		for _, a := range kept {
@@ -636,7 +658,7 @@ type openAlert struct {
 }
 
 // flushedBook is the open alerts of a Judge by group, by way of a checkpoint.
-func flushedBook(t testing.TB, _ string, j *Judge) map[string]openAlert {
+func flushedBook(t testing.TB, j *Judge) map[string]openAlert {
 	t.Helper()
 	if err := j.Checkpoint(); err != nil {
 		t.Fatal(err)

@@ -57,8 +57,9 @@ const (
 	// PC copying files writes some 1,000 events, which are judged again in 50 ms.
 	journalBytes = 1 << 20
 	// journalLong is how long it grows at most before one, however much the last
-	// one wrote: to judge that again takes a second or two.
-	journalLong = 16 << 20
+	// one wrote: to judge that again takes some seconds. With the default limits a
+	// checkpoint is far below.
+	journalLong = journalMost / 2
 	// journalMost is how long it may grow while checkpoints fail. Then nothing
 	// more is added, and what follows does not survive until a checkpoint works.
 	journalMost = 64 << 20
@@ -93,6 +94,7 @@ type store struct {
 	// failed, by key; nil values are gone keys. Whoever reads sees it, and what
 	// failed the next one writes. It is not written to while one is under way.
 	pending map[string][]byte
+	handed  int         // how much that was the last time
 	under   *checkpoint // nil: none is under way
 	result  chan result // of the one that is
 
@@ -335,13 +337,14 @@ func prefixed(kind byte, key []byte) []byte {
 // under way.
 func (s *store) begin(c *checkpoint, flush func(put func(kind byte, key, value []byte)) error) error {
 	if s.pending == nil {
-		s.pending = map[string][]byte{}
+		s.pending = make(map[string][]byte, s.handed)
 	}
 	s.last = time.Now()
 	if err := flush(func(kind byte, key, value []byte) { s.pending[string(prefixed(kind, key))] = value }); err != nil {
 		s.problem = fmt.Errorf("write %s: %w", dbName, err)
 		return s.problem
 	}
+	s.handed = len(s.pending)
 	c.length, c.missing = s.length, s.missing
 	s.length, s.missing = 0, 0
 	s.under, s.result = c, make(chan result, 1)
