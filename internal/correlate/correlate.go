@@ -183,9 +183,8 @@ type corr struct {
 	prefix  prefix // of its windows' keys in a Store
 	family  string // correlations of one family fire together
 	span    int64
-	bucket  int64 // ns; 0: the windows are exact
-	life    int64 // a window is over so long after its newest event
-	excepts []int
+	bucket  int64             // ns; 0: the windows are exact
+	life    int64             // a window is over so long after its newest event
 	getters [][]*rules.Getter // of the key, by place in def.Rules
 	windows map[key]*window
 	ring    window // next is the one used last, prev the one longest unused

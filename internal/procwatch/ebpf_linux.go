@@ -527,3 +527,43 @@ func (b *bpfWatch) arguments(r *bpfRecord, ticks uint64, errs *[]string) string 
 	}
 	return string(r.args)
 }
+
+// Flags of an eBPF record.
+const (
+	bpfExeCut     = 1
+	bpfExeDeleted = 2
+	bpfCwdCut     = 4
+	bpfCwdDeleted = 8
+	bpfArgsCut    = 16
+	bpfArgsFailed = 32
+)
+
+// setCatchUp says what handles records that nobody has read yet.
+func (w *Watcher) setCatchUp(f func()) {
+	w.mu.Lock()
+	w.catchUp = f
+	w.mu.Unlock()
+}
+
+// other returns the process that has this id, or had it last, if it is another
+// one than that which started at ticks, and whether it is known to have ended.
+func (t *tracker) other(pid int, ticks uint64) (p *proc, ended bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p = t.live[pid]
+	if p == nil {
+		p, ended = t.dead[pid].proc, true
+	}
+	if p == nil || p.image.ticks == 0 || p.image.ticks == ticks {
+		return nil, false
+	}
+	return p, ended
+}
+
+// forget drops the process of this id, living or dead: the id is another one's.
+func (t *tracker) forget(pid int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.live, pid)
+	delete(t.dead, pid)
+}

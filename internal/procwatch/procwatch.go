@@ -83,8 +83,7 @@ type Watcher struct {
 	procs   *tracker
 	users   *users
 	parents lastLine
-	// without names mechanisms that are not tried; tests choose by it.
-	without map[string]bool
+	choice
 
 	told atomic.Uint64 // events given to the pipeline
 	lost atomic.Uint64 // starts and ends known to have been missed
@@ -229,12 +228,6 @@ func (w *Watcher) setState(q *queue, s endpoint.SensorState, mechanism, reason s
 	}
 	e.Sensor = mechanism
 	q.push(item{health: e})
-}
-
-func (w *Watcher) setCatchUp(f func()) {
-	w.mu.Lock()
-	w.catchUp = f
-	w.mu.Unlock()
 }
 
 // firstScan reports, once in the watcher's life, that the processes running now

@@ -14,13 +14,6 @@ const (
 	bpfExec = 2
 	bpfExit = 3
 
-	bpfExeCut     = 1
-	bpfExeDeleted = 2
-	bpfCwdCut     = 4
-	bpfCwdDeleted = 8
-	bpfArgsCut    = 16
-	bpfArgsFailed = 32
-
 	bpfRecordSize = 40
 	bpfExecSize   = 96 // what follows is exe, cwd, args, name of the cgroup
 	bpfNoID       = 0xffffffff

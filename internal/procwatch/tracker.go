@@ -189,29 +189,6 @@ func (t *tracker) exit(pid int, at time.Time) *proc {
 	return p
 }
 
-// other returns the process that has this id, or had it last, if it is another
-// one than that which started at ticks, and whether it is known to have ended.
-func (t *tracker) other(pid int, ticks uint64) (p *proc, ended bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	p = t.live[pid]
-	if p == nil {
-		p, ended = t.dead[pid].proc, true
-	}
-	if p == nil || p.image.ticks == 0 || p.image.ticks == ticks {
-		return nil, false
-	}
-	return p, ended
-}
-
-// forget drops the process of this id, living or dead: the id is another one's.
-func (t *tracker) forget(pid int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.live, pid)
-	delete(t.dead, pid)
-}
-
 // empty reports whether no process is known.
 func (t *tracker) empty() bool {
 	t.mu.Lock()
