@@ -154,7 +154,7 @@ func (t *tracker) idle(l *login, since time.Time) {
 		l.idled = max(l.idled, now.Sub(was)) // told when it is unlocked
 		return
 	}
-	if now.Sub(l.resumed) > 2*t.opt.Settle { // else it was just told as unlocked
+	if was.After(l.resumed) { // else it was told as unlocked, with this idle time
 		t.resume(l, now, now.Sub(was))
 	}
 }
