@@ -74,7 +74,7 @@ func (g *Getter) Value(e *event.Event) (event.Value, bool) {
 			return v, true
 		}
 		if v, ok := e.Lookup(sha256ID); ok {
-			return event.Text("SHA256=" + strings.ToUpper(v.Str())), true
+			return event.Text("SHA256=" + upperHex(v.Str())), true
 		}
 	case fromHash:
 		if v, ok := e.Lookup(hashesID); ok {
@@ -89,6 +89,18 @@ func (g *Getter) Value(e *event.Event) (event.Value, bool) {
 		}
 	}
 	return event.Value{}, false
+}
+
+// upperHex is a hash as Sysmon writes it. What is no letter of ASCII stays as it
+// is, so that the two forms of a recorded hash are always alike but for case.
+func upperHex(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'a' <= c && c <= 'z' {
+			b[i] = c - ('a' - 'A')
+		}
+	}
+	return string(b)
 }
 
 // parts is Value without joining: where joint is not 0, the value is the text of
