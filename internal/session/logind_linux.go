@@ -414,3 +414,16 @@ func (t *tracker) leaders() {
 		}
 	}
 }
+
+// unsettled reports whether settle has something to look at later.
+func (t *tracker) unsettled() bool {
+	if !t.woke.IsZero() {
+		return true
+	}
+	for _, l := range t.known {
+		if !l.asked.IsZero() {
+			return true
+		}
+	}
+	return false
+}

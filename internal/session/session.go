@@ -83,8 +83,7 @@ type Watcher struct {
 	// Run's own, kept between runs:
 	known map[string]*login // open sessions, by their object path (logind) or line (utmp)
 	by    string            // the mechanism that found them
-	ended []ended           // sessions of utmp that are over, the last ones
-	wtmp  tail
+	files                   // how far their records were read
 
 	mu     sync.Mutex // guards all below
 	status endpoint.Sensor

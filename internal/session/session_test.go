@@ -55,7 +55,7 @@ func desktop(t *testing.T) (*tracker, *login, chan *event.Event) {
 	out := make(chan *event.Event, 16)
 	tr := New(Options{}).newTracker(t.Context(), out)
 	tr.takeOver(mechanismLogind)
-	l := &login{id: "3", user: event.User{ID: "1000", Name: "tanaka"}, kind: Console, graphical: true, active: true}
+	l := &login{origin: origin{}, id: "3", user: event.User{ID: "1000", Name: "tanaka"}, kind: Console, graphical: true, active: true}
 	tr.begin("s3", l, true)
 	return tr, l, out
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 )
 
@@ -26,15 +25,13 @@ const oldest = time.Hour
 
 // login is one open session.
 type login struct {
+	origin           // what only this system knows of it
 	id        string // sekisho.session.id: that of audit where there is one, so that processes carry the same
 	user      event.User
 	kind      string
 	began     time.Time // zero if unknown
-	pids      []int     // processes that the session stands and falls with; none if unknown
-	tty       string    // below /dev: "tty2", "pts/3"; "" if none
 	graphical bool
 	active    bool // in the foreground of its seat, or remote
-	utmp      bool // it was seen in utmp, and ends when it is there no more
 
 	locked    bool          // as the desktop says
 	asked     time.Time     // when it was asked to lock or unlock and did not say yet that it did; zero: it was not
@@ -70,7 +67,7 @@ func (t *tracker) takeOver(mechanism string) (silent bool) {
 	t.by = mechanism
 	clear(t.known)
 	t.lookup.forget()
-	t.ended = nil
+	t.files = files{}
 	return true
 }
 
@@ -200,19 +197,6 @@ func (t *tracker) power(sleeping bool) {
 	t.sleep = time.Time{}
 }
 
-// unsettled reports whether settle has something to look at later.
-func (t *tracker) unsettled() bool {
-	if !t.woke.IsZero() {
-		return true
-	}
-	for _, l := range t.known {
-		if !l.asked.IsZero() {
-			return true
-		}
-	}
-	return false
-}
-
 // settle looks at what desktops said, or did not say, within the time they had
 // for it.
 func (t *tracker) settle(now time.Time) {
@@ -277,25 +261,6 @@ func (t *tracker) lost(message string) {
 	t.send(t.ctx, t.out, e)
 }
 
-// tellState sets the state and tells a change for better or worse.
-func (t *tracker) tellState(state endpoint.SensorState, mechanism, reason string) {
-	was := t.setState(state, mechanism, reason)
-	// Before the first mechanism there was nothing to get better or worse.
-	if first := was.Mechanism == ""; was.State == state && !first || state == endpoint.SensorOK && first {
-		return
-	}
-	action, message, health := event.SensorDegraded, reason, event.HealthDegraded
-	switch {
-	case state == endpoint.SensorOK:
-		action, message, health = event.SensorRecovered, "sessions are told by "+mechanism+" again", ""
-	case state == endpoint.SensorDown:
-		health = event.HealthDown
-	}
-	e := event.New(action, time.Now())
-	e.Sensor, e.Message, e.Health = t.Name(), message, health
-	t.send(t.ctx, t.out, e)
-}
-
 // clean makes a text from outside fit for an event: valid, at most 256 bytes. A
 // name that long is not one (LOGIN_NAME_MAX, limits.h, is 256).
 func clean(s string) string {
@@ -310,12 +275,3 @@ func clean(s string) string {
 	}
 	return strings.ToValidUTF8(s, "\ufffd")
 }
-
-// ended is a session of utmp that is over.
-type ended struct {
-	line  string
-	login *login
-}
-
-// maxEnded is how many of those are remembered: more than end within two looks.
-const maxEnded = 64

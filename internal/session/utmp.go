@@ -3,7 +3,6 @@ package session
 import (
 	"bytes"
 	"encoding/binary"
-	"os"
 	"runtime"
 	"strings"
 	"time"
@@ -117,20 +116,6 @@ func (l layout) decodeAll(data []byte) (records []record, rest int) {
 		records, data = append(records, r), data[l:]
 	}
 	return records, len(data)
-}
-
-// tail is the place in wtmp up to which it is read.
-type tail struct {
-	file   *os.File // nil: not open
-	at     int64
-	layout layout
-}
-
-func (f *tail) close() {
-	if f.file != nil {
-		f.file.Close()
-	}
-	f.file = nil
 }
 
 // logon reports whether the record is one of a person who came in. Windows of a

@@ -25,6 +25,42 @@ import (
 // end is read.
 const maxRecords = 10000 * int64(wide)
 
+// origin is what Linux knows of a session.
+type origin struct {
+	pids []int  // processes that the session stands and falls with; none if unknown
+	tty  string // below /dev: "tty2", "pts/3"; "" if none
+	utmp bool   // it was seen in utmp, and ends when it is there no more
+}
+
+// files is where the reading of utmp and wtmp stands.
+type files struct {
+	ended []ended // sessions that are over, the last ones
+	wtmp  tail
+}
+
+// ended is a session that is over.
+type ended struct {
+	line  string
+	login *login
+}
+
+// maxEnded is how many of those are remembered: more than end within two looks.
+const maxEnded = 64
+
+// tail is the place in wtmp up to which it is read.
+type tail struct {
+	file   *os.File // nil: not open
+	at     int64
+	layout layout
+}
+
+func (f *tail) close() {
+	if f.file != nil {
+		f.file.Close()
+	}
+	f.file = nil
+}
+
 // openRecords opens a file of records; anything that is no plain file is refused,
 // as a pipe in its place would hold the sensor up.
 func openRecords(path string) (*os.File, fs.FileInfo, error) {
@@ -292,7 +328,7 @@ func (t *tracker) enter(r *record, silent bool) {
 			return
 		}
 	}
-	l := &login{kind: Console, began: r.At, pids: []int{r.PID}, graphical: r.graphical(), active: true}
+	l := &login{kind: Console, began: r.At, origin: origin{pids: []int{r.PID}}, graphical: r.graphical(), active: true}
 	if r.remote() {
 		l.kind = Remote
 	}

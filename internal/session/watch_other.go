@@ -15,3 +15,9 @@ import (
 func (w *Watcher) Run(context.Context, chan<- *event.Event) error {
 	return fmt.Errorf("watch sessions on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }
+
+// What only Linux knows of a session and keeps of its records.
+type (
+	origin struct{}
+	files  struct{}
+)

@@ -14,3 +14,9 @@ func (w *Watcher) Run(ctx context.Context, _ chan<- *event.Event) error {
 	<-ctx.Done()
 	return nil
 }
+
+// What only Linux knows of a session and keeps of its records.
+type (
+	origin struct{}
+	files  struct{}
+)
