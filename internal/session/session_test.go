@@ -403,6 +403,18 @@ func TestSessionOfAProcess(t *testing.T) {
 			}
 		}
 	}
+	// A copy is told when its program is gone.
+	w.lookup.mu.Lock()
+	old := w.lookup.cache[11]
+	old.at = old.at.Add(-2 * cachedFor)
+	w.lookup.cache[11] = old
+	w.lookup.mu.Unlock()
+	if err := os.RemoveAll(filepath.Join(proc, "11")); err != nil {
+		t.Fatal(err)
+	}
+	if id, _, ok := w.Lookup(11); id != "c7" || !ok {
+		t.Errorf("a process that just ended is in session %q", id)
+	}
 	for pid := range 3 * maxCached {
 		w.Lookup(1000 + pid)
 	}
