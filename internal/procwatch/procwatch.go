@@ -83,7 +83,8 @@ type Watcher struct {
 	procs   *tracker
 	users   *users
 	parents lastLine
-	choice
+	// without names mechanisms that are not tried; tests choose by it.
+	without map[string]bool
 
 	told atomic.Uint64 // events given to the pipeline
 	lost atomic.Uint64 // starts and ends known to have been missed
@@ -111,9 +112,10 @@ func New(o Options) *Watcher {
 		o.MaxQueued = 1 << 16
 	}
 	return &Watcher{
-		opts:  o,
-		procs: newTracker(),
-		users: newUsers(),
+		opts:    o,
+		procs:   newTracker(),
+		users:   newUsers(),
+		without: map[string]bool{},
 		status: endpoint.Sensor{
 			Name: sensorName, State: endpoint.SensorDown, Reason: "not started", Since: time.Now().UTC(),
 		},

@@ -39,9 +39,6 @@ const (
 	idleWait = 5 * time.Second
 )
 
-// choice is which mechanisms are tried; tests leave some out.
-type choice struct{ without map[string]bool }
-
 // native is the state of the reader of kernel messages, which owns all of it.
 type native struct {
 	w      *Watcher

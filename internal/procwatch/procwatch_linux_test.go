@@ -80,7 +80,6 @@ func byEach(t *testing.T, o Options, f func(t *testing.T, w *Watcher, out <-chan
 
 func newBy(o Options, without []string) *Watcher {
 	w := New(o)
-	w.without = map[string]bool{}
 	for _, x := range without {
 		w.without[x] = true
 	}

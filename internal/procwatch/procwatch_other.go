@@ -11,9 +11,6 @@ import (
 	"github.com/shirou/gopsutil/v3/process"
 )
 
-// choice is of Linux: there is nothing to choose from here.
-type choice struct{}
-
 // watchNative: ETW on Windows would stand here.
 func (w *Watcher) watchNative(context.Context, *queue) error {
 	return fmt.Errorf("event tracing %w: not part of this build", errUnavailable)
