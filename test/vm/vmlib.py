@@ -37,7 +37,7 @@ PACKAGES = {  # program -> Debian package
     "depmod": "kmod",
 }
 
-ROOTFS_PACKAGES = """systemd systemd-sysv udev dbus kmod procps iproute2 usbutils
+ROOTFS_PACKAGES = """systemd systemd-sysv libpam-systemd udev dbus kmod procps iproute2 usbutils
 util-linux e2fsprogs dosfstools exfatprogs ca-certificates udisks2
 samba cifs-utils nfs-kernel-server nfs-common""".split()
 
