@@ -11,8 +11,8 @@ until_ok() { # until_ok SECONDS COMMAND...
 	done
 }
 # With the quotes: where a line tells of the grep itself, they are escaped.
-times() { grep "^{\"@timestamp" /root/told.jsonl | grep -v '"kind":"alert"' | grep -c "\"action\":\"session-$1\".*\"name\":\"$2\""; }
-told() { [ "$(times "$1" "$2")" -ge "${3:-1}" ]; }
+count() { grep "^{\"@timestamp" /root/told.jsonl | grep -v '"kind":"alert"' | grep -c "\"action\":\"session-$1\".*\"name\":\"$2\""; }
+told() { [ "$(count "$1" "$2")" -ge "${3:-1}" ]; }
 useradd -m tanaka && useradd -m sato || exit 1
 mkdir -p /etc/sekisho && cp /root/agent.yaml /etc/sekisho/agent.yaml
 
