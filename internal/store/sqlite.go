@@ -82,13 +82,18 @@ type contact struct {
 
 // job is a change that waits for the writer.
 type job struct {
-	rows int
-	run  func(tx *tx) error
-	done chan error // capacity one
+	rows  int
+	run   func(tx *tx) error
+	done  chan error  // capacity one
+	taken atomic.Bool // by the writer, or back by the caller: whoever is first
 }
 
-// safely runs the change. A panic is its error: the writer serves everybody.
+// safely runs the change, unless its caller took it back. A panic is its error:
+// the writer serves everybody.
 func (j *job) safely(tx *tx) (err error) {
+	if j.taken.Swap(true) {
+		return context.Canceled
+	}
 	defer func() {
 		if x := recover(); x != nil {
 			err = fmt.Errorf("panic: %v\n%s", x, debug.Stack())
@@ -375,11 +380,12 @@ func (s *SQLite) commit(t *tx, batch []*job) {
 
 var errClosed = errors.New("the database is closed")
 
-// write hands a change to the writer and waits for its commit. If ctx ends
-// first, the change may still be made.
+// write hands a change to the writer and waits for its commit. If ctx ends before
+// the writer began with it, the change is not made; after that its end is waited
+// for, since it writes to what the caller gave it.
 func (s *SQLite) write(ctx context.Context, rows int, run func(tx *tx) error) error {
 	s.pending.Add(1)
-	j := &job{rows, run, make(chan error, 1)}
+	j := &job{rows: rows, run: run, done: make(chan error, 1)}
 	select {
 	case <-s.quit:
 		s.pending.Add(-1)
@@ -395,12 +401,19 @@ func (s *SQLite) write(ctx context.Context, rows int, run func(tx *tx) error) er
 		s.pending.Add(-1)
 		return errClosed
 	}
-	select {
-	case err := <-j.done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.done:
+	ended := ctx.Done()
+	for {
+		select {
+		case err := <-j.done:
+			return err
+		case <-ended:
+			if !j.taken.Swap(true) {
+				return ctx.Err()
+			}
+			ended = nil
+			continue
+		case <-s.done:
+		}
 		select {
 		case err := <-j.done:
 			return err

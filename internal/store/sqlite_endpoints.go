@@ -56,7 +56,7 @@ func (s *SQLite) flush(t *tx) error {
 	if len(changed) == 0 {
 		return nil
 	}
-	j := &job{len(changed), func(tx *tx) error {
+	j := &job{rows: len(changed), run: func(tx *tx) error {
 		for id, c := range changed {
 			status := ""
 			if c.status != nil {
@@ -72,7 +72,7 @@ func (s *SQLite) flush(t *tx) error {
 			}
 		}
 		return nil
-	}, make(chan error, 1)}
+	}, done: make(chan error, 1)}
 	s.pending.Add(1)
 	s.commit(t, []*job{j})
 	err := <-j.done

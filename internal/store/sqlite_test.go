@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -35,6 +36,42 @@ func open(t testing.TB, file string) *store.SQLite {
 
 func TestSQLite(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store { return open(t, filepath.Join(t.TempDir(), "日本 語.db")) })
+}
+
+// Whoever gives up waiting knows what became of the change: it was not made. The
+// race detector sees whether a change is still at work when its caller goes on.
+func TestAChangeThatIsGivenUpIsNotMade(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "a.db"))
+	var wg sync.WaitGroup
+	var made, given atomic.Int64
+	for i := range 8 {
+		wg.Go(func() {
+			for k := range 40 {
+				ctx, cancel := context.WithCancel(t.Context())
+				go func() {
+					time.Sleep(time.Duration(k) * 20 * time.Microsecond)
+					cancel()
+				}()
+				u := &account.User{Name: fmt.Sprintf("user-%d-%d", i, k), Role: account.Viewer}
+				err := s.AddUser(ctx, u)
+				cancel()
+				switch {
+				case err == nil && u.ID != 0:
+					made.Add(1)
+				case errors.Is(err, context.Canceled) && u.ID == 0:
+					given.Add(1)
+				default:
+					t.Errorf("%s: id %d, %v", u.Name, u.ID, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	users, err := s.Users(t.Context())
+	if err != nil || int64(len(users)) != made.Load() {
+		t.Errorf("%d users, %d were made, %v", len(users), made.Load(), err)
+	}
+	t.Logf("%d made, %d given up", made.Load(), given.Load())
 }
 
 func TestWhatIsClosedIsThereAgain(t *testing.T) {
