@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/url"
 	"reflect"
-	"sekisho/internal/problem"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +12,8 @@ import (
 	"unicode"
 
 	"github.com/bmatcuk/doublestar/v4"
+
+	"sekisho/internal/problem"
 )
 
 // Key is what the tables know of one setting besides its type and its default.

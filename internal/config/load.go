@@ -10,7 +10,6 @@ import (
 	"path"
 	"path/filepath"
 	"reflect"
-	"sekisho/internal/problem"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"go.yaml.in/yaml/v4/plugin/loaderlimits"
 
 	"sekisho/internal/input"
+	"sekisho/internal/problem"
 )
 
 // Limits of the loader. Judgement: a ledger of 2,000 sticks or 2,000 people

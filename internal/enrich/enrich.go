@@ -11,12 +11,12 @@
 package enrich
 
 import (
-	"sekisho/internal/problem"
 	"sync/atomic"
 
 	"sekisho/internal/catalog"
 	"sekisho/internal/config"
 	"sekisho/internal/event"
+	"sekisho/internal/problem"
 )
 
 // Options is what a stage works with.

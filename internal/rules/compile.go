@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"regexp"
 	"regexp/syntax"
-	"sekisho/internal/problem"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"unicode/utf8"
 
 	"sekisho/internal/event"
+	"sekisho/internal/problem"
 )
 
 // Options are what settings say of rules.

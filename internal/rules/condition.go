@@ -2,8 +2,9 @@ package rules
 
 import (
 	"fmt"
-	"sekisho/internal/problem"
 	"strings"
+
+	"sekisho/internal/problem"
 )
 
 // expr is a condition as parsed: a tree over selections.

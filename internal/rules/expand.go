@@ -3,8 +3,9 @@ package rules
 import (
 	"fmt"
 	"regexp"
-	"sekisho/internal/problem"
 	"strings"
+
+	"sekisho/internal/problem"
 )
 
 // placeholder is %name% where no backslash stands before it. An escaped percent

@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sekisho/internal/problem"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"sekisho/internal/event"
+	"sekisho/internal/problem"
 )
 
 // Info is a rule as "rules list" tells it. JSON keys are stable.

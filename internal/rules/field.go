@@ -1,11 +1,11 @@
 package rules
 
 import (
-	"sekisho/internal/problem"
 	"sort"
 	"strings"
 
 	"sekisho/internal/event"
+	"sekisho/internal/problem"
 )
 
 // Getter reads one field of an event, as a rule names it.

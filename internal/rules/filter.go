@@ -4,10 +4,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"sekisho/internal/problem"
 	"slices"
 	"strings"
 	"time"
+
+	"sekisho/internal/problem"
 )
 
 // Filters, and the settings' exceptions, which are filters too, take events out of

@@ -3,11 +3,11 @@ package rules
 import (
 	"fmt"
 	"hash/fnv"
-	"sekisho/internal/problem"
 	"slices"
 	"strings"
 
 	"sekisho/internal/event"
+	"sekisho/internal/problem"
 )
 
 // find is the document that a reference names, by id or name.

@@ -6,11 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sekisho/internal/problem"
 	"sort"
 	"strings"
 
 	"sekisho/internal/input"
+	"sekisho/internal/problem"
 	"sekisho/internal/rules/pack"
 )
 

@@ -4,13 +4,14 @@ import (
 	"fmt"
 	"math"
 	"regexp"
-	"sekisho/internal/problem"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v4"
+
+	"sekisho/internal/problem"
 )
 
 // document is one YAML document: a detection rule, a correlation or a filter.

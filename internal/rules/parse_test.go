@@ -7,11 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"sekisho/internal/problem"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"sekisho/internal/problem"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")

@@ -2,12 +2,12 @@ package rules
 
 import (
 	"fmt"
-	"sekisho/internal/problem"
 	"strconv"
 	"strings"
 	"time"
 
 	"sekisho/internal/event"
+	"sekisho/internal/problem"
 )
 
 // The time modifiers: what of a time they read, and between which numbers that
