@@ -663,6 +663,9 @@ func (f *fan) markDir(d string, facts *fanFacts, ids map[int][8]byte) error {
 	if err := unix.FanotifyMark(f.main.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_ONLYDIR|unix.FAN_MARK_DONT_FOLLOW, maskDirs, unix.AT_FDCWD, d); err != nil {
 		return err
 	}
+	if g := f.places.Load().glob(d); g != nil && g.alone {
+		return nil
+	}
 	if f.names == nil || unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_ONLYDIR|unix.FAN_MARK_DONT_FOLLOW,
 		maskNames|unix.FAN_CREATE, unix.AT_FDCWD, d) != nil {
 		return nil // new folders are found on a timer
@@ -755,7 +758,11 @@ func (p *places) with(folders []string) (_ *places, odd []string) {
 // covers reports whether a path on a local disk belongs to a place.
 func (p *places) covers(file string) bool { return p.glob(file) != nil }
 
-func (p *places) empty() bool { return len(p.globs) == 0 && len(p.shares) == 0 }
+// empty reports whether no place is one that files are copied from.
+func (p *places) empty() bool {
+	source := func(g labelled) bool { return !g.alone }
+	return !slices.ContainsFunc(p.globs, source) && !slices.ContainsFunc(p.shares, source)
+}
 
 // under returns those of dirs that are a given folder or lie below it.
 func (p *places) under(top string, skip func(dir string) bool) []string {

@@ -97,6 +97,10 @@ type Place struct {
 	Label  string
 	Globs  []string // of paths, "/srv/hr/**"; one that names a folder covers what is below it
 	Shares []string // of shares, `\\server\hr`, "server:/export"; case does not matter
+	// Alone: what is written there is told, and nothing else follows from it: other
+	// disks are not watched for copies of its files, nor are renames. The agent's
+	// own proof of life, at no cost.
+	Alone bool
 }
 
 // Options are the settings of a [Watcher].

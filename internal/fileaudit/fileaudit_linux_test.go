@@ -395,3 +395,17 @@ func TestAFloodOfFilesIsSeenWhole(t *testing.T) {
 		})
 	}
 }
+
+func TestAPlaceAloneIsToldAndNothingElseIsWatchedForIt(t *testing.T) {
+	needFanotify(t)
+	place, beside := t.TempDir(), t.TempDir()
+	alone := []Place{{Label: "own", Globs: []string{place}, Alone: true}}
+	if !newPlaces(alone).empty() || newPlaces(append(alone, Place{Globs: []string{"/srv"}})).empty() {
+		t.Error("only places that are not alone are sources of copies")
+	}
+	w, out := watchAs(t, Options{Protected: alone}, volume.Options{HomeRoot: t.TempDir()}, nil, place)
+	run(t, `echo x > "$1/a"; cp "$1/a" "$2/b"; mv "$2/b" "$2/c"`, place, beside)
+	if got, want := lines(collect(out, 2*time.Second), place), []string{"file-written a"}; !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q; status %+v", got, want, w.Status())
+	}
+}

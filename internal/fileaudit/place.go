@@ -25,6 +25,7 @@ type places struct {
 type labelled struct {
 	glob, label string
 	base        string // what every path that matches begins with, before the first wildcard
+	alone       bool   // Place.Alone
 }
 
 func newPlaces(all []Place) *places {
@@ -36,10 +37,10 @@ func newPlaces(all []Place) *places {
 			if i := strings.IndexAny(g, `*?[{\`); i >= 0 {
 				base = g[:i]
 			}
-			p.globs = append(p.globs, labelled{g, x.Label, base})
+			p.globs = append(p.globs, labelled{g, x.Label, base, x.Alone})
 		}
 		for _, s := range x.Shares {
-			p.shares = append(p.shares, labelled{strings.TrimRight(strings.ToLower(strings.ReplaceAll(s, `\`, "/")), "/"), x.Label, ""})
+			p.shares = append(p.shares, labelled{strings.TrimRight(strings.ToLower(strings.ReplaceAll(s, `\`, "/")), "/"), x.Label, "", x.Alone})
 		}
 	}
 	return p
