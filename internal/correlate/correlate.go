@@ -186,6 +186,7 @@ type corr struct {
 	bucket  int64             // ns; 0: the windows are exact
 	life    int64             // a window is over so long after its newest event
 	getters [][]*rules.Getter // of the key, by place in def.Rules
+	aliased bool              // which differ
 	windows map[key]*window
 	ring    window // next is the one used last, prev the one longest unused
 }
@@ -196,13 +197,15 @@ type key [16]byte
 
 // touch is a window that the event at hand joined.
 type touch struct {
-	c     *corr
-	place int // in c.def.Rules: the first that matched
-	w     *window
-	fired bool
-	total float64 // of the window that holds, else of the newest
-	from  int     // entries[from:to] is that window, of an exact one
-	to    int
+	c      *corr
+	key    key
+	place  int    // in c.def.Rules: the first of the rules that put the event there
+	places uint16 // of a temporal type: all of them, as bits
+	w      *window
+	fired  bool
+	total  float64 // of the window that holds, else of the newest
+	from   int     // entries[from:to] is that window, of an exact one
+	to     int
 }
 
 // New makes the windows of a program. Without a Store (nil) everything is in
@@ -268,6 +271,7 @@ func (s *Set) newCorr(r *rules.Rule) *corr {
 		var gs []*rules.Getter
 		for k := range def.GroupBy {
 			gs = append(gs, def.GroupBy[k].For(i))
+			c.aliased = c.aliased || len(def.GroupBy[k].ByRule) > 0
 		}
 		c.getters = append(c.getters, gs)
 	}
@@ -410,12 +414,8 @@ func (s *Set) Observe(e *event.Event, matches []rules.Match, out []Firing) []Fir
 			for s.todo[word] != 0 {
 				c := s.corrs[word<<6+bits.TrailingZeros64(s.todo[word])]
 				s.todo[word] &= s.todo[word] - 1
-				if place := s.matched(c); place >= 0 {
-					tc := s.add(c, e, t, place)
-					if tc.fired {
-						s.strike(c.rule.Index) // feeds only later ones
-					}
-					s.touched = append(s.touched, tc)
+				if s.add(c, e, t) {
+					s.strike(c.rule.Index) // feeds only later ones
 				}
 			}
 		}
@@ -490,26 +490,47 @@ func (s *Set) rewind(w *window, now int64) {
 	s.kept.all = true
 }
 
-// matched is the first of a correlation's rules, as a place among them, that
-// matched the event; -1 for none, or where the correlation excepts the event.
-func (s *Set) matched(c *corr) int {
+// excepted reports whether a filter takes the event out of a correlation.
+func (s *Set) excepted(c *corr) bool {
 	for _, i := range c.def.Except {
 		if s.hit[i] {
-			return -1
+			return true
 		}
 	}
-	for place, i := range c.def.Rules {
-		if s.hit[i] {
-			return place
-		}
-	}
-	return -1
+	return false
 }
 
-// find finds or makes the window that the event belongs to.
-func (s *Set) find(c *corr, e *event.Event, place int) *window {
-	s.buf = appendKey(s.buf[:0], e, c.getters[place])
-	k := keyOf(s.buf)
+// join finds the windows of a correlation that the event belongs to, and appends
+// them to touched. That is one, unless rules that matched have other fields for
+// its keys (aliases): then each says by its own which.
+func (s *Set) join(c *corr, e *event.Event) []touch {
+	from := len(s.touched)
+	all := c.aliased || c.def.Type == rules.Temporal || c.def.Type == rules.TemporalOrdered
+	for place, i := range c.def.Rules {
+		if !s.hit[i] {
+			continue
+		}
+		at := from
+		if c.aliased || at == len(s.touched) {
+			s.buf = appendKey(s.buf[:0], e, c.getters[place])
+			k := keyOf(s.buf)
+			for at < len(s.touched) && s.touched[at].key != k {
+				at++
+			}
+			if at == len(s.touched) {
+				s.touched = append(s.touched, touch{c: c, key: k, place: place})
+			}
+		}
+		s.touched[at].places |= 1 << place
+		if !all {
+			break
+		}
+	}
+	return s.touched[from:]
+}
+
+// find finds or makes a window.
+func (s *Set) find(c *corr, k key) *window {
 	w := c.windows[k]
 	if w == nil {
 		if w = s.recall(c, k); w == nil {

@@ -145,8 +145,8 @@ func (s *Set) addLong(tc *touch, e *event.Event, t int64, n, flag uint64) {
 		tc.total = l.rank(mark{t, n, hash(s.buf)&^markText | flag/text*markText}, from)
 	case rules.Temporal:
 		seen := 0
-		for p, i := range def.Rules {
-			if s.hit[i] {
+		for p := range def.Rules {
+			if tc.places>>p&1 != 0 {
 				l.times[p] = t
 			}
 			if l.times[p] >= from {
@@ -155,15 +155,15 @@ func (s *Set) addLong(tc *touch, e *event.Event, t int64, n, flag uint64) {
 		}
 		tc.total = float64(seen)
 	case rules.TemporalOrdered:
-		for p, i := range def.Rules {
-			if s.hit[i] {
+		for p := range def.Rules {
+			if tc.places>>p&1 != 0 {
 				advance(l.times, p, t)
 			}
 		}
 		tc.total = float64(chain(l.times, from))
 	}
 	s.stats.Cells += l.cells()
-	tc.fired = fulfils(def, def.In(e), tc.total) && (def.Type != rules.TemporalOrdered || s.last(def) == int(tc.total)-1)
+	tc.fired = fulfils(def, def.In(e), tc.total) && (def.Type != rules.TemporalOrdered || tc.last() == int(tc.total)-1)
 }
 
 // fill counts an event in its bucket and empties those that the window has left.

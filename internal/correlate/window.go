@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"maps"
 	"math"
+	"math/bits"
 	"slices"
 	"sort"
 	"strconv"
@@ -203,57 +204,65 @@ func (s *Set) ranked(def *rules.Correlation, e *event.Event) (n, flag uint64, ok
 	return hash(s.buf), text, true
 }
 
-// add puts the event into its window and asks whether the condition holds.
-func (s *Set) add(c *corr, e *event.Event, t int64, place int) touch {
-	tc := touch{c: c, place: place}
+// add puts the event into its windows of a correlation and asks whether the
+// condition holds in one.
+func (s *Set) add(c *corr, e *event.Event, t int64) (fired bool) {
+	if s.excepted(c) {
+		return false
+	}
 	var n, flag uint64
 	switch c.def.Type {
 	case rules.ValueSum, rules.ValueAvg:
 		f, ok := number(c.def, e)
 		if !ok {
-			return tc
+			return false
 		}
 		n = math.Float64bits(f)
 	case rules.ValuePercentile:
 		var ok bool
 		if n, flag, ok = s.ranked(c.def, e); !ok {
-			return tc
+			return false
 		}
 	case rules.ValueCount:
-		values := s.values(c.def, e)
-		if len(values) == 0 {
-			return tc
+		if s.hashes = s.values(c.def, e); len(s.hashes) == 0 {
+			return false
 		}
-		s.hashes = values
 	}
-	w := s.find(c, e, place)
-	tc.w = w
-	if w.long != nil {
-		s.addLong(&tc, e, t, n, flag)
-		return tc
+	joined := s.join(c, e)
+	for i := range joined {
+		tc := &joined[i]
+		tc.w = s.find(c, tc.key)
+		if tc.w.long != nil {
+			s.addLong(tc, e, t, n, flag)
+		} else {
+			s.addExact(tc, e, t, n, flag)
+		}
+		fired = fired || tc.fired
 	}
+	return fired
+}
+
+// addExact puts the event into an exact window.
+func (s *Set) addExact(tc *touch, e *event.Event, t int64, n, flag uint64) {
+	w := tc.w
 	s.keep(w, e, t)
-	switch c.def.Type {
+	first := uint64(lead)
+	switch tc.c.def.Type {
 	case rules.ValueCount:
-		first := uint64(lead)
 		for _, v := range s.hashes {
 			s.insert(w, entry{t, v, first})
 			first = 0
 		}
 	case rules.Temporal, rules.TemporalOrdered:
-		first := uint64(lead)
-		for p, i := range c.def.Rules {
-			if s.hit[i] {
-				s.insert(w, entry{t, uint64(p), first})
-				first = 0
-			}
+		for places := tc.places; places != 0; places &= places - 1 {
+			s.insert(w, entry{t, uint64(bits.TrailingZeros16(places)), first})
+			first = 0
 		}
 	default:
 		s.insert(w, entry{t, n, lead | flag})
 	}
 	w.used = s.seq
-	s.judge(&tc, e, t, n, flag)
-	return tc
+	s.judge(tc, e, t, n, flag)
 }
 
 // keep holds an event as evidence, if there is room.
@@ -675,7 +684,7 @@ func (s *Set) judgeOrdered(tc *touch, conds []rules.Condition, t int64) {
 	newest := w.newest()
 	n := chain(w.starts, newest-tc.c.span)
 	tc.total = float64(n)
-	if t >= newest-tc.c.span && fulfils(def, conds, tc.total) && (t < newest || s.last(def) == n-1) {
+	if t >= newest-tc.c.span && n > 0 && fulfils(def, conds, tc.total) && (t < newest || tc.last() == n-1) {
 		tc.fired = true
 		return
 	}
@@ -689,22 +698,15 @@ func (s *Set) judgeOrdered(tc *touch, conds []rules.Condition, t int64) {
 		if end < t || i+1 < len(w.entries) && w.entries[i+1].t == end {
 			continue
 		}
-		if n := chain(starts, end-tc.c.span); fulfils(def, conds, float64(n)) {
+		if n := chain(starts, end-tc.c.span); n > 0 && fulfils(def, conds, float64(n)) {
 			from := sort.Search(i, func(k int) bool { return k >= w.dead && w.entries[k].t >= end-tc.c.span })
 			tc.fired, tc.from, tc.to, tc.total = true, from, i+1, float64(n)
 		}
 	}
 }
 
-// last is the last place of a correlation's rules that the event at hand matched.
-func (s *Set) last(def *rules.Correlation) int {
-	for p := len(def.Rules) - 1; p > 0; p-- {
-		if s.hit[def.Rules[p]] {
-			return p
-		}
-	}
-	return 0
-}
+// last is the last place of a correlation's rules that put the event there.
+func (tc *touch) last() int { return bits.Len16(tc.places) - 1 }
 
 // fire makes firings of what was touched: one per family that fired.
 func (s *Set) fire(e *event.Event, out []Firing) []Firing {
@@ -717,7 +719,7 @@ func (s *Set) fire(e *event.Event, out []Firing) []Firing {
 		level := slices.Index(rules.Levels, tc.c.rule.Level)
 		for j := range s.touched {
 			o := &s.touched[j]
-			if o.w == nil || o.c.family != tc.c.family || o.c.rule.Silent || o != tc && !maps.Equal(f.Keys, o.keys(e)) {
+			if o.c.family != tc.c.family || o.c.rule.Silent || o != tc && !maps.Equal(f.Keys, o.keys(e)) {
 				continue
 			}
 			if o.fired {

@@ -177,8 +177,13 @@ func (j *Judge) finding(r *rules.Rule, e *event.Event, keys map[string]string) *
 			id = a.Rule
 		}
 		for i := range a.GroupBy {
-			if v, ok := a.GroupBy[i].Value(e); ok {
-				by[a.GroupBy[i].Name] = v.String()
+			g := &a.GroupBy[i]
+			if c := r.Correlation; c != nil && slices.ContainsFunc(c.GroupBy, func(k rules.Key) bool { return k.Name == g.Name }) {
+				if v, ok := keys[g.Name]; ok { // which of an alias no field of the event tells
+					by[g.Name] = v
+				}
+			} else if v, ok := g.Value(e); ok {
+				by[g.Name] = v.String()
 			}
 		}
 	} else {

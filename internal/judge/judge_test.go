@@ -125,6 +125,52 @@ correlation: {type: event_count, rules: [33333333-3333-4333-8333-333333333333], 
 	}
 }
 
+// With aliases the value that a group has comes from another field for each rule:
+// repeats join by it.
+func TestRepeatsJoinByTheValueOfAnAlias(t *testing.T) {
+	f, err := rules.Parse("x.yml", []byte(`title: read
+name: read
+taxonomy: ecs
+logsource: {product: sekisho}
+detection: {s: {event.action: file-read}, condition: s}
+---
+title: copied
+name: copied
+taxonomy: ecs
+logsource: {product: sekisho}
+detection: {s: {event.action: file-copied}, condition: s}
+---
+title: both
+taxonomy: ecs
+correlation: {type: temporal, rules: [read, copied], group-by: [who], timespan: 1m, aliases: {who: {read: file.owner, copied: user.name}}}
+sekisho: {rule: SITE-1}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := rules.Compile([]*rules.File{f}, rules.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := New(Options{Program: p})
+	raised := 0
+	for i, s := range []string{"read u x", "copied y u", "read v u", "copied y v", "read v x", "copied x u"} { // action, owner or what else, user
+		var action, owner, user string
+		fmt.Sscan(s, &action, &owner, &user)
+		e := &event.Event{Time: start.Add(time.Duration(i) * time.Second), ID: fmt.Sprint(i), Action: event.Action("file-" + action),
+			File: &event.File{Owner: owner}, User: &event.User{Name: user}}
+		for _, a := range j.Event(e) {
+			raised++
+			if want := map[int]string{1: "u", 3: "v"}[i]; a.Keys["who"] != want {
+				t.Errorf("event %d: an alert of %q, want %q", i, a.Keys["who"], want)
+			}
+		}
+	}
+	if up := j.Updates(); raised != 2 || len(up) != 2 || up[0].Keys["who"] != "v" || up[1].Keys["who"] != "u" || up[0].Count != 2 || up[1].Count != 2 {
+		t.Errorf("%d alerts, then %+v", raised, up)
+	}
+}
+
 func TestARealFindingNeverJoinsATestsAlert(t *testing.T) {
 	j := New(Options{Program: pack(t, rules.Options{})})
 	tool := func(n int, test bool) *event.Event {

@@ -202,7 +202,14 @@ func (c *compiler) correlation(d *document) {
 		parts = append(parts, t.digest)
 	}
 	for _, k := range corr.GroupBy {
-		parts = append(parts, hashText(k.Name, k.Field()))
+		if k.ByRule == nil {
+			parts = append(parts, hashText(k.Name, k.Field()))
+		}
+		for _, i := range corr.Rules {
+			if g, ok := k.ByRule[i]; ok {
+				parts = append(parts, hashText(k.Name, g.Field()))
+			}
+		}
 	}
 	for i := range corr.Fields {
 		parts = append(parts, hashText(corr.Fields[i].Field()))
@@ -292,6 +299,7 @@ func (c *compiler) additions() {
 		}
 		if !doc.given["group-by"] && r.Correlation != nil {
 			for _, k := range r.Correlation.GroupBy {
+				k.Getter.Name = k.Name // of an alias, whose values the correlation knows
 				a.GroupBy = append(a.GroupBy, k.Getter)
 			}
 		}
