@@ -94,7 +94,7 @@ func (p *printer) skew(offset time.Duration) string {
 // sensorState is a state that the catalogue and the style sheet know.
 func sensorState(s endpoint.SensorState) string {
 	switch s {
-	case endpoint.SensorOK, endpoint.SensorDegraded, endpoint.SensorOff:
+	case endpoint.SensorOK, endpoint.SensorLimited, endpoint.SensorDegraded, endpoint.SensorUnavailable, endpoint.SensorOff:
 		return string(s)
 	}
 	return string(endpoint.SensorDown)
@@ -275,7 +275,7 @@ func (p *printer) endpointDetail(rec *endpoint.Record, now time.Time) *endpointD
 	d.Tags = strings.Join(st.Tags, p.t("list.and"))
 	for _, x := range st.Sensors[:min(len(st.Sensors), 32)] {
 		d.SensorRows = append(d.SensorRows, sensorRow{x, sensorState(x.State)})
-		if x.State == endpoint.SensorDegraded || x.State == endpoint.SensorDown {
+		if x.State.Trouble() {
 			why := template.HTML(template.HTMLEscapeString(p.word("sensor."+x.Name, x.Name))) + " – " + template.HTML(template.HTMLEscapeString(p.t("sensorstate."+sensorState(x.State))))
 			if x.Reason != "" {
 				why += template.HTML(template.HTMLEscapeString(p.t("colon"))) + p.bdi(x.Reason)

@@ -63,8 +63,13 @@ func newPrinter(lang string, loc *time.Location, static string) *printer {
 		"listname":   func(s string) string { return p.word("value.sekisho.person.lists."+s, s) },
 		"sensorname": func(s string) string { return p.word("sensor."+s, s) },
 		"sensoricon": func(state string) string {
-			if state == string(endpoint.SensorDown) {
+			switch endpoint.SensorState(state) {
+			case endpoint.SensorDown:
 				return "down-state" // "down" is the arrow of a download
+			case endpoint.SensorLimited:
+				return string(endpoint.SensorOK)
+			case endpoint.SensorUnavailable:
+				return string(endpoint.SensorOff)
 			}
 			return state
 		},

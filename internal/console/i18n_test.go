@@ -145,7 +145,7 @@ func TestEveryCodeHasAText(t *testing.T) {
 	for _, h := range healths {
 		add("health.", string(h))
 	}
-	for _, s := range []endpoint.SensorState{endpoint.SensorOK, endpoint.SensorDegraded, endpoint.SensorDown, endpoint.SensorOff} {
+	for _, s := range []endpoint.SensorState{endpoint.SensorOK, endpoint.SensorLimited, endpoint.SensorDegraded, endpoint.SensorDown, endpoint.SensorUnavailable, endpoint.SensorOff} {
 		add("sensorstate.", string(s))
 	}
 	for _, r := range account.Roles {

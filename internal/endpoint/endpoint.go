@@ -11,11 +11,17 @@ type SensorState string
 
 // The states of a sensor.
 const (
-	SensorOK       SensorState = "ok"       // works by the best mechanism this build has
-	SensorDegraded SensorState = "degraded" // works by a lesser mechanism, or sees only part; Reason says why
-	SensorDown     SensorState = "down"     // sees nothing; Reason says why
-	SensorOff      SensorState = "off"      // switched off in the settings
+	SensorOK          SensorState = "ok"          // works by the best mechanism there is
+	SensorLimited     SensorState = "limited"     // works by the best that this system or this build has; Reason says what it misses
+	SensorDegraded    SensorState = "degraded"    // works by a lesser mechanism than it could, or sees only part; Reason says why
+	SensorDown        SensorState = "down"        // sees nothing; Reason says why
+	SensorUnavailable SensorState = "unavailable" // cannot exist on this system or in this build; Reason says why
+	SensorOff         SensorState = "off"         // switched off in the settings
 )
+
+// Trouble reports whether somebody has to see to the sensor. What this system
+// cannot have is none.
+func (s SensorState) Trouble() bool { return s == SensorDegraded || s == SensorDown }
 
 // Sensor is what a sensor says of itself.
 type Sensor struct {
@@ -155,7 +161,7 @@ func (r *Record) Health(now time.Time) Health {
 			return Degraded
 		}
 		for _, x := range s.Sensors {
-			if x.State == SensorDegraded || x.State == SensorDown {
+			if x.State.Trouble() {
 				return Degraded
 			}
 		}

@@ -62,10 +62,13 @@ const (
 
 // core turns records into events. One goroutine owns it.
 type core struct {
-	w     *Watcher
-	q     *queue
-	out   chan<- *event.Event
-	mech  string
+	w    *Watcher
+	q    *queue
+	out  chan<- *event.Event
+	mech string
+	// limited: this build has no better mechanism than the one that runs.
+	limited bool
+
 	vols  []volume.Volume
 	byDev map[volume.Dev]int // index in vols of the volume that one sees
 	place *places
@@ -234,11 +237,14 @@ func (c *core) sync(ctx context.Context, src source, reason string) {
 	}
 	watching, problems := src.sync(c.vols, c.place)
 	state := endpoint.SensorOK
+	switch {
+	case len(problems) > 0 || reason != "" && !c.limited:
+		state = endpoint.SensorDegraded
+	case reason != "":
+		state = endpoint.SensorLimited
+	}
 	if reason != "" {
 		problems = append([]string{reason}, problems...)
-	}
-	if len(problems) > 0 {
-		state = endpoint.SensorDegraded
 	}
 	if e := c.w.setState(state, c.mech, strings.Join(problems, "; "), watching); e != nil {
 		c.send(ctx, e)

@@ -203,6 +203,10 @@ func (w *Watcher) SetProtected(p []Place) {
 // errUnavailable is wrapped by a mechanism that cannot be had here.
 var errUnavailable = errors.New("not available")
 
+// errNotBuilt is wrapped as well by one that this build does not have: there is
+// no better one to miss.
+var errNotBuilt = errors.New("not part of this build")
+
 // source is a mechanism. Its methods are called by one goroutine.
 type source interface {
 	// sync makes it watch what is to be watched now, and says what it watches and
@@ -249,6 +253,7 @@ func (w *Watcher) run(ctx context.Context, out chan<- *event.Event) error {
 			return err
 		}
 		mech, quiet = mechInotify, time.Second
+		c.limited = errors.Is(err, errNotBuilt)
 		reason = fmt.Sprintf("inotify: no process, no reads, may miss files in fresh folders: %v", err)
 		if src, err = newInotify(w, q, cancel); err != nil {
 			return err

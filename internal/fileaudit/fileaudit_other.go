@@ -13,7 +13,7 @@ import (
 
 // newNative: ETW's Kernel-File on Windows would stand here.
 func (w *Watcher) newNative(*queue, context.CancelCauseFunc) (source, error) {
-	return nil, fmt.Errorf("event tracing %w: not part of this build", errUnavailable)
+	return nil, fmt.Errorf("event tracing %w: %w", errUnavailable, errNotBuilt)
 }
 
 // identity: what os.Lstat gives has neither.

@@ -17,7 +17,7 @@ const recheckEvery = 10
 
 // poll lists processes every so often, until ctx is done. It reads details of
 // those only that it does not know.
-func (w *Watcher) poll(ctx context.Context, q *queue, reason string) error {
+func (w *Watcher) poll(ctx context.Context, q *queue, state endpoint.SensorState, reason string) error {
 	ctx = context.WithValue(ctx, common.EnvKey, common.EnvMap{common.HostProcEnvKey: w.opts.ProcRoot})
 	tick := time.NewTicker(w.opts.PollEvery)
 	defer tick.Stop()
@@ -32,7 +32,7 @@ func (w *Watcher) poll(ctx context.Context, q *queue, reason string) error {
 		}
 		if n == 1 {
 			// Not before: what starts until the first look counts as running at start.
-			w.setState(q, endpoint.SensorDegraded, mechPolling, reason)
+			w.setState(q, state, mechPolling, reason)
 		}
 		first = false
 		select {

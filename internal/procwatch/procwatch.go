@@ -148,6 +148,10 @@ func (w *Watcher) Status() endpoint.Sensor {
 // next one is used; any other error of a mechanism is a breakdown.
 var errUnavailable = errors.New("not available")
 
+// errNotBuilt is wrapped as well by one that this build does not have: there is
+// no better one to miss.
+var errNotBuilt = errors.New("not part of this build")
+
 // Run watches until ctx is done (nil) or the mechanism breaks. It falls back to
 // polling by itself where better mechanisms are refused, and tries them again
 // from time to time. It blocks while out is full; what the internal queue
@@ -184,8 +188,12 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) (err error) 
 				return fmt.Errorf("watch processes: %w", why)
 			}
 		}
+		state := endpoint.SensorDegraded
+		if errors.Is(why, errNotBuilt) {
+			state = endpoint.SensorLimited
+		}
 		pctx, stop := context.WithTimeout(ctx, w.opts.RetryAfter)
-		err := w.poll(pctx, q, fmt.Sprintf("processes that live shorter than %v can be missed: %v", w.opts.PollEvery, why))
+		err := w.poll(pctx, q, state, fmt.Sprintf("processes that live shorter than %v can be missed: %v", w.opts.PollEvery, why))
 		stop()
 		if err != nil {
 			return fmt.Errorf("poll processes: %w", err)

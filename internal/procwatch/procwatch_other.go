@@ -13,7 +13,7 @@ import (
 
 // watchNative: ETW on Windows would stand here.
 func (w *Watcher) watchNative(context.Context, *queue) error {
-	return fmt.Errorf("event tracing %w: not part of this build", errUnavailable)
+	return fmt.Errorf("event tracing %w: %w", errUnavailable, errNotBuilt)
 }
 
 // read reads one process; its parent's part is left open.

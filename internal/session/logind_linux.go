@@ -233,6 +233,7 @@ func idleSince(all map[string]dbus.Variant) time.Time {
 func (t *tracker) logind(b *bus) error {
 	defer b.conn.Close()
 	t.compareSessions(b, t.takeOver(mechanismLogind))
+	t.hadLogind = true
 	t.tellState(endpoint.SensorOK, mechanismLogind, "")
 	inputs := time.NewTicker(t.opt.Inputs)
 	defer inputs.Stop()

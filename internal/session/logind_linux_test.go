@@ -382,7 +382,7 @@ func TestABusWithoutLogind(t *testing.T) {
 	d := startBus(t)
 	opt := logindOptions(d)
 	w, _ := start(t, opt)
-	state(t, w, endpoint.SensorDown, "utmp", "ask logind for its sessions")
+	state(t, w, endpoint.SensorUnavailable, "utmp", "ask logind for its sessions")
 }
 
 func TestABusThatDoesNotAnswerIsGivenUp(t *testing.T) {

@@ -28,10 +28,11 @@
 // Where there is no logind: the records of utmp(5), /run/utmp and
 // /var/log/wtmp, looked at every two seconds. Programs write them as they please: no
 // locks, no idleness of desktops, no logons by programs that write none. Terminal
-// windows of a desktop are in there as well and passed over. Neither file there:
-// nothing is seen, and the sensor is down.
+// windows of a desktop are in there as well and passed over. On a system that
+// never had logind the sensor is limited so, and unavailable where neither file is
+// there; that is no trouble. What worked before and does so no more is.
 //
-// Windows: not yet; the sensor says so.
+// Windows: unavailable, not yet part of this build.
 //
 // Elsewhere: Run returns an error that wraps errors.ErrUnsupported.
 package session

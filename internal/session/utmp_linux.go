@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 
 	"sekisho/internal/endpoint"
@@ -34,8 +35,9 @@ type origin struct {
 
 // files is where the reading of utmp and wtmp stands.
 type files struct {
-	ended []ended // sessions that are over, the last ones
-	wtmp  tail
+	ended     []ended // sessions that are over, the last ones
+	wtmp      tail
+	hadLogind bool // worked by it before
 }
 
 // ended is a session that is over.
@@ -185,6 +187,7 @@ func (t *tracker) utmp(why error) (*bus, error) {
 	var reason string
 	for {
 		state, r := t.look(silent, &seen)
+		state = t.byNature(state, why)
 		if r = fmt.Sprintf("no systemd-logind (%v); %s", why, r); r != reason || state != t.Status().State {
 			reason = r
 			t.tellState(state, mechanismUtmp, reason)
@@ -259,6 +262,26 @@ func (t *tracker) look(silent bool, seen *stamp) (endpoint.SensorState, string) 
 	default:
 		return endpoint.SensorDegraded, fmt.Sprintf("logons are read from %s every %v%s", t.opt.Wtmp, t.opt.Poll, blind)
 	}
+}
+
+// byNature makes what a system without logind cannot have no trouble of it. What
+// worked once and does so no more is trouble.
+func (t *tracker) byNature(state endpoint.SensorState, why error) endpoint.SensorState {
+	var refused dbus.Error
+	there := func(path string) bool {
+		_, err := os.Lstat(path)
+		return err == nil
+	}
+	absent := errors.Is(why, fs.ErrNotExist) || errors.As(why, &refused) && refused.Name == "org.freedesktop.DBus.Error.ServiceUnknown"
+	was := t.Status()
+	switch {
+	case t.hadLogind || !absent:
+	case state == endpoint.SensorDegraded:
+		return endpoint.SensorLimited
+	case state == endpoint.SensorDown && (was.Mechanism == "" || was.State == endpoint.SensorUnavailable) && !there(t.opt.Utmp) && !there(t.opt.Wtmp):
+		return endpoint.SensorUnavailable
+	}
+	return state
 }
 
 // apply takes one record of wtmp, in which they stand in the order of what

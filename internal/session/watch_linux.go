@@ -32,12 +32,13 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 func (t *tracker) tellState(state endpoint.SensorState, mechanism, reason string) {
 	was := t.setState(state, mechanism, reason)
 	// Before the first mechanism there was nothing to get better or worse.
-	if first := was.Mechanism == ""; was.State == state && !first || state == endpoint.SensorOK && first {
+	first := was.Mechanism == ""
+	if state.Trouble() && was.State == state && !first || !state.Trouble() && (first || !was.State.Trouble()) {
 		return
 	}
 	action, message, health := event.SensorDegraded, reason, event.HealthDegraded
 	switch {
-	case state == endpoint.SensorOK:
+	case !state.Trouble():
 		action, message, health = event.SensorRecovered, "sessions are told by "+mechanism+" again", ""
 	case state == endpoint.SensorDown:
 		health = event.HealthDown

@@ -14,7 +14,7 @@ import (
 // Run looks at the drives each second until ctx ends.
 func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 	t := w.newTracker(ctx, out, mechanismPolling)
-	t.tellState(endpoint.SensorDegraded, "only storage with a drive letter is seen, by looking at the drives each second")
+	t.tellState(endpoint.SensorLimited, "only storage with a drive letter is seen, by looking at the drives each second")
 	message := ""
 	if !w.started {
 		w.started, message = true, PresentAtStart
