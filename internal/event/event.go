@@ -204,6 +204,7 @@ type Device struct {
 	Path         string   // bus path, "1-4.2"
 	Interfaces   []string // "08/06/50": class/subclass/protocol, lower-case hex
 	Kinds        []string // storage, keyboard, mouse, mtp, network, audio, video, printer, smartcard, hub, other
+	Oddities     []string // what is strange about it or how it came, the Odd... constants; absent as a rule
 }
 
 // The kinds of a USB device (sekisho.device.kinds).
@@ -221,6 +222,16 @@ const (
 	KindOther     = "other"
 )
 
+// What may be strange about a USB device (sekisho.usb.oddities). None of it is
+// proof of an attack.
+const (
+	OddSameSerial    = "same-serial"      // storage or a phone with ids and serial number of another one that is attached
+	OddTypesAndStore = "types-and-stores" // a keyboard and storage in one
+	OddPortSwap      = "port-swap"        // a keyboard or network card where storage was moments ago
+	OddReenumerates  = "re-enumerates"    // came and went too often at this port to tell each time
+	OddDescriptors   = "descriptors-lie"  // lengths or counts in its descriptors are not what they say
+)
+
 // Volume is a mounted file system: of the event itself, or, for file events,
 // the one that the file lies on.
 type Volume struct {
@@ -236,9 +247,10 @@ type Volume struct {
 	SerialNumber   string     // of the device behind it
 	VendorID       string
 	ProductID      string
-	Kind           string // one of the Volume... constants
-	Share          string // `\\server\share` or "server:/export"
-	Encrypted      Opt[bool]
+	Kind           string    // one of the Volume... constants
+	Share          string    // `\\server\share` or "server:/export"
+	Encrypted      Opt[bool] // absent: not known
+	USBPath        string    // bus path of the USB device behind it, "1-4.2"; tells devices with one serial number apart
 }
 
 // The kinds of a volume (sekisho.volume.kind, .file.volume_kind,

@@ -302,6 +302,7 @@ var table = []Field{
 	str("sekisho.usb.path", device(func(d *Device) *string { return &d.Path })),
 	list("sekisho.usb.interfaces", device(func(d *Device) *[]string { return &d.Interfaces })),
 	list("sekisho.device.kinds", device(func(d *Device) *[]string { return &d.Kinds })),
+	list("sekisho.usb.oddities", device(func(d *Device) *[]string { return &d.Oddities })),
 
 	str("volume.mount_name", volume(func(v *Volume) *string { return &v.MountName })),
 	str("volume.device_name", volume(func(v *Volume) *string { return &v.DeviceName })),
@@ -318,6 +319,7 @@ var table = []Field{
 	str("sekisho.volume.kind", volume(func(v *Volume) *string { return &v.Kind })),
 	str("sekisho.volume.share", volume(func(v *Volume) *string { return &v.Share })),
 	truth("sekisho.volume.encrypted", volume(func(v *Volume) *Opt[bool] { return &v.Encrypted })),
+	str("sekisho.volume.usb_path", volume(func(v *Volume) *string { return &v.USBPath })),
 
 	str("file.path", file(func(f *File) *string { return &f.Path })),
 	str("file.name", file(func(f *File) *string { return &f.Name })),
