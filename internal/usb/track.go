@@ -294,9 +294,7 @@ func (t *tracker) event(a event.Action, at time.Time, d *device) *event.Event {
 
 // lost tells that the kernel dropped messages, and looks for what they said.
 func (t *tracker) lost(at time.Time) {
-	t.mu.Lock()
-	t.status.Lost++
-	t.mu.Unlock()
+	t.gauge.Lose(1)
 	e := event.New(event.EventsLost, at)
 	e.Sensor = t.mechanism
 	e.Message = "the kernel dropped device notifications, how many is not known; the USB bus was looked through again"
@@ -373,15 +371,18 @@ func (t *tracker) report() {
 
 // tellState sets the state and tells a change for better or worse.
 func (t *tracker) tellState(state endpoint.SensorState, reason string) {
-	action := t.setState(state, t.mechanism, reason)
-	if action == "" {
+	var e *event.Event
+	switch t.gauge.Set(state, t.mechanism, reason) {
+	case endpoint.Worse:
+		e = event.New(event.SensorDegraded, time.Now())
+		e.Message = reason
+	case endpoint.Better:
+		e = event.New(event.SensorRecovered, time.Now())
+		e.Message = "kernel notifications are heard again"
+	default:
 		return
 	}
-	e := event.New(action, time.Now())
-	e.Sensor, e.Message = t.mechanism, reason
-	if action == event.SensorRecovered {
-		e.Message = "kernel notifications are heard again"
-	}
+	e.Sensor = t.mechanism
 	t.send(t.ctx, t.out, e)
 }
 

@@ -29,7 +29,6 @@ package usb
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"sekisho/internal/endpoint"
@@ -58,8 +57,7 @@ type Watcher struct {
 	known   map[string]*device // bus path to what was told as attached
 	started bool               // it was told what was there at the start
 
-	mu     sync.Mutex // guards all below
-	status endpoint.Sensor
+	gauge *endpoint.Gauge
 }
 
 // New returns a sensor that is not running.
@@ -74,10 +72,10 @@ func New(opt Options) *Watcher {
 		opt.Poll = time.Second
 	}
 	return &Watcher{
-		opt:    opt,
-		names:  newNameTable(opt.Names),
-		known:  map[string]*device{},
-		status: endpoint.Sensor{Name: "usb", State: endpoint.SensorDown, Reason: "not running", Since: time.Now().UTC()},
+		opt:   opt,
+		names: newNameTable(opt.Names),
+		known: map[string]*device{},
+		gauge: endpoint.NewGauge("usb"),
 	}
 }
 
@@ -85,39 +83,14 @@ func New(opt Options) *Watcher {
 func (w *Watcher) Name() string { return "usb" }
 
 // Status says how the sensor is. It is safe for concurrent use.
-func (w *Watcher) Status() endpoint.Sensor {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.status
-}
-
-// setState notes a state. It returns the action of the event to tell about the
-// change (sensor-degraded, sensor-recovered), or "" if there is nothing to tell.
-func (w *Watcher) setState(state endpoint.SensorState, mechanism, reason string) event.Action {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	was := w.status.State
-	if was != state {
-		w.status.Since = time.Now().UTC()
-	}
-	w.status.State, w.status.Mechanism, w.status.Reason = state, mechanism, reason
-	switch {
-	case state == endpoint.SensorDegraded && was != endpoint.SensorDegraded:
-		return event.SensorDegraded
-	case state == endpoint.SensorOK && was == endpoint.SensorDegraded:
-		return event.SensorRecovered
-	}
-	return ""
-}
+func (w *Watcher) Status() endpoint.Sensor { return w.gauge.Status() }
 
 // send gives an event to the pipeline. It blocks while that is full, and reports
 // false when ctx ended first.
 func (w *Watcher) send(ctx context.Context, out chan<- *event.Event, e *event.Event) bool {
 	select {
 	case out <- e:
-		w.mu.Lock()
-		w.status.Events++
-		w.mu.Unlock()
+		w.gauge.Told()
 		return true
 	case <-ctx.Done():
 		return false

@@ -32,7 +32,7 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 		s, err := openUevents()
 		if err == nil {
 			if err := w.runNetlink(ctx, out, s); err != nil {
-				w.setState(endpoint.SensorDown, mechanismUevent, err.Error())
+				w.gauge.Set(endpoint.SensorDown, mechanismUevent, err.Error())
 				return err
 			}
 			return nil

@@ -24,7 +24,7 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 	letters := map[string]string{} // drive to the disk it is on, "" for what is no USB disk
 	for {
 		if err := t.lookAtDrives(letters, message); err != nil {
-			w.setState(endpoint.SensorDown, mechanismPolling, err.Error())
+			w.gauge.Set(endpoint.SensorDown, mechanismPolling, err.Error())
 			return err
 		}
 		message = ""

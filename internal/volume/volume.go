@@ -35,7 +35,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"sekisho/internal/endpoint"
@@ -140,18 +139,17 @@ type Watcher struct {
 	clouds  []cloud
 	cloudID map[string]int // Run's own: mount ids made up for folders, by path
 
-	mu     sync.Mutex // guards all below
-	status endpoint.Sensor
+	gauge *endpoint.Gauge
 }
 
 // New returns a sensor that is not running.
 func New(opt Options) *Watcher {
 	opt.fill()
 	return &Watcher{
-		opt:    opt,
-		table:  newTable(),
-		guard:  &guard{timeout: opt.StatTimeout},
-		status: endpoint.Sensor{Name: "volume", State: endpoint.SensorDown, Reason: "not running", Since: time.Now().UTC()},
+		opt:   opt,
+		table: newTable(),
+		guard: &guard{timeout: opt.StatTimeout},
+		gauge: endpoint.NewGauge("volume"),
 	}
 }
 
@@ -179,42 +177,14 @@ func (w *Watcher) Open() []Volume {
 }
 
 // Status says how the sensor is. It is safe for concurrent use.
-func (w *Watcher) Status() endpoint.Sensor {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.status
-}
-
-// setState notes a state. It returns the action of the event to tell about the
-// change (sensor-degraded, sensor-recovered), or "" if there is nothing to tell.
-func (w *Watcher) setState(state endpoint.SensorState, mechanism, reason string) event.Action {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	was := w.status.State
-	if was == state && w.status.Reason == reason && w.status.Mechanism == mechanism {
-		return ""
-	}
-	if was != state {
-		w.status.Since = time.Now().UTC()
-	}
-	w.status.State, w.status.Mechanism, w.status.Reason = state, mechanism, reason
-	switch {
-	case state == endpoint.SensorDegraded && was != endpoint.SensorDegraded:
-		return event.SensorDegraded
-	case state == endpoint.SensorOK && was == endpoint.SensorDegraded:
-		return event.SensorRecovered
-	}
-	return ""
-}
+func (w *Watcher) Status() endpoint.Sensor { return w.gauge.Status() }
 
 // send gives an event to the pipeline. It blocks while that is full, and reports
 // false when ctx ended first.
 func (w *Watcher) send(ctx context.Context, out chan<- *event.Event, e *event.Event) bool {
 	select {
 	case out <- e:
-		w.mu.Lock()
-		w.status.Events++
-		w.mu.Unlock()
+		w.gauge.Told()
 		return true
 	case <-ctx.Done():
 		return false

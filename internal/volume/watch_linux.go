@@ -42,7 +42,7 @@ const maxRest = time.Second
 func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 	err := w.watch(ctx, out)
 	if err != nil {
-		w.setState(endpoint.SensorDown, mechanismMountinfo, err.Error())
+		w.gauge.Set(endpoint.SensorDown, mechanismMountinfo, err.Error())
 	}
 	return err
 }
@@ -179,15 +179,18 @@ func (w *Watcher) report(ctx context.Context, out chan<- *event.Event, mechanism
 	case bad > 0:
 		state, reason = endpoint.SensorDegraded, fmt.Sprintf("%d lines of mountinfo are not understood; these mounts are not seen", bad)
 	}
-	action := w.setState(state, mechanism, reason)
-	if action == "" {
+	var e *event.Event
+	switch w.gauge.Set(state, mechanism, reason) {
+	case endpoint.Worse:
+		e = event.New(event.SensorDegraded, time.Now())
+		e.Message = reason
+	case endpoint.Better:
+		e = event.New(event.SensorRecovered, time.Now())
+		e.Message = "all mounts are seen again"
+	default:
 		return
 	}
-	e := event.New(action, time.Now())
-	e.Sensor, e.Message = mechanism, reason
-	if action == event.SensorRecovered {
-		e.Message = "all mounts are seen again"
-	}
+	e.Sensor = mechanism
 	w.send(ctx, out, e)
 }
 

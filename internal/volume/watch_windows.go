@@ -25,7 +25,7 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 	}
 	look := time.NewTicker(wait)
 	defer look.Stop()
-	w.setState(endpoint.SensorOK, mechanismPolling, "")
+	w.gauge.Set(endpoint.SensorLimited, mechanismPolling, "drive letters are looked at each second: volumes without one, and drives that other users mapped, are not seen")
 	message := ""
 	if !w.started {
 		w.started, message = true, PresentAtStart
@@ -33,7 +33,7 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 	for {
 		now, err := w.drives()
 		if err != nil {
-			w.setState(endpoint.SensorDown, mechanismPolling, err.Error())
+			w.gauge.Set(endpoint.SensorDown, mechanismPolling, err.Error())
 			return err
 		}
 		old := w.table.All()
