@@ -71,15 +71,17 @@ type Agent struct {
 	problems atomic.Pointer[settingsState]
 	judgeIs  atomic.Pointer[endpoint.Rules] // the judge's figures, for status
 
-	events   chan *event.Event
-	commands chan func() // run by the pipeline, which owns the judge
-	judge    *judge.Judge
-	stage    *enrich.Stage
-	rules    loaded                      // in force; the pipeline's, like the judge
-	refused  []string                    // rule files refused at the start
-	given    uint64                      // alerts that the judge gave out, as it counts them; the pipeline's
-	unsafe   string                      // why the judge says that a restart may forget something; the pipeline's
-	who      atomic.Pointer[event.Agent] // stamped on events
+	events     chan *event.Event
+	commands   chan func() // run by the pipeline, which owns the judge
+	judge      *judge.Judge
+	stage      *enrich.Stage
+	rules      loaded                      // in force; the pipeline's, like the judge
+	refused    []string                    // rule files refused at the start
+	given      uint64                      // alerts that the judge gave out, as it counts them; the pipeline's
+	unsafe     string                      // why the judge says that a restart may forget something; the pipeline's
+	expiryLook time.Time                   // when it was last looked at what ends soon; the pipeline's
+	expiryTold map[string]string           // the day on which each kind of it was told last; the pipeline's
+	who        atomic.Pointer[event.Agent] // stamped on events
 
 	sensors  []*supervised
 	files    *fileaudit.Watcher     // told of new protected places; nil without this PC's sensors
@@ -111,7 +113,7 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{
 		o: o, log: o.Log, stateDir: cfg.StateDir, started: time.Now().UTC(),
 		events: make(chan *event.Event, eventQueue), commands: make(chan func()),
-		canaries: newCanaries(), ended: make(chan struct{}),
+		canaries: newCanaries(), ended: make(chan struct{}), expiryTold: map[string]string{},
 	}
 	if a.log == nil {
 		a.log = zap.NewNop()
@@ -346,6 +348,7 @@ func (a *Agent) pipeline(drained <-chan struct{}) {
 			a.updates()
 			a.checkpoint()
 			a.safe()
+			a.expiries(time.Now())
 			a.figures()
 		case <-drained:
 			for {

@@ -729,10 +729,10 @@ var factGroups = []struct {
 	{"file", []string{"sekisho.copy.files", "sekisho.copy.bytes", "file.path", "file.size", "file.hash.sha256", "sekisho.file.volume_kind",
 		"sekisho.file.audience", "sekisho.file.protected", "file.origin_url", "sekisho.source.path", "sekisho.source.volume_kind",
 		"sekisho.source.share", "sekisho.source.share_department", "sekisho.source.protected", "sekisho.source.ledger", "sekisho.copy.evidence",
-		"sekisho.archive.encrypted"}},
+		"sekisho.copy.confidence", "sekisho.archive.encrypted"}},
 	{"network", []string{"destination.domain", "destination.ip", "destination.port", "network.bytes"}},
 	{"print", []string{"sekisho.print.printer", "sekisho.print.document", "sekisho.print.pages", "sekisho.print.copies"}},
-	{"health", []string{"message", "sekisho.lost.count"}},
+	{"health", []string{"message", "sekisho.lost.count", "sekisho.expiry.name", "sekisho.expiry.ends", "sekisho.expiry.days"}},
 }
 
 // monoFields are those shown in a fixed-width face.

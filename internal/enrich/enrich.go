@@ -118,6 +118,7 @@ var (
 	fPersonLastDay  = field("sekisho.person.last_day")
 	fDeviceLedger   = field("sekisho.device.ledger")
 	fRemoteSession  = field("sekisho.remote_session.id")
+	fExpiryEnds     = field("sekisho.expiry.ends")
 )
 
 // Apply fills in what is absent. The event must not be shared yet; what is
@@ -150,6 +151,7 @@ func (s *Stage) Apply(e *event.Event) {
 			c.RemoteSessionApproved = event.Some(approved)
 		}
 	}
+	t.expiry(e, c)
 	if empty(c) {
 		e.Context = nil
 	}
@@ -164,5 +166,5 @@ func (s *Stage) SessionBegan() bool { return s.sessions.began }
 func empty(c *event.Context) bool {
 	return c.HostDepartment == "" && len(c.HostTags) == 0 && c.PersonID == "" && c.PersonDept == "" && len(c.PersonLists) == 0 &&
 		c.PersonLastDay == "" && c.WorkTime == "" && c.DeviceLedger == "" && c.RemoteSessionID == "" &&
-		!c.PersonLeft.OK && !c.RemoteSessionApproved.OK
+		!c.PersonLeft.OK && !c.RemoteSessionApproved.OK && c.ExpiryOf == "" && c.ExpiryName == "" && c.ExpiryEnds == "" && !c.ExpiryDays.OK && !c.ExpiryWithin.OK
 }

@@ -26,8 +26,19 @@ func newDeviceKey(vendor, product, serial string) deviceKey {
 // entry is one line of the ledger.
 type entry struct {
 	key     deviceKey
+	label   string
 	expires config.Date
 	lost    bool
+}
+
+// name is how people call the entry's device.
+func (x *entry) name() string {
+	for _, s := range []string{x.label, x.key.serial} {
+		if s != "" {
+			return s
+		}
+	}
+	return x.key.vendor + ":" + x.key.product
 }
 
 // fits reports whether the entry is about the device. What the entry does not
@@ -56,32 +67,36 @@ func newDevices(approved []config.ApprovedDevice, lost []config.LostDevice) devi
 		}
 	}
 	for _, a := range approved {
-		add(entry{newDeviceKey(a.Vendor, a.Product, a.Serial), a.Expires, false})
+		add(entry{newDeviceKey(a.Vendor, a.Product, a.Serial), a.Label, a.Expires, false})
 	}
 	for _, l := range lost {
-		add(entry{newDeviceKey(l.Vendor, l.Product, l.Serial), "", true})
+		add(entry{newDeviceKey(l.Vendor, l.Product, l.Serial), "", "", true})
 	}
 	return d
 }
 
-// look says how a device stands in the ledger on a day.
-func (d *devices) look(key deviceKey, today config.Date) string {
-	found := ledgerUnregistered
+// look says how a device stands in the ledger on a day, and where it is approved,
+// by which entry: the one that ends last.
+func (d *devices) look(key deviceKey, today config.Date) (found string, by *entry) {
+	found = ledgerUnregistered
 	for _, list := range [2][]entry{d.serial[key.serial], d.vendor[key.vendor]} {
 		for i := range list {
 			x := &list[i]
 			switch {
 			case !x.fits(key):
 			case x.lost:
-				return ledgerLost
+				return ledgerLost, nil
 			case x.expires == "" || today != "" && today <= x.expires:
 				found = ledgerApproved
+				if by == nil || by.expires != "" && (x.expires == "" || x.expires > by.expires) {
+					by = x
+				}
 			case found != ledgerApproved:
 				found = ledgerExpired
 			}
 		}
 	}
-	return found
+	return found, by
 }
 
 // stores reports whether a device can carry files away: storage or a phone. A
@@ -112,7 +127,11 @@ func (t *tables) ledger(e *event.Event, c *event.Context, vs *volumes) {
 		if today == "" && !e.Time.IsZero() {
 			today = t.calendar.date(e.Time)
 		}
-		return t.devices.look(k, today)
+		found, by := t.devices.look(k, today)
+		if by != nil && (e.Action == event.USBAttached || e.Action == event.VolumeMounted) {
+			t.ends(e, c, event.ExpiryDevice, by.name(), by.expires)
+		}
+		return found
 	}
 	if !e.Has(fDeviceLedger) {
 		switch {

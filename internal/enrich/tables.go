@@ -192,25 +192,36 @@ func (t *tables) remoteTool(e *event.Event) {
 		fill(e, fToolCategory, &r.Category, tool.Category)
 	}
 	if !r.Approved.OK && r.ID != "" {
-		r.Approved = event.Some(t.isApproved(e, p, r.ID))
+		by := t.approvedBy(e, p, r.ID)
+		r.Approved = event.Some(by != nil)
+		if by != nil && e.Action == event.ProcessStarted {
+			name := r.Name
+			if name == "" {
+				name = r.ID
+			}
+			t.ends(e, e.Context, event.ExpiryTool, name, by.expires)
+		}
 	}
 }
 
-func (t *tables) isApproved(e *event.Event, p *event.Process, id string) bool {
+// approvedBy is the approval that allows a tool, of several the one that ends
+// last; nil: none does.
+func (t *tables) approvedBy(e *event.Event, p *event.Process, id string) (by *approval) {
 	list := t.approved[id]
 	if len(list) == 0 {
-		return false
+		return nil
 	}
 	var today config.Date
 	if !e.Time.IsZero() {
 		today = t.calendar.date(e.Time)
 	}
 	for i := range list {
-		if list[i].holds(e, p, today) {
-			return true
+		x := &list[i]
+		if x.holds(e, p, today) && (by == nil || by.expires != "" && (x.expires == "" || x.expires > by.expires)) {
+			by = x
 		}
 	}
-	return false
+	return by
 }
 
 func toolPath(i int) string { return fmt.Sprintf("remote_access.approved[%d].tool", i) }

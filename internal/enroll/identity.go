@@ -54,7 +54,7 @@ type Identity struct {
 	mu    sync.Mutex // guards all below
 	s     stored
 	cert  tls.Certificate
-	roots *x509.CertPool
+	roots []*x509.Certificate
 	timer *time.Timer // fires when renewal is due; nil until somebody asks
 }
 
@@ -121,17 +121,13 @@ func (id *Identity) set(s stored) error {
 	if err != nil {
 		return fmt.Errorf("ca: %w", err)
 	}
-	pool := x509.NewCertPool()
-	for _, r := range roots {
-		pool.AddCert(r)
-	}
 	cert := tls.Certificate{PrivateKey: signer, Leaf: chain[0]}
 	for _, c := range chain {
 		cert.Certificate = append(cert.Certificate, c.Raw)
 	}
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	id.s, id.cert, id.roots = s, cert, pool
+	id.s, id.cert, id.roots = s, cert, roots
 	if id.timer != nil {
 		id.timer.Stop()
 		id.timer = nil
@@ -182,11 +178,22 @@ func (id *Identity) URLs() []string {
 	return slices.Clone(id.s.Consoles)
 }
 
-// Expires is when the certificate ends.
-func (id *Identity) Expires() time.Time {
+// Certificate is the agent's. The caller must not write to it.
+func (id *Identity) Certificate() *x509.Certificate {
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	return id.cert.Leaf.NotAfter
+	return id.cert.Leaf
+}
+
+// Expires is when the certificate ends.
+func (id *Identity) Expires() time.Time { return id.Certificate().NotAfter }
+
+// Authorities are the roots by which the console is known. The caller must not
+// write to them.
+func (id *Identity) Authorities() []*x509.Certificate {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.roots
 }
 
 // Fingerprint is the same for two identities if they have the same certificate
@@ -205,11 +212,13 @@ func (id *Identity) Fingerprint() string {
 // certificate of the moment: a renewal counts from the next connection on. The
 // result is the caller's.
 func (id *Identity) TLSConfig() *tls.Config {
-	id.mu.Lock()
-	defer id.mu.Unlock()
+	pool := x509.NewCertPool()
+	for _, c := range id.Authorities() {
+		pool.AddCert(c)
+	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
-		RootCAs:    id.roots,
+		RootCAs:    pool,
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			id.mu.Lock()
 			defer id.mu.Unlock()

@@ -58,6 +58,7 @@ const (
 	AgentStarted    Action = "agent-started"
 	AgentStopped    Action = "agent-stopped"
 	AgentCrashed    Action = "agent-crashed"
+	ExpiryNear      Action = "expiry-near" // of something of the agent's own, see Context
 	SelftestPassed  Action = "selftest-passed"
 	SelftestFailed  Action = "selftest-failed"
 )
@@ -91,6 +92,7 @@ var classes = map[Action]struct{ category, typ []string }{
 	AgentStarted:     {[]string{"process"}, []string{"start"}},
 	AgentStopped:     {[]string{"process"}, []string{"end"}},
 	AgentCrashed:     {[]string{"process"}, []string{"error"}},
+	ExpiryNear:       {[]string{"host"}, []string{"info"}},
 	SelftestPassed:   {[]string{"host"}, []string{"info"}},
 	SelftestFailed:   {[]string{"host"}, []string{"error"}},
 }
@@ -393,4 +395,20 @@ type Context struct {
 
 	// RemoteSessionApproved is true where every remote-control session that is open is of an approved tool.
 	RemoteSessionApproved Opt[bool]
+
+	// What the event is about ends on a day: the ledger entry that allows the
+	// device or tool, or a certificate of the agent's.
+	ExpiryOf     string     // one of the Expiry... constants
+	ExpiryName   string     // which one
+	ExpiryEnds   string     // its last day, "2026-03-31"
+	ExpiryDays   Opt[int64] // days until then; 0: the last day, below: over
+	ExpiryWithin Opt[int64] // the smallest of 1, 7, 14 and 30 days that it is within; absent beyond
 }
+
+// What may end (sekisho.expiry.of).
+const (
+	ExpiryCertificate = "certificate" // that the agent shows to the console
+	ExpiryAuthority   = "authority"   // by which the agent knows the console
+	ExpiryDevice      = "device"      // entry of the device ledger
+	ExpiryTool        = "remote-tool" // approval of a remote-access tool
+)

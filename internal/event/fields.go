@@ -404,6 +404,11 @@ var table = []Field{
 	str("sekisho.device.ledger", context(func(c *Context) *string { return &c.DeviceLedger })),
 	truth("sekisho.remote_session.approved", context(func(c *Context) *Opt[bool] { return &c.RemoteSessionApproved })),
 	str("sekisho.remote_session.id", context(func(c *Context) *string { return &c.RemoteSessionID })),
+	str("sekisho.expiry.of", context(func(c *Context) *string { return &c.ExpiryOf })),
+	str("sekisho.expiry.name", context(func(c *Context) *string { return &c.ExpiryName })),
+	str("sekisho.expiry.ends", context(func(c *Context) *string { return &c.ExpiryEnds })),
+	num("sekisho.expiry.days", context(func(c *Context) *Opt[int64] { return &c.ExpiryDays })),
+	num("sekisho.expiry.within", context(func(c *Context) *Opt[int64] { return &c.ExpiryWithin })),
 }
 
 // byName maps a field's name to its place in the sorted table.
