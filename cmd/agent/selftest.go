@@ -128,13 +128,14 @@ func printHops(w io.Writer, h agent.Hops, throughConsole bool) {
 // ends when its standard input is closed, or after a while.
 func canaryCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:    agent.CanaryCommand + " NONCE",
-		Short:  lang.T("自己診断が起動する、何もしないプロセス", "what a self-test starts; does nothing"),
+		Use:    agent.CanaryCommand + " NONCE [FILE]",
+		Short:  lang.T("自己診断が起動する、何もしないプロセス", "what a self-test starts; does nothing but write the file"),
 		Hidden: true,
-		Args:   cobra.ExactArgs(1),
-		RunE: func(*cobra.Command, []string) error {
-			time.AfterFunc(time.Minute, func() { os.Exit(cli.OK) })
-			io.Copy(io.Discard, os.Stdin)
+		Args:   cobra.RangeArgs(1, 2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := agent.PlayCanary(args, os.Stdin); err != nil {
+				return cli.Exit(cli.Failure, err)
+			}
 			return nil
 		},
 	}

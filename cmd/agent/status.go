@@ -71,13 +71,23 @@ func printStatus(w io.Writer, st endpoint.Status, now time.Time) {
 	row(lang.T("イベント", "events"), fmt.Sprintf(lang.T("%d 件を判定、アラート %d 件、欠落 %d 件", "%d judged, %d alerts, %d lost"), st.Events, st.AlertsRaised, st.Lost))
 	for _, s := range st.Sensors {
 		line := fmt.Sprintf("%s  %s", state(s.State), s.Mechanism)
-		line += fmt.Sprintf(lang.T("  %d 件", "  %d events"), s.Events)
+		line += fmt.Sprintf(lang.T("  %d 件（毎分 %.0f）", "  %d events (%.0f a minute)"), s.Events, s.PerMinute)
 		if s.Lost > 0 {
 			line += fmt.Sprintf(lang.T("、欠落 %d 件", ", %d LOST"), s.Lost)
 		}
 		row(lang.T("センサー ", "sensor ")+s.Name, line)
 		if s.Reason != "" {
 			row("", s.Reason)
+		}
+		if c := s.Canary; c != nil {
+			switch {
+			case c.Problem != "":
+				row("", fmt.Sprintf(lang.T("動作確認ができません: %s", "cannot be proven to see: %s"), c.Problem))
+			case c.Missed > 0:
+				row("", fmt.Sprintf(lang.T("動作確認に %d 回続けて反応なし。最後の反応: %s", "%d canaries MISSED in a row; the last one was seen %s"), c.Missed, ago(c.Seen, now)))
+			default:
+				row("", fmt.Sprintf(lang.T("動作確認: %s（%.0f ms で届いた）", "canary: seen %s, after %.0f ms"), ago(c.Seen, now), float64(c.Delay.Microseconds())/1000))
+			}
 		}
 	}
 	queue := func(label string, q endpoint.Queue) {
@@ -137,6 +147,10 @@ func state(s endpoint.SensorState) string {
 	switch s {
 	case endpoint.SensorOK:
 		return lang.T("正常", "ok")
+	case endpoint.SensorLimited:
+		return lang.T("正常（この PC で見える範囲）", "ok, as far as this PC can")
+	case endpoint.SensorUnavailable:
+		return lang.T("この PC では使えない", "not on this PC")
 	case endpoint.SensorDegraded:
 		return lang.T("制限あり", "DEGRADED")
 	case endpoint.SensorDown:

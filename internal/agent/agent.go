@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
@@ -89,7 +90,8 @@ type Agent struct {
 	sessions *session.Watcher       // asked for the session of a process; nil where sessions are not told
 	out      *outbox
 	link     *link
-	canaries *canaries
+	canaries *canaries // of self-tests
+	life     *life     // of the sensors' own proof that they see
 
 	reloading     sync.Mutex    // held by Reload: one at a time, or an older file could win
 	judged        atomic.Uint64 // events since start
@@ -154,6 +156,11 @@ func New(o Options) (*Agent, error) {
 	if a.sensors = supervise(o.Sources, a.log); o.Sources == nil {
 		a.sensors, a.files, a.open, a.sessions = newSensors(cfg, a.log)
 	}
+	a.life = newLife(a.stateDir, a.sensors, a.log.Named("canary"))
+	a.life.tell, a.life.every = a.tell, func() time.Duration { return a.cfg.Load().Sensors.Canary }
+	if a.files != nil {
+		a.files.SetProtected(a.places(cfg))
+	}
 	return a, nil
 }
 
@@ -188,7 +195,9 @@ func starting(dir string, err error) error {
 func (a *Agent) keep(cfg *config.Agent, problems []string) {
 	a.cfg.Store(cfg)
 	a.problems.Store(&settingsState{time.Now().UTC(), problems})
-	debug.SetMemoryLimit(int64(cfg.Limits.Memory))
+	if os.Getenv("GOMEMLIMIT") == "" { // else somebody who tries something has set it for the runtime
+		debug.SetMemoryLimit(int64(cfg.Limits.Memory))
+	}
 	if a.o.Level != nil {
 		_ = a.o.Level.UnmarshalText([]byte(cfg.Log.Level)) // the settings were checked
 	}
@@ -227,6 +236,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	})
 	helpers.Go(func() { a.out.tellLosses(sourceCtx, a.tellNow) })
 	helpers.Go(func() { a.watchSettings(sourceCtx) })
+	helpers.Go(func() { a.life.run(sourceCtx) })
 	helpers.Go(func() { a.keepControl(sourceCtx) })
 	if before != nil && before.Action == event.AgentCrashed {
 		// Its report is gone from the run file: it must be on disk before anything
@@ -337,6 +347,7 @@ func (a *Agent) pipeline(drained <-chan struct{}) {
 	defer close(a.ended)
 	t := time.NewTicker(updateEvery)
 	defer t.Stop()
+	var sampled time.Time
 	for {
 		select {
 		case e := <-a.events:
@@ -344,7 +355,13 @@ func (a *Agent) pipeline(drained <-chan struct{}) {
 			continue
 		case f := <-a.commands:
 			f()
-		case <-t.C:
+		case now := <-t.C:
+			if now.Sub(sampled) >= rateEvery {
+				sampled = now
+				for _, s := range a.sensors {
+					s.sample()
+				}
+			}
 			a.updates()
 			a.checkpoint()
 			a.safe()
@@ -439,6 +456,9 @@ func (a *Agent) handle(e *event.Event) bool {
 	if a.sessions != nil && e.SessionID == "" && e.File != nil && e.Process != nil && e.Process.PID.OK {
 		e.SessionID, _, _ = a.sessions.Lookup(int(e.Process.PID.V))
 	}
+	if a.life.take(e, a.matchesCanary) {
+		return false
+	}
 	canary := a.canaries.mark(e)
 	a.judged.Add(1)
 	alerts := a.judge.Event(e)
@@ -456,6 +476,23 @@ func (a *Agent) handle(e *event.Event) bool {
 	}
 	a.checkpoint()
 	return kept
+}
+
+// selfTestRule is the shipped rule that canaries match.
+const selfTestRule = "SELFTEST"
+
+// matchesCanary enriches an event and reports whether the rule for canaries
+// matches it, or is not in force. Nothing follows from that.
+func (a *Agent) matchesCanary(e *event.Event) bool {
+	a.stage.Apply(e)
+	due := false
+	for _, r := range a.rules.program.Find(selfTestRule) {
+		due = due || !r.Disabled
+	}
+	for _, m := range a.rules.program.Match(e, nil) {
+		due = due && m.Rule.Table() != selfTestRule
+	}
+	return !due
 }
 
 // messageOpen is the message of the events that tell of volumes again which were

@@ -168,6 +168,9 @@ func (d *doctor) running(ctx context.Context, cfg *config.Agent) {
 			r = CheckFailed
 		}
 		why := strings.TrimSpace(s.Mechanism + " " + s.Reason)
+		if c := s.Canary; c != nil && c.Problem != "" && r == CheckOK {
+			r, why = CheckWarning, strings.TrimSpace(why+" cannot be proven to see: "+c.Problem)
+		}
 		next := alert.Text{}
 		if r != CheckOK {
 			next = alert.Text{JA: "docs/limits.md に、各方式で何が見えないかがある", EN: "docs/limits.md tells what each mechanism cannot see"}

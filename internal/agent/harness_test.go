@@ -25,6 +25,12 @@ import (
 // TestMain lets the test binary stand in for other processes: an agent that
 // crashes or is killed, another user's command.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == CanaryCommand {
+		if PlayCanary(os.Args[2:], os.Stdin) != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if role := os.Getenv("SEKISHO_TEST_ROLE"); role != "" {
 		os.Exit(play(role, os.Getenv("SEKISHO_TEST_DIR")))
 	}

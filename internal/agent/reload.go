@@ -59,7 +59,7 @@ func (a *Agent) Reload() ([]config.Change, error) {
 		return nil, errStopping
 	}
 	if a.files != nil {
-		a.files.SetProtected(places(cfg))
+		a.files.SetProtected(a.places(cfg))
 	}
 	for _, c := range changes {
 		a.log.Info("setting changed", zap.String("setting", c.Path), zap.String("from", c.Old), zap.String("to", c.New))

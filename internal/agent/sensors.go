@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"path/filepath"
+	"strings"
 
 	"sekisho/internal/config"
 	"sekisho/internal/endpoint"
@@ -41,7 +43,6 @@ func newSensors(cfg *config.Agent, log *zap.Logger) (all []*supervised, files *f
 	}
 	files = fileaudit.New(fileaudit.Options{
 		Table:             volumes.Table(),
-		Protected:         places(cfg),
 		Reads:             true, // SCAM-3: protected files read during a remote session
 		IgnoreExecutables: cfg.Sensors.File.Ignore,
 		Process:           process,
@@ -63,13 +64,25 @@ func newSensors(cfg *config.Agent, log *zap.Logger) (all []*supervised, files *f
 	return all, files, open, sessions
 }
 
-// places are the protected places as the file sensor wants them.
-func places(cfg *config.Agent) []fileaudit.Place {
+// places are the protected places as the file sensor wants them, and that of the
+// canaries.
+func (a *Agent) places(cfg *config.Agent) []fileaudit.Place {
 	var out []fileaudit.Place
+	if a.life.dir != "" {
+		out = append(out, fileaudit.Place{Label: CanaryCommand, Globs: []string{escapeGlob(a.life.dir)}, Alone: true})
+	}
 	for _, p := range cfg.Protected {
 		out = append(out, fileaudit.Place{Label: p.Label, Globs: p.Paths, Shares: p.Shares})
 	}
 	return out
+}
+
+// escapeGlob is a pattern that fits one path only.
+func escapeGlob(path string) string {
+	if filepath.Separator == '\\' {
+		return path // where a backslash parts folders, nothing can be escaped
+	}
+	return strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `{`, `\{`, `\`, `\\`).Replace(path)
 }
 
 // off is a sensor that the settings switched off.

@@ -43,9 +43,39 @@ type supervised struct {
 	src Source
 	log *zap.Logger
 
-	mu     sync.Mutex // guards all below
-	broken error      // why it is not running now
-	since  time.Time  // of broken
+	mu     sync.Mutex              // guards all below
+	broken error                   // why it is not running now
+	since  time.Time               // of broken
+	cancel context.CancelCauseFunc // ends what runs now; nil: nothing does
+	counts [ratePeriods + 1]uint64 // its events, the newest first; see sample
+}
+
+// errAgain ends a run of a source that is to be started again, without a word:
+// who asked for it has told why.
+var errAgain = errors.New("to be started again")
+
+// again ends what runs, so that it is started again.
+func (s *supervised) again() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cancel != nil {
+		s.cancel(errAgain)
+	}
+}
+
+// The rate of events is over ratePeriods of rateEvery.
+const (
+	rateEvery   = 10 * time.Second
+	ratePeriods = 6
+)
+
+// sample is called every rateEvery.
+func (s *supervised) sample() {
+	n := s.src.Status().Events
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	copy(s.counts[1:], s.counts[:])
+	s.counts[0] = n
 }
 
 func supervise(sources []Source, log *zap.Logger) []*supervised {
@@ -63,6 +93,12 @@ func (s *supervised) status() endpoint.Sensor {
 	defer s.mu.Unlock()
 	if s.broken != nil {
 		st.State, st.Reason, st.Since = endpoint.SensorDown, s.broken.Error(), s.since
+	}
+	if errors.Is(s.broken, errors.ErrUnsupported) {
+		st.State = endpoint.SensorUnavailable
+	}
+	if n := len(s.counts) - 1; s.counts[0] > s.counts[n] {
+		st.PerMinute = float64(s.counts[0]-s.counts[n]) / (ratePeriods * rateEvery.Minutes())
 	}
 	return st
 }
@@ -93,10 +129,24 @@ func (s *supervised) run(ctx context.Context, out chan<- *event.Event) {
 		if ctx.Err() != nil {
 			return
 		}
+		if errors.Is(err, errAgain) {
+			select {
+			case <-time.After(firstRetry):
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
 		if err == nil {
 			err = errors.New("ended without a reason")
 		}
 		s.set(err)
+		if errors.Is(err, errors.ErrUnsupported) {
+			// It cannot exist here: no trouble, and nothing that status does not tell.
+			s.log.Info("sensor is not available on this system", zap.String("sensor", s.src.Name()), zap.Error(err))
+			<-ctx.Done()
+			return
+		}
 		if !told {
 			told = true
 			s.log.Error("sensor is down", zap.String("sensor", s.src.Name()), zap.Error(err))
@@ -107,10 +157,6 @@ func (s *supervised) run(ctx context.Context, out chan<- *event.Event) {
 			case <-ctx.Done():
 				return
 			}
-		}
-		if errors.Is(err, errors.ErrUnsupported) {
-			<-ctx.Done()
-			return
 		}
 		if time.Since(started) > steadyAfter {
 			wait = firstRetry
@@ -151,5 +197,16 @@ func (s *supervised) once(ctx context.Context, out chan<- *event.Event) (err err
 			s.log.Error("sensor panicked", zap.String("sensor", s.src.Name()), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 		}
 	}()
-	return s.src.Run(ctx, out)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.mu.Lock()
+	s.cancel = cancel
+	s.mu.Unlock()
+	if err := s.src.Run(ctx, out); err != nil {
+		return err
+	}
+	if errors.Is(context.Cause(ctx), errAgain) {
+		return errAgain
+	}
+	return nil
 }

@@ -33,6 +33,7 @@ func (a *Agent) Status() endpoint.Status {
 	}
 	for _, s := range a.sensors {
 		x := s.status()
+		a.life.fill(&x)
 		st.Sensors = append(st.Sensors, x)
 		st.Lost += x.Lost
 	}

@@ -97,6 +97,8 @@ var agentHead = []Key{
 	{Path: "sensors.process.enabled", Restart: true, JA: "プログラムの起動を見ます。", EN: "Watch programs being started."},
 	{Path: "sensors.session.enabled", Restart: true, JA: "ログオンとログオフ、画面のロック、放置された画面の使用を見ます（今は Linux だけ）。",
 		EN: "Watch people log on and off, screens being locked, and idle sessions being used (Linux only as yet)."},
+	{Path: "sensors.canary", Min: int64(10 * time.Second), Max: int64(day), Example: "5m",
+		JA: "センサーが働いていることを確かめる間隔。エージェントが自分でプロセスを起動してファイルを書き、ルールまで届くかを見ます。", EN: "How often the sensors are proven to see: the agent starts a process that writes a file, and looks whether both reach the rules."},
 
 	{Path: "protected[].label", Required: true, Example: "住民情報", JA: "場所の名前。アラートに表示されます。", EN: "Name of the place, shown in alerts."},
 	{Path: "protected[].paths", Example: "[\"/srv/juki/**\", \"D:\\\\juki\\\\**\"]", check: checkGlob,
@@ -178,7 +180,10 @@ var agentTail = []Key{
 	{Path: "limits.spool_activity", Restart: true, Min: int64(MiB), Max: int64(64 * GiB), Example: "256MB", JA: "未送信の活動記録に使うディスクの上限。", EN: "Disk for activity not yet sent."},
 	{Path: "limits.activity_max_age", Restart: true, Min: int64(time.Hour), Max: int64(366 * day), Example: "30d",
 		JA: "未送信の活動記録を残す期間。過ぎたものは捨て、件数を報告します。", EN: "How long unsent activity is kept; what is dropped is counted and told."},
-	{Path: "limits.memory", Restart: true, Min: int64(24 * MiB), Max: int64(4 * GiB), Example: "48MiB", JA: "メモリー使用量の目安の上限。", EN: "Soft limit of memory."},
+	{Path: "limits.memory", Restart: true, Min: int64(24 * MiB), Max: int64(4 * GiB), Example: "48MiB", JA: "メモリー使用量の目安の上限。超えると記録を間引きます（環境変数 GOMEMLIMIT があれば、ごみ集めはそちらに従います）。", EN: "Soft limit of memory; over it, records are shed (where GOMEMLIMIT is set in the environment, the garbage collector goes by that)."},
+	{Path: "limits.cpu", Min: 1, Max: 1600, Example: "25",
+		JA: "CPU 使用率の上限（1 コアに対する %、数秒の平均）。超えている間は、まず読み出し、次に書き込みとプロセスの活動記録を間引き、件数を報告します。アラートは間引きません。", EN: "Limit of CPU in percent of one core, over some seconds. While over it, reads are shed first, then writes, and activity that no rule needs; the number is told. Alerts are not shed."},
+	{Path: "limits.drop_privileges", Restart: true, JA: "センサーが働き始めたら、いらなくなった権限を手放します（Linux）。", EN: "Give up rights that are no longer needed once the sensors work (Linux)."},
 }
 
 var consoleHead = []Key{
