@@ -138,7 +138,8 @@ type Event struct {
 	Copy    *Copy
 	Process *Process
 	Network *Network
-	Session *Session
+	Session *Session // may be shared between events
+	Source  *Source  // may be shared between events
 	Print   *Print
 	Lost    *Lost
 
@@ -189,11 +190,17 @@ type Agent struct {
 	Version string
 }
 
-// User is the account behind the event. Domain and name are never joined here.
+// User is who did it: the account of the person behind the event, which sudo,
+// su and the like do not change; of a service its own. Domain and name are never
+// joined here.
 type User struct {
 	ID     string // uid in decimal, or SID
 	Name   string
 	Domain string
+
+	// The account whose rights were used, if that is another (user.effective.*).
+	EffectiveID   string
+	EffectiveName string
 }
 
 // Device is a USB device.
@@ -365,6 +372,13 @@ type Network struct {
 type Session struct {
 	Kind        string     // console, remote
 	IdleSeconds Opt[int64] // before the input that ended it
+}
+
+// Source is where a person came from who is not at the PC: of events of remote
+// sessions and of the processes in them.
+type Source struct {
+	IP     string
+	Domain string // a name, where the system knows no address
 }
 
 // Print is a print job.

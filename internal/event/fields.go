@@ -51,6 +51,7 @@ const (
 	ofRemoteTool
 	ofNetwork
 	ofSession
+	ofSource
 	ofPrint
 	ofLost
 	ofContext
@@ -80,6 +81,8 @@ func (e *Event) part(p part) unsafe.Pointer {
 		return unsafe.Pointer(e.Network)
 	case ofSession:
 		return unsafe.Pointer(e.Session)
+	case ofSource:
+		return unsafe.Pointer(e.Source)
 	case ofPrint:
 		return unsafe.Pointer(e.Print)
 	case ofLost:
@@ -106,7 +109,7 @@ var sizes = [parts]uintptr{
 	ofEvent: unsafe.Sizeof(Event{}), ofHost: unsafe.Sizeof(Host{}), ofAgent: unsafe.Sizeof(Agent{}), ofUser: unsafe.Sizeof(User{}),
 	ofDevice: unsafe.Sizeof(Device{}), ofVolume: unsafe.Sizeof(Volume{}), ofFile: unsafe.Sizeof(File{}), ofCopy: unsafe.Sizeof(Copy{}),
 	ofProcess: unsafe.Sizeof(Process{}), ofPE: unsafe.Sizeof(PE{}), ofParent: unsafe.Sizeof(Parent{}), ofRemoteTool: unsafe.Sizeof(RemoteTool{}),
-	ofNetwork: unsafe.Sizeof(Network{}), ofSession: unsafe.Sizeof(Session{}), ofPrint: unsafe.Sizeof(Print{}), ofLost: unsafe.Sizeof(Lost{}),
+	ofNetwork: unsafe.Sizeof(Network{}), ofSession: unsafe.Sizeof(Session{}), ofSource: unsafe.Sizeof(Source{}), ofPrint: unsafe.Sizeof(Print{}), ofLost: unsafe.Sizeof(Lost{}),
 	ofContext: unsafe.Sizeof(Context{}),
 }
 
@@ -211,6 +214,9 @@ func network[T any](at func(*Network) *T) func(*Event, bool) *T {
 func session[T any](at func(*Session) *T) func(*Event, bool) *T {
 	return in(func(e *Event) **Session { return &e.Session }, at)
 }
+func source[T any](at func(*Source) *T) func(*Event, bool) *T {
+	return in(func(e *Event) **Source { return &e.Source }, at)
+}
 func printed[T any](at func(*Print) *T) func(*Event, bool) *T {
 	return in(func(e *Event) **Print { return &e.Print }, at)
 }
@@ -293,6 +299,8 @@ var table = []Field{
 	str("user.id", user(func(u *User) *string { return &u.ID })),
 	str("user.name", user(func(u *User) *string { return &u.Name })),
 	str("user.domain", user(func(u *User) *string { return &u.Domain })),
+	str("user.effective.id", user(func(u *User) *string { return &u.EffectiveID })),
+	str("user.effective.name", user(func(u *User) *string { return &u.EffectiveName })),
 
 	str("device.vendor.id", device(func(d *Device) *string { return &d.VendorID })),
 	str("device.product.id", device(func(d *Device) *string { return &d.ProductID })),
@@ -385,6 +393,9 @@ var table = []Field{
 
 	str("sekisho.session.kind", session(func(s *Session) *string { return &s.Kind })),
 	num("sekisho.session.idle_seconds", session(func(s *Session) *Opt[int64] { return &s.IdleSeconds })),
+
+	str("source.ip", source(func(s *Source) *string { return &s.IP })),
+	str("source.domain", source(func(s *Source) *string { return &s.Domain })),
 
 	str("sekisho.print.printer", printed(func(p *Print) *string { return &p.Printer })),
 	num("sekisho.print.pages", printed(func(p *Print) *Opt[int64] { return &p.Pages })),

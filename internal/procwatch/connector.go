@@ -37,6 +37,7 @@ type procMessage struct {
 	parent   int    // process that forked
 	status   uint32 // exit: as of wait(2)
 	uid      uint32 // uid change: the new real user id
+	euid     uint32 // and the new effective one
 	errno    uint32 // answer: 0, or why we may not listen
 }
 
@@ -92,7 +93,7 @@ func parseProcEvent(b []byte) (procMessage, error) {
 	case cnExec: // thread, process
 		m.tid, m.pid = id(0), id(4)
 	case cnUID: // thread, process, real, effective
-		m.tid, m.pid, m.uid = id(0), id(4), ne.Uint32(d[8:])
+		m.tid, m.pid, m.uid, m.euid = id(0), id(4), ne.Uint32(d[8:]), ne.Uint32(d[12:])
 	case cnExit: // thread, process, status, ...
 		m.tid, m.pid, m.status = id(0), id(4), ne.Uint32(d[8:])
 	}

@@ -304,7 +304,7 @@ func (b *bpfWatch) receive() (n int, err error) {
 	}
 	b.flush()
 	for _, m := range b.changed {
-		b.w.procs.setUser(m.pid, m.uid, m.at)
+		b.w.procs.setUser(m.pid, m.uid, m.euid, m.at)
 	}
 	b.changed = b.changed[:0]
 	return n, nil
@@ -329,7 +329,7 @@ func (b *bpfWatch) takeUsers() {
 		}
 		if sa, ok := from.(*unix.SockaddrNetlink); ok && sa.Pid == 0 {
 			_ = parseConnector(b.nlBuf[:k], func(m procMessage) {
-				if m.what == cnUID {
+				if m.what == cnUID && m.tid == m.pid { // a thread may take a user of its own
 					b.changed = append(b.changed, m)
 				}
 			})
@@ -415,7 +415,7 @@ func (b *bpfWatch) exec(r *bpfRecord, ticks uint64) {
 		return // a scan has seen this program and told it
 	}
 	var errs []string
-	im := &image{pid: r.pid, ticks: ticks, uid: r.uid, uidOK: true}
+	im := &image{pid: r.pid, ticks: ticks}
 	b.setPaths(im, r, &errs)
 	im.container = b.container(r)
 	raw := b.arguments(r, ticks, &errs)
@@ -443,6 +443,11 @@ func (b *bpfWatch) exec(r *bpfRecord, ticks uint64) {
 		named.entity = entityID(b.boot, pa.pid, pa.ticks)
 		p.parent = &named
 	}
+	before := p.parent
+	if old != nil {
+		before = old.image
+	}
+	im.setOwner(r.loginUID, r.uid, r.euid, before)
 	if p.startedBy == "" {
 		p.startedBy = event.ByOther
 	}

@@ -101,7 +101,7 @@ func TestRecordsWithGaps(t *testing.T) {
 	rec := func(kind byte, pid, ppid int, start, at uint64, exe string) bpfRecord {
 		return bpfRecord{
 			kind: kind, pid: pid, ppid: ppid, start: start, at: at, parentStart: 5 * tick,
-			exe: []byte(exe + "\x00"), cwd: []byte("tmp\x00"), args: []byte(exe + "\x00"), session: bpfNoID,
+			exe: []byte(exe + "\x00"), cwd: []byte("tmp\x00"), args: []byte(exe + "\x00"), session: noID,
 		}
 	}
 	told := func(items []item) string {

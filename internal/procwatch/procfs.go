@@ -55,28 +55,26 @@ func parseStat(b []byte) (stat, bool) {
 	return s, s.ppid >= 0
 }
 
-// parseUID reads the real user id from /proc/PID/status.
-func parseUID(b []byte) (uint32, bool) {
-	_, rest, ok := bytes.Cut(b, []byte("\nUid:"))
-	if !ok {
-		return 0, false
-	}
+// parseUIDs reads the real and the effective user id from /proc/PID/status.
+func parseUIDs(b []byte) (realUser, effective uint32, ok bool) {
+	_, rest, _ := bytes.Cut(b, []byte("\nUid:"))
 	line, _, _ := bytes.Cut(rest, []byte("\n"))
 	f := bytes.Fields(line)
-	if len(f) == 0 {
-		return 0, false
+	if len(f) < 2 {
+		return 0, 0, false
 	}
-	n, err := strconv.ParseUint(string(f[0]), 10, 32)
-	return uint32(n), err == nil
+	r, err := strconv.ParseUint(string(f[0]), 10, 32)
+	e, err2 := strconv.ParseUint(string(f[1]), 10, 32)
+	return uint32(r), uint32(e), err == nil && err2 == nil
 }
 
-// parseSession reads /proc/PID/sessionid: "" where no login began one.
-func parseSession(b []byte) string {
+// parseAudit reads /proc/PID/loginuid or sessionid: noID where no login began one.
+func parseAudit(b []byte) uint32 {
 	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
-	if err != nil || n == 0xffffffff {
-		return ""
+	if err != nil {
+		return noID
 	}
-	return strconv.FormatUint(n, 10)
+	return uint32(n)
 }
 
 // mount is what is used of a line of /proc/PID/mountinfo.

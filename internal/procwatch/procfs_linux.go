@@ -150,19 +150,27 @@ func (w *Watcher) read(pid int) (reading, bool) {
 	im.raw = keptArgs(x.raw)
 	im.cwd, _ = r.link(pid, "cwd") // other users' need a right; absent then
 	if b, err := r.read(pid, "status"); err == nil {
-		im.uid, im.uidOK = parseUID(b)
+		if realUser, effective, ok := parseUIDs(b); ok {
+			im.setOwner(r.login(pid), realUser, effective, nil)
+		}
 	}
 	im.container = r.container(pid)
 	x.proc = &proc{image: im, ppid: st.ppid, since: since, session: r.session(pid)}
 	return x, true
 }
 
-func (r *procReader) session(pid int) string {
-	b, err := r.read(pid, "sessionid")
-	if err != nil { // a kernel without audit
-		return ""
+// session returns the login session of a process, "" if there is none.
+func (r *procReader) session(pid int) string { return auditID(r.audit(pid, "sessionid")) }
+
+// login returns the account of the login that led to a process; noID if none did.
+func (r *procReader) login(pid int) uint32 { return r.audit(pid, "loginuid") }
+
+func (r *procReader) audit(pid int, name string) uint32 {
+	b, err := r.read(pid, name)
+	if err != nil { // ended, or a kernel without audit
+		return noID
 	}
-	return parseSession(b)
+	return parseAudit(b)
 }
 
 // container returns the id of the container that a process runs in, "" if it

@@ -388,6 +388,9 @@ func (w *Watcher) fill(a *about, p *proc, raw string, now time.Time) (x *event.P
 	im := p.image
 	if w.user(&a.user, im, now) {
 		owner = &a.user
+		if im.uidOK && im.who != im.uid {
+			owner.EffectiveID, owner.EffectiveName = w.users.of(im.uid, now)
+		}
 	}
 	x = &a.process
 	*x = event.Process{
@@ -412,23 +415,25 @@ func (w *Watcher) fill(a *about, p *proc, raw string, now time.Time) (x *event.P
 	}
 	x.Parent.EntityID, x.Parent.Executable, x.Parent.Name = pa.entity, pa.exe, pa.name
 	x.Parent.CommandLine = w.parents.line(pa)
-	u := a.user
-	if pa.account != im.account || pa.uidOK != im.uidOK || pa.uid != im.uid {
-		u = event.User{}
-		w.user(&u, pa, now)
+	// Whose rights it had; who is behind it is behind its child, too.
+	switch {
+	case pa.account != "":
+		u := splitAccount(pa.account)
+		x.Parent.UserName, x.Parent.UserDomain = u.Name, u.Domain
+	case pa.uidOK:
+		_, x.Parent.UserName = w.users.of(pa.uid, now)
 	}
-	x.Parent.UserName, x.Parent.UserDomain = u.Name, u.Domain
 	return x, owner
 }
 
-// user sets u, which is empty, to the account of an image and reports whether it
-// is known.
+// user sets u, which is empty, to the account of who is behind an image and
+// reports whether it is known.
 func (w *Watcher) user(u *event.User, im *image, now time.Time) bool {
 	switch {
 	case im.account != "":
 		*u = splitAccount(im.account)
 	case im.uidOK:
-		u.ID, u.Name = w.users.of(im.uid, now)
+		u.ID, u.Name = w.users.of(im.who, now)
 	default:
 		return false
 	}
@@ -495,6 +500,9 @@ func (w *Watcher) readChain(pid, depth int) (reading, bool) {
 		return reading{}, false
 	}
 	w.adopt(r.proc, depth)
+	if im, pa := r.proc.image, r.proc.parent; !im.login && im.uidOK && pa != nil && pa.uidOK && pa.who != 0 {
+		im.who = pa.who
+	}
 	return r, true
 }
 

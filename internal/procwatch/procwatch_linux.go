@@ -249,7 +249,9 @@ func (n *native) handle() {
 		case cnFork:
 			n.w.procs.fork(m.parent, m.pid, m.at, 0, wallTime(m.at).UTC())
 		case cnUID:
-			n.w.procs.setUser(m.pid, m.uid, m.at)
+			if m.tid == m.pid { // a thread may take a user of its own
+				n.w.procs.setUser(m.pid, m.uid, m.euid, m.at)
+			}
 		case cnExec:
 			n.exec(m)
 		case cnExit:
@@ -317,7 +319,7 @@ func (n *native) exec(m *message) {
 	p := &proc{image: im, told: true}
 	if old != nil {
 		p.ppid, p.parent, p.startedBy, p.session = old.ppid, old.parent, old.startedBy, old.session
-		im.uid, im.uidOK = old.image.uid, old.image.uidOK
+		im.uid, im.who, im.login, im.uidOK = old.image.uid, old.image.who, old.image.login, old.image.uidOK
 		im.started, im.ticks, im.entity = old.image.started, old.image.ticks, old.image.entity
 		if im.cwd, _ = n.r.link(m.pid, "cwd"); im.cwd == "" {
 			im.cwd = old.image.cwd
@@ -329,9 +331,15 @@ func (n *native) exec(m *message) {
 		}
 		n.w.adopt(p, maxAncestors)
 	}
-	if !im.uidOK {
+	if !im.login {
 		if b, err := n.r.read(m.pid, "status"); err == nil {
-			im.uid, im.uidOK = parseUID(b)
+			if realUser, effective, ok := parseUIDs(b); ok {
+				before := p.parent
+				if old != nil {
+					before = old.image
+				}
+				im.setOwner(n.r.login(m.pid), realUser, effective, before)
+			}
 		}
 	}
 	if p.session == "" {

@@ -40,7 +40,7 @@ func TestConnectorMessages(t *testing.T) {
 	b := slices.Concat(
 		netlink(cnFork, 10, 10, 20, 20),
 		netlink(cnExec, 20, 20),
-		netlink(cnUID, 20, 20, 1000, 0),
+		netlink(cnUID, 20, 20, 1000, 1001),
 		netlink(cnExit, 21, 20, 3<<8, 17, 10, 10),
 		netlink(cnNone, 1),
 		netlink(0x200, 20, 20), // a change of name: of no use
@@ -52,7 +52,7 @@ func TestConnectorMessages(t *testing.T) {
 	want := []procMessage{
 		{what: cnFork, at: 12345, parent: 10, tid: 20, pid: 20},
 		{what: cnExec, at: 12345, tid: 20, pid: 20},
-		{what: cnUID, at: 12345, tid: 20, pid: 20, uid: 1000},
+		{what: cnUID, at: 12345, tid: 20, pid: 20, uid: 1000, euid: 1001},
 		{what: cnExit, at: 12345, tid: 21, pid: 20, status: 3 << 8},
 		{what: cnNone, at: 12345, errno: 1},
 		{what: 0x200, at: 12345},
@@ -104,14 +104,16 @@ func TestStat(t *testing.T) {
 }
 
 func TestUIDAndSession(t *testing.T) {
-	if uid, ok := parseUID([]byte("Name:\tUid:\t7\nUmask:\t0022\nUid:\t1000\t0\t0\t0\nGid:\t5\n")); !ok || uid != 1000 {
-		t.Errorf("uid %d %v", uid, ok)
+	if uid, euid, ok := parseUIDs([]byte("Name:\tUid:\t7\nUmask:\t0022\nUid:\t1000\t33\t0\t0\nGid:\t5\n")); !ok || uid != 1000 || euid != 33 {
+		t.Errorf("uids %d %d %v", uid, euid, ok)
 	}
-	if _, ok := parseUID([]byte("Name:\tx\nUid:\tx\n")); ok {
-		t.Error("a uid of letters passes")
+	for _, bad := range []string{"", "Name:\tx\nUid:\tx\t0\n", "\nUid:\t1000\n", "\nUid:\t1000\tx\n"} {
+		if _, _, ok := parseUIDs([]byte(bad)); ok {
+			t.Errorf("%q passes", bad)
+		}
 	}
 	for in, want := range map[string]string{"4294967295": "", "3\n": "3", "": "", "-1": "", "x": ""} {
-		if got := parseSession([]byte(in)); got != want {
+		if got := auditID(parseAudit([]byte(in))); got != want {
 			t.Errorf("session %q: %q, want %q", in, got, want)
 		}
 	}
@@ -133,8 +135,8 @@ func FuzzProcFiles(f *testing.F) {
 		if s, ok := parseStat(b); ok && s.ppid < 0 {
 			t.Errorf("stat %+v", s)
 		}
-		_, _ = parseUID(b)
-		_ = parseSession(b)
+		_, _, _ = parseUIDs(b)
+		_ = parseAudit(b)
 		_ = parseMounts(b)
 		if args, _ := splitArgs(string(b)); len(args) > maxArgs {
 			t.Errorf("%d arguments", len(args))
@@ -243,7 +245,7 @@ func TestStartedBy(t *testing.T) {
 func TestTrackerRemembersTheDeadAndItsBounds(t *testing.T) {
 	tr := newTracker()
 	now := time.Now()
-	tr.put(&proc{image: &image{pid: 10, exe: "/bin/sh", entity: "e10", uid: 5, uidOK: true}, session: "3", startedBy: event.ByShell})
+	tr.put(&proc{image: &image{pid: 10, exe: "/bin/sh", entity: "e10", uid: 5, who: 5, uidOK: true}, session: "3", startedBy: event.ByShell})
 	tr.fork(10, 11, 5, 0, now)
 	tr.exit(10, now)
 	p := tr.get(11)
@@ -256,8 +258,8 @@ func TestTrackerRemembersTheDeadAndItsBounds(t *testing.T) {
 	if tr.lookup(10, now.Add(2*deadFor)) != nil {
 		t.Error("the dead is known for too long")
 	}
-	tr.setUser(11, 7, 9)
-	if tr.get(11).image.uid != 7 || p.image.uid != 5 {
+	tr.setUser(11, 6, 7, 9)
+	if im := tr.get(11).image; im.uid != 7 || im.who != 5 || p.image.uid != 5 {
 		t.Error("a change of user is not noted, or in what was handed out")
 	}
 	// The id comes round.

@@ -16,7 +16,6 @@ const (
 
 	bpfRecordSize = 40
 	bpfExecSize   = 96 // what follows is exe, cwd, args, name of the cgroup
-	bpfNoID       = 0xffffffff
 )
 
 // bpfRecord is one record. Its byte slices point into what it was read from.
@@ -31,8 +30,9 @@ type bpfRecord struct {
 	// Of an exec only.
 	parentStart uint64
 	cgroup      uint64 // id of the cgroup (version 2), as of its inode
-	loginUID    uint32 // account of the login that led here; bpfNoID if none did
-	session     uint32 // audit's login session; bpfNoID if none
+	loginUID    uint32 // account of the login that led here; noID if none did
+	session     uint32 // audit's login session; noID if none
+	euid        uint32 // effective user id
 	argsTotal   uint32 // bytes of arguments that there are; args has the first
 	comm        []byte // at most 15 bytes
 	exe, cwd    []byte // names from the leaf up, NUL after each: see appendPath
@@ -64,7 +64,7 @@ func parseBPF(b []byte, r *bpfRecord) error {
 	}
 	r.parentStart, r.cgroup = le.Uint64(b[40:]), le.Uint64(b[48:])
 	r.loginUID, r.session = le.Uint32(b[56:]), le.Uint32(b[60:])
-	r.argsTotal = le.Uint32(b[64:])
+	r.argsTotal, r.euid = le.Uint32(b[64:]), le.Uint32(b[76:])
 	r.comm = untilNUL(b[80:bpfExecSize])
 	rest := b[bpfExecSize:]
 	for _, part := range []struct {
@@ -126,7 +126,7 @@ func (m interned) of(b []byte) string {
 
 // auditID is a session of audit as text, "" if there is none.
 func auditID(id uint32) string {
-	if id == bpfNoID {
+	if id == noID {
 		return ""
 	}
 	return strconv.FormatUint(uint64(id), 10)

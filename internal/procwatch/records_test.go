@@ -32,7 +32,7 @@ func TestBPFRecords(t *testing.T) {
 	if err := parseBPF(b, &r); err != nil || r.kind != bpfExec || r.flags != 0 || r.pid != pid || r.ppid != ppid || r.start != start {
 		t.Errorf("exec: %+v, %v", r, err)
 	}
-	if r.uid != 0 || r.loginUID != bpfNoID || auditID(r.session) != "" || auditID(7) != "7" || r.parentStart != 12984066184563 || r.cgroup != 1 {
+	if r.uid != 0 || r.loginUID != noID || auditID(r.session) != "" || r.parentStart != 12984066184563 || r.cgroup != 1 {
 		t.Errorf("exec: %+v", r)
 	}
 	for what, x := range map[string][2]string{
@@ -46,6 +46,14 @@ func TestBPFRecords(t *testing.T) {
 		if x[0] != x[1] {
 			t.Errorf("%s is %q, want %q", what, x[0], x[1])
 		}
+	}
+	of := bytes.Clone(b)
+	binary.LittleEndian.PutUint32(of[36:], 1000)
+	binary.LittleEndian.PutUint32(of[56:], 1001)
+	binary.LittleEndian.PutUint32(of[60:], 7)
+	binary.LittleEndian.PutUint32(of[76:], 33)
+	if err := parseBPF(of, &r); err != nil || r.uid != 1000 || r.loginUID != 1001 || auditID(r.session) != "7" || r.euid != 33 {
+		t.Errorf("accounts: %+v, %v", r, err)
 	}
 	if int(r.argsTotal) != len(r.args) {
 		t.Errorf("%d bytes of arguments of %d", len(r.args), r.argsTotal)

@@ -32,11 +32,30 @@ type image struct {
 	name      string // last element of exe, else what the kernel calls it (15 bytes)
 	raw       string // arguments, NUL after each; at most maxKept bytes
 	cwd       string
-	uid       uint32
-	uidOK     bool
+	uid       uint32 // whose rights it has: the effective user
+	who       uint32 // whose doing it is, see setOwner
+	login     bool   // who is from a login
+	uidOK     bool   // the three above are known
 	container string // id of the container it runs in, "" if none
 	account   string // `DOMAIN\user` where there are no uids
 }
+
+// setOwner sets whose rights a process has and whose doing it is: the account of
+// the login that led to it, which su and sudo do not change. Where the kernel knows
+// of no login, it is the first account on the way from init that was not root:
+// before is what the process ran before, or its parent.
+func (im *image) setOwner(login, realUser, effective uint32, before *image) {
+	im.uid, im.who, im.login, im.uidOK = effective, realUser, false, true
+	switch {
+	case login != noID:
+		im.who, im.login = login, true
+	case before != nil && before.uidOK && (before.login || before.who != 0):
+		im.who, im.login = before.who, before.login
+	}
+}
+
+// noID is what the kernel calls the account and the session of what no login led to.
+const noID = 0xffffffff
 
 // proc is a process and where it came from. It is replaced, never changed.
 type proc struct {
@@ -157,12 +176,12 @@ func (t *tracker) bearing(pid int) *proc {
 
 // setUser notes that a process changed its account at mono, in ns of the
 // monotonic clock.
-func (t *tracker) setUser(pid int, uid uint32, mono uint64) {
+func (t *tracker) setUser(pid int, realUser, effective uint32, mono uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if p := t.live[pid]; p != nil && mono >= p.execAt {
 		im, q := *p.image, *p
-		im.uid, im.uidOK = uid, true
+		im.setOwner(noID, realUser, effective, p.image)
 		q.image = &im
 		t.live[pid] = &q
 	}

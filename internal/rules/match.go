@@ -579,7 +579,7 @@ type elsewhere struct {
 // payloads is which parts an event has, a bit each.
 func payloads(e *event.Event) (set uint16) {
 	for i, there := range [...]bool{e.Host != nil, e.Agent != nil, e.User != nil, e.Device != nil, e.Volume != nil, e.File != nil,
-		e.Copy != nil, e.Process != nil, e.Network != nil, e.Session != nil, e.Print != nil, e.Lost != nil, e.Context != nil} {
+		e.Copy != nil, e.Process != nil, e.Network != nil, e.Session != nil, e.Source != nil, e.Print != nil, e.Lost != nil, e.Context != nil} {
 		if there {
 			set |= 1 << i
 		}

@@ -59,7 +59,7 @@ struct mm_struct {
 	struct file *exe_file;
 	unsigned long arg_start, arg_end;
 };
-struct cred { kuid_t uid; };
+struct cred { kuid_t uid, euid; };
 typedef struct { int counter; } atomic_t;
 struct signal_struct {
 	atomic_t live;
@@ -119,7 +119,7 @@ struct record { // FORK and EXIT are this
 	u64 at;    // CLOCK_MONOTONIC, ns
 	u64 start; // of the process, CLOCK_BOOTTIME, ns
 	u32 status; // of an EXIT, as of wait(2)
-	u32 uid;
+	u32 uid; // real user
 };
 
 struct exec {
@@ -130,7 +130,8 @@ struct exec {
 	u32 args_total; // what there is of arguments
 	u32 end;        // of what is in data
 	u16 cgroup_name; // length
-	u16 unused[3];
+	u16 unused;
+	u32 euid; // effective user
 	char comm[16];
 	u8 data[2 * PATH_ROOM + ARGS_ROOM + CGROUP_ROOM]; // exe, cwd: names from the leaf up, NUL after each; args; cgroup
 };
@@ -307,6 +308,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	READ(e->parent_start, leader->start_boottime);
 	READ(cred, task->cred);
 	READ(e->r.uid, cred->uid.val);
+	READ(e->euid, cred->euid.val);
 	e->loginuid = e->session = NO_ID;
 	if (HAS(task->loginuid))
 		READ(e->loginuid, task->loginuid.val);
