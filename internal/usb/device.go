@@ -19,7 +19,9 @@ type device struct {
 	event.Device
 	devNum int // address on its bus, a new one for each time it is plugged in; 0 if unknown
 	busNum int // the bus; 0 if unknown
+	config int // the value of the configuration that the kernel chose; 0 if unknown
 	desc   descriptors
+	mute   bool     // has an input interface of which only a driver can say what it is, and none runs it yet
 	errs   []string // what could not be read
 }
 
@@ -29,6 +31,10 @@ const (
 	maxTextRunes = 256
 	maxTextBytes = 1 << 10
 )
+
+// maxDescriptors bounds what is read of a device's descriptors. Docks and audio
+// interfaces have some 2 KiB.
+const maxDescriptors = 16 << 10
 
 // attr reads a sysfs attribute without the line end; errors count as absent. An
 // attribute of blanks is absent as well.
@@ -72,8 +78,9 @@ func readPlain(dir string) *device {
 	d := &device{}
 	d.Path = filepath.Base(dir)
 	var ok bool
-	if raw, err := readSome(filepath.Join(dir, "descriptors"), 16<<10); err == nil {
+	if raw, err := readSome(filepath.Join(dir, "descriptors"), maxDescriptors); err == nil {
 		d.desc, ok = parseDescriptors(raw)
+		d.desc.Lies = d.desc.Lies && len(raw) < maxDescriptors // else it is we who cut it off
 	}
 	if ok {
 		d.VendorID, d.ProductID = fmt.Sprintf("%04x", d.desc.VendorID), fmt.Sprintf("%04x", d.desc.ProductID)
@@ -105,6 +112,7 @@ func (d *device) readInterfaces(dir string) bool {
 	}
 	var ifaces []iface
 	var chosen *config
+	d.config, d.mute = 0, false
 	for _, sub := range names[:min(len(names), maxInterfaces)] {
 		_, of, _ := strings.Cut(filepath.Base(sub), ":") // "1.0": configuration and number
 		cfg, num, _ := strings.Cut(of, ".")
@@ -112,8 +120,8 @@ func (d *device) readInterfaces(dir string) bool {
 		if err != nil {
 			continue
 		}
-		if v, err := strconv.Atoi(cfg); err == nil && chosen == nil {
-			chosen = d.desc.config(v)
+		if v := decimal(cfg); v != 0 && d.config == 0 {
+			d.config, chosen = v, d.desc.config(v)
 		}
 		i, ok := chosen.find(n)
 		if !ok {
@@ -131,6 +139,7 @@ func (d *device) readInterfaces(dir string) bool {
 			for _, hid := range children(sub, "000") { // bus 3 is USB: "0003:046D:C31C.0001"
 				i.HID, _ = readSome(filepath.Join(hid, "report_descriptor"), 4<<10) // HID_MAX_DESCRIPTOR_SIZE
 			}
+			d.mute = d.mute || i.Sub == 0 && len(i.HID) == 0
 		}
 		ifaces = append(ifaces, i)
 	}

@@ -1,6 +1,7 @@
 package usb
 
 import (
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -24,6 +25,8 @@ type fakeDevice struct {
 	silent               bool   // has a serial number that the kernel could not read
 	class                byte
 	ifaces               []fakeIface
+	lies                 bool // of how long its configuration is
+	config               int  // the chosen configuration; 0: the first
 	bare                 bool // announced, but not configured yet: no interface folders
 }
 
@@ -63,6 +66,10 @@ func (d *fakeDevice) descriptors() []byte {
 	for i, f := range d.ifaces {
 		b = append(b, 9, 4, byte(i), 0, 1, f.Class, f.Sub, f.Proto, 0)
 		b = append(b, 7, 5, 0x81, 2, 0, 2, 0) // an endpoint
+	}
+	binary.LittleEndian.PutUint16(b[18+2:], uint16(len(b)-18))
+	if d.lies {
+		b[18+3] = 0xff
 	}
 	return b
 }
@@ -110,7 +117,7 @@ func (d *fakeDevice) configure(t testing.TB, root string) {
 	t.Helper()
 	dir := d.dir(root)
 	for i, f := range d.ifaces {
-		sub := filepath.Join(dir, d.path+":1."+strconv.Itoa(i))
+		sub := filepath.Join(dir, d.path+":"+strconv.Itoa(max(d.config, 1))+"."+strconv.Itoa(i))
 		hex := strings.Split(f.triple.String(), "/")
 		write(t, sub, "bInterfaceClass", hex[0]+"\n")
 		write(t, sub, "bInterfaceSubClass", hex[1]+"\n")

@@ -159,6 +159,7 @@ type descriptors struct {
 	Class                         byte
 	Manufacturer, Product, Serial byte // index of the string; 0: the device has none
 	Configs                       []config
+	Lies                          bool // lengths, or the number of configurations, are not what they are said to be
 }
 
 type config struct {
@@ -171,8 +172,10 @@ type config struct {
 const maxInterfaces = 64
 
 // parseDescriptors reads sysfs's `descriptors`: the device descriptor, then each
-// configuration with all below it (USB 2.0, section 9.6). Lengths that lie end
-// the reading; what came before holds.
+// configuration with all below it (USB 2.0, section 9.6). The kernel has cut a
+// configuration off where a length in it lies, without putting its total length
+// right, so what holds is the way from descriptor to descriptor; a length that
+// lies all the same ends the reading, and what came before holds.
 func parseDescriptors(b []byte) (descriptors, bool) {
 	var d descriptors
 	if len(b) < 18 || b[0] < 18 || b[1] != 1 {
@@ -180,23 +183,28 @@ func parseDescriptors(b []byte) (descriptors, bool) {
 	}
 	d.VendorID, d.ProductID = binary.LittleEndian.Uint16(b[8:]), binary.LittleEndian.Uint16(b[10:])
 	d.Class, d.Manufacturer, d.Product, d.Serial = b[4], b[14], b[15], b[16]
-	b = b[18:]
-	total := 0
-	for len(b) >= 2 && b[0] >= 2 && int(b[0]) <= len(b) {
-		n := int(b[0])
+	configs, at, end, total := int(b[17]), 18, 18, 0 // end is where the configuration says that it ends
+	for at+2 <= len(b) && b[at] >= 2 && at+int(b[at]) <= len(b) {
+		n := b[at : at+int(b[at])]
 		switch {
-		case b[1] == 2 && n >= 9:
+		case n[1] == 2 && len(n) >= 9:
+			if at != end {
+				d.Lies = true
+			}
 			if len(d.Configs) == 8 { // USB_MAXCONFIG
+				d.Lies = true
 				return d, true
 			}
-			d.Configs = append(d.Configs, config{Value: b[5]})
-		case b[1] == 4 && n >= 9 && b[3] == 0 && len(d.Configs) > 0 && total < maxInterfaces:
+			end = at + int(binary.LittleEndian.Uint16(n[2:]))
+			d.Configs = append(d.Configs, config{Value: n[5]})
+		case n[1] == 4 && len(n) >= 9 && n[3] == 0 && len(d.Configs) > 0 && total < maxInterfaces:
 			c := &d.Configs[len(d.Configs)-1]
-			c.Interfaces = append(c.Interfaces, iface{Number: int(b[2]), triple: triple{b[5], b[6], b[7]}})
+			c.Interfaces = append(c.Interfaces, iface{Number: int(n[2]), triple: triple{n[5], n[6], n[7]}})
 			total++
 		}
-		b = b[n:]
+		at += len(n)
 	}
+	d.Lies = d.Lies || at != end || at != len(b) || len(d.Configs) != configs
 	return d, true
 }
 

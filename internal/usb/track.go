@@ -23,6 +23,9 @@ const (
 	// serial number, before the device is told without. A stick is approved by
 	// its serial number, so telling without is worse than telling late.
 	patience = 2 * time.Second
+	// driverWait is how long a driver is waited for where only it can bring to
+	// light whether a device types. It may have to be loaded first.
+	driverWait = time.Second
 )
 
 // Bounds of the work that devices can cause: a device may come back a hundred
@@ -51,6 +54,13 @@ type tracker struct {
 	slots     chan struct{} // one token for each device being read
 	noBus     bool          // there was no USB at the last look
 
+	ports map[string]*port      // by bus path; see port.go
+	held  map[string]*arrival   // by bus path: not told yet, as too many came there
+	away  map[string]*departure // by bus path: left as the PC woke up, and may be back at once
+
+	sleptBefore time.Duration // how long the PC had slept when last asked
+	wokeAt      time.Time     // when a sleep was last noticed; zero: none was
+
 	// What reading a root hub showed:
 	probed     bool
 	unreadable bool
@@ -59,11 +69,17 @@ type tracker struct {
 // pending is a device that is being read.
 type pending struct {
 	name    string
-	best    *device // what is known so far; the tracker's own
-	at      time.Time
+	best    *device   // what is known so far; the tracker's own
+	at      time.Time // when it was announced
+	begun   time.Time // when its reading was
 	message string
 	bound   chan struct{} // closed when the kernel has configured the device
 	isBound bool
+
+	replaces *device   // what was told as attached here and may be this one; nil as a rule
+	leftAt   time.Time // of replaces
+	before   int       // arrivals at this port, from from on, that are not told
+	from     time.Time
 }
 
 // reading is what a reader found out; the last of a device is final.
@@ -75,7 +91,8 @@ type reading struct {
 
 func (w *Watcher) newTracker(ctx context.Context, out chan<- *event.Event, mechanism string) *tracker {
 	return &tracker{Watcher: w, ctx: ctx, out: out, mechanism: mechanism,
-		pending: map[string]*pending{}, readings: make(chan reading), slots: make(chan struct{}, maxReading)}
+		pending: map[string]*pending{}, readings: make(chan reading), slots: make(chan struct{}, maxReading),
+		ports: map[string]*port{}, held: map[string]*arrival{}, away: map[string]*departure{}, sleptBefore: w.slept()}
 }
 
 // run works until the context ends (nil) or until the source of messages or the
@@ -85,6 +102,11 @@ func (t *tracker) run(messages <-chan message, look <-chan time.Time, until <-ch
 	if !t.started {
 		t.started, message = true, PresentAtStart
 	}
+	defer func() { // the first look of the next run tells whether they came back
+		for name, d := range t.away {
+			t.known[name] = d.dev
+		}
+	}()
 	t.rescan(message)
 	t.report()
 	overdue := time.NewTicker(patience / 8)
@@ -92,7 +114,7 @@ func (t *tracker) run(messages <-chan message, look <-chan time.Time, until <-ch
 	ticking := true
 	for {
 		// An idle sensor does not wake up.
-		if waiting := len(t.pending) > 0; waiting != ticking {
+		if waiting := len(t.pending)+len(t.held)+len(t.away) > 0; waiting != ticking {
 			if ticking = waiting; waiting {
 				overdue.Reset(patience / 8)
 			} else {
@@ -125,19 +147,34 @@ func (t *tracker) run(messages <-chan message, look <-chan time.Time, until <-ch
 		case <-until:
 			return nil
 		case now := <-overdue.C:
-			for name, p := range t.pending {
-				if now.Sub(p.at) > patience {
-					p.best.errs = append(p.best.errs, fmt.Sprintf("read usb device %s: no answer within %v", name, patience))
-					t.attached(p)
-				}
-			}
+			t.tick(now)
 		}
 	}
+}
+
+// tick does what is due while something is waited for.
+func (t *tracker) tick(now time.Time) {
+	for name, p := range t.pending {
+		if now.Sub(p.begun) > patience {
+			p.best.errs = append(p.best.errs, fmt.Sprintf("read usb device %s: no answer within %v", name, patience))
+			t.attached(p)
+		}
+	}
+	for name, d := range t.away {
+		if now.Sub(d.at) > wakeQuiet {
+			delete(t.away, name)
+			t.detached(d.dev, d.at)
+		}
+	}
+	t.release(now)
 }
 
 // handle takes one uevent.
 func (t *tracker) handle(u uevent, at time.Time) {
 	name := u.name()
+	if u.Subsystem == "usb" && u.DevType == "usb_interface" && u.Action == "add" {
+		t.reconfigured(name, filepath.Join(t.opt.SysRoot, u.DevPath), at)
+	}
 	if u.Subsystem != "usb" || u.DevType != "usb_device" || !isBusPath(name) {
 		return
 	}
@@ -160,7 +197,7 @@ func (t *tracker) handle(u uevent, at time.Time) {
 	}
 }
 
-// add starts to read a device that was announced or found.
+// add takes up a device that was announced or found.
 func (t *tracker) add(name, dir string, u uevent, at time.Time, message string) {
 	known, same := t.have(name, u.DevNum)
 	if same {
@@ -169,22 +206,38 @@ func (t *tracker) add(name, dir string, u uevent, at time.Time, message string) 
 	if known {
 		t.remove(name, uevent{}, at) // its end was lost
 	}
+	if h := t.held[name]; h != nil && h.leftAt.IsZero() && u.DevNum != 0 && h.u.DevNum == u.DevNum {
+		return
+	}
+	if message == "" && (t.held[name] != nil || !t.port(name).take(at)) {
+		t.hold(name, dir, u, at)
+		return
+	}
+	t.begin(&pending{name: name, at: at, message: message}, dir, u)
+}
+
+// begin starts to read a device.
+func (t *tracker) begin(p *pending, dir string, u uevent) {
 	d := readPlain(dir)
 	if d.VendorID == "" { // gone again, or sysfs is not readable
 		d.VendorID, d.ProductID = u.ids()
 	}
 	d.busNum, d.devNum = u.BusNum, u.DevNum
-	p := &pending{name: name, best: d, at: at, message: message, bound: make(chan struct{})}
-	if message != "" { // there since before us: it is as configured as it will be
+	p.best, p.begun, p.bound = d, time.Now(), make(chan struct{})
+	if p.message != "" { // there since before us: it is as configured as it will be
 		close(p.bound)
 		p.isBound = true
 	}
+	if a := t.away[p.name]; a != nil {
+		p.replaces, p.leftAt = a.dev, a.at
+		delete(t.away, p.name)
+	}
 	if len(t.pending) >= maxPending {
-		d.errs = append(d.errs, fmt.Sprintf("read usb device %s: more than %d devices at once", name, maxPending))
+		d.errs = append(d.errs, fmt.Sprintf("read usb device %s: more than %d devices at once", p.name, maxPending))
 		t.attached(p)
 		return
 	}
-	t.pending[name] = p
+	t.pending[p.name] = p
 	// Not waited for when Run ends: a read may hang in a driver. It ends with the
 	// context or with that read.
 	go t.read(p, dir, *d)
@@ -203,7 +256,7 @@ func (t *tracker) have(name string, devNum int) (known, same bool) {
 // read finds out more about a device, in a goroutine of its own. d is what was
 // known when it was announced.
 func (t *tracker) read(p *pending, dir string, d device) {
-	ctx, cancel := context.WithDeadline(t.ctx, p.at.Add(patience))
+	ctx, cancel := context.WithDeadline(t.ctx, p.begun.Add(patience))
 	defer cancel()
 	select {
 	case t.slots <- struct{}{}:
@@ -225,7 +278,7 @@ func (t *tracker) read(p *pending, dir string, d device) {
 		return
 	}
 	complete := d.readInterfaces(dir)
-	if complete && p.configured(&d) && !d.lacks() {
+	if complete && !d.mute && p.configured(&d) && !d.lacks() {
 		report(d, true)
 		return
 	}
@@ -238,6 +291,16 @@ func (t *tracker) read(p *pending, dir string, d device) {
 	case <-settled.Done():
 	}
 	d.readInterfaces(dir)
+	for d.mute && time.Since(p.begun) < driverWait {
+		again := time.NewTimer(settle / 2)
+		select {
+		case <-again.C:
+			d.readInterfaces(dir)
+		case <-ctx.Done():
+			again.Stop()
+			return
+		}
+	}
 	report(d, true)
 }
 
@@ -250,6 +313,9 @@ func (p *pending) configured(d *device) bool {
 		return true
 	default:
 	}
+	if d.desc.Lies { // as many interfaces as it says may not be all
+		return false
+	}
 	for _, i := range d.Interfaces {
 		if i[:2] == "03" || i[:2] == "ff" {
 			return false
@@ -261,15 +327,37 @@ func (p *pending) configured(d *device) bool {
 // attached tells of a device and remembers it.
 func (t *tracker) attached(p *pending) {
 	delete(t.pending, p.name)
-	t.names.fill(&p.best.Device)
-	t.known[p.name] = p.best
-	e := t.event(event.USBAttached, p.at, p.best)
-	e.Message, e.Errors = p.message, p.best.errs
+	d := p.best
+	t.names.fill(&d.Device)
+	if old := p.replaces; old != nil {
+		if d.looksLike(old) {
+			d.Oddities = old.Oddities
+			t.known[p.name] = d
+			return
+		}
+		t.detached(old, p.leftAt)
+	}
+	words := t.oddities(p)
+	if p.message != "" {
+		words = append([]string{p.message}, words...)
+	}
+	t.known[p.name] = d
+	e := t.event(event.USBAttached, p.at, d)
+	e.Message, e.Errors = strings.Join(words, "; "), d.errs
 	t.send(t.ctx, t.out, e)
 }
 
-// remove tells of the end of a device.
+// detached tells of the end of a device.
+func (t *tracker) detached(d *device, at time.Time) {
+	t.send(t.ctx, t.out, t.event(event.USBDetached, at, d))
+}
+
+// remove takes leave of a device.
 func (t *tracker) remove(name string, u uevent, at time.Time) {
+	if h := t.held[name]; h != nil && h.leftAt.IsZero() && (u.DevNum == 0 || u.DevNum == h.u.DevNum) {
+		h.leftAt = at
+		return
+	}
 	if known, same := t.have(name, u.DevNum); known && !same && u.DevNum != 0 {
 		return // an earlier device at this place, whose end a look at sysfs has told
 	}
@@ -281,7 +369,13 @@ func (t *tracker) remove(name string, u uevent, at time.Time) {
 		return
 	}
 	delete(t.known, name)
-	t.send(t.ctx, t.out, t.event(event.USBDetached, at, d))
+	p := t.port(name)
+	p.left, p.leftAt = d.Device, at
+	if t.waking(at) {
+		t.away[name] = &departure{d, at}
+		return
+	}
+	t.detached(d, at)
 }
 
 func (t *tracker) event(a event.Action, at time.Time, d *device) *event.Event {
@@ -335,6 +429,11 @@ func (t *tracker) rescan(message string) {
 		}
 	}
 	for name := range t.known {
+		if !there[name] {
+			t.remove(name, uevent{}, now)
+		}
+	}
+	for name := range t.held {
 		if !there[name] {
 			t.remove(name, uevent{}, now)
 		}

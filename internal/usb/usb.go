@@ -57,6 +57,8 @@ type Watcher struct {
 	known   map[string]*device // bus path to what was told as attached
 	started bool               // it was told what was there at the start
 
+	slept func() time.Duration // how long the PC has slept since it was started
+
 	gauge *endpoint.Gauge
 }
 
@@ -75,6 +77,7 @@ func New(opt Options) *Watcher {
 		opt:   opt,
 		names: newNameTable(opt.Names),
 		known: map[string]*device{},
+		slept: slept,
 		gauge: endpoint.NewGauge("usb"),
 	}
 }
