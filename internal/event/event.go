@@ -299,6 +299,7 @@ type Copy struct {
 	SourceProtected       string
 	SourceLedger          string
 	Evidence              string // same-process, content, rename, archive
+	Confidence            string // in the evidence: high, medium, low
 	Files                 Opt[int64]
 	Bytes                 Opt[int64]
 	SourceIDs             []string  // stable hashes of the source paths, for distinct counts

@@ -348,6 +348,7 @@ var table = []Field{
 	str("sekisho.source.protected", copied(func(c *Copy) *string { return &c.SourceProtected })),
 	str("sekisho.source.ledger", copied(func(c *Copy) *string { return &c.SourceLedger })),
 	str("sekisho.copy.evidence", copied(func(c *Copy) *string { return &c.Evidence })),
+	str("sekisho.copy.confidence", copied(func(c *Copy) *string { return &c.Confidence })),
 	num("sekisho.copy.files", copied(func(c *Copy) *Opt[int64] { return &c.Files })),
 	num("sekisho.copy.bytes", copied(func(c *Copy) *Opt[int64] { return &c.Bytes })),
 	list("sekisho.copy.source_ids", copied(func(c *Copy) *[]string { return &c.SourceIDs })),

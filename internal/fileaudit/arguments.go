@@ -26,17 +26,17 @@ func (c *core) fromArguments(r *record, now time.Time) *found {
 		if !ok || s == r.path {
 			continue
 		}
-		src := &found{path: s, evidence: evidenceProcess, cargo: single(origin{s, r.size, v.Kind, v.Share, c.place.label(s, v.Share)})}
+		src := &found{path: s, way: byArgumentsOnly, cargo: single(origin{s, r.size, v.Kind, v.Share, c.place.label(s, v.Share)})}
 		if isRemote(&v) {
 			return src // not asked: it may not answer
 		}
 		fi, err := c.stat(s, v.Dev)
 		if err == nil && fi.Mode().IsRegular() && fi.Size() == r.size || err != nil && moved {
 			if err == nil {
+				src.way = byArguments
 				dev, ino := identity(fi)
 				if x, ok := c.lin.files.get(fileKey{dev, ino}, now); ok {
 					src.cargo, src.whole, src.carried = x.cargo, x.cargo.packed, true
-					src.evidence = evidenceOf(x.cargo, evidenceProcess)
 				}
 			}
 			return src

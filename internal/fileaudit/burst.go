@@ -31,7 +31,8 @@ type burstKey struct {
 	share     string
 	label     string
 	evidence  string
-	sourced   bool // the source is known
+	sure      string // its confidence
+	sourced   bool   // the source is known
 	archive   event.Opt[bool]
 }
 
@@ -60,7 +61,7 @@ func (b *bursts) add(e *event.Event, dev volume.Dev, now time.Time) *event.Event
 	c := e.Copy
 	key := burstKey{
 		e.Process.PID.V, e.Process.EntityID, dev, e.File.Extension, e.File.Protected,
-		c.SourceVolumeKind, c.SourceShare, c.SourceProtected, c.Evidence, c.SourcePath != "", c.ArchiveEncrypted,
+		c.SourceVolumeKind, c.SourceShare, c.SourceProtected, c.Evidence, c.Confidence, c.SourcePath != "", c.ArchiveEncrypted,
 	}
 	x := b.open[key]
 	if x == nil {

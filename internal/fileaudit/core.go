@@ -52,14 +52,6 @@ const (
 	foldersWait = 100 * time.Millisecond
 )
 
-// The sekisho.copy.evidence of this package.
-const (
-	evidenceProcess = "same-process" // the process that wrote is known to have read the source, or was told to
-	evidenceContent = "content"      // samples of both are alike
-	evidenceRename  = "rename"       // the file itself was moved
-	evidenceArchive = "archive"      // the source lies in it
-)
-
 // core turns records into events. One goroutine owns it.
 type core struct {
 	w    *Watcher
@@ -660,16 +652,6 @@ func (c *core) finish(ctx context.Context, p *pending) {
 	}
 }
 
-// found is what a file is known to be a copy of.
-type found struct {
-	cargo    *cargo
-	path     string // of the file that was copied: the origin itself, or what carries it; "" for a file made of many
-	evidence string
-	made     bool // an archive was made, of many perhaps
-	whole    bool // all of the cargo is in it, not just a file
-	carried  bool // what was read lies in no watched place
-}
-
 // told reports whether it is worth an event that this came to a volume and the
 // place of that label: not so within one place, nor from one local file without
 // a label to another.
@@ -699,16 +681,12 @@ func (c *core) sourceOf(r *record, watched bool, now time.Time) *found {
 				return src
 			}
 		}
-		x, piped := r.source, false
+		x, k := r.source, itself
 		if x == nil || x.name != f.name {
-			x, piped = c.reads.find(w, f, now)
+			x, k = c.reads.find(w, f, now)
 		}
 		if x != nil {
-			way := evidenceProcess
-			if piped && x.sum != 0 && x.sum == f.sum {
-				way = evidenceContent // a command after the other looks like a pipe
-			}
-			return &found{cargo: x.cargo, path: x.path, evidence: evidenceOf(x.cargo, way), whole: x.cargo.packed, carried: x.carried}
+			return &found{cargo: x.cargo, path: x.path, way: wayOf(x, f, k), whole: x.cargo.packed, carried: x.carried}
 		}
 		if me := c.of(r.pid, now).proc; p == nil && r.look.archive && !movers[me.Name] && (watched || archiveNames[extension(f.name)]) {
 			p = me
@@ -723,32 +701,23 @@ func (c *core) sourceOf(r *record, watched bool, now time.Time) *found {
 		return nil
 	}
 	if x, ok := c.lin.contents.get(content{f.size, f.sum}, now); ok && x.path != r.path {
-		return &found{cargo: x.cargo, path: x.path, evidence: evidenceOf(x.cargo, evidenceContent), whole: x.cargo.packed, carried: x.path != x.cargo.lead().path}
+		return &found{cargo: x.cargo, path: x.path, way: byLook(f.size), whole: x.cargo.packed, carried: x.path != x.cargo.lead().path}
 	}
 	return nil
 }
 
-// evidenceOf is how it is known that a cargo arrived, where the file that holds
-// it is known in some way.
-func evidenceOf(g *cargo, way string) string {
-	if g.packed {
-		return evidenceArchive
-	}
-	return way
-}
-
 // packer is the program of packers that a process runs, or for a shell, which
-// opens and closes what a program writes by redirection, that of a child; nil if
-// there is none.
+// opens and closes what a program writes by redirection, that of a child or of
+// its parent (tar runs gzip so); nil if there is none.
 func (c *core) packer(w who, now time.Time) *event.Process {
 	p := c.of(w.pid, now).proc
 	switch {
 	case packers[p.Name]:
 		return p
 	case shells[p.Name]:
-		for _, pid := range c.reads.children(w.pid) {
-			if child := c.of(pid, now).proc; packers[child.Name] {
-				return child
+		for _, pid := range append(c.reads.children(w.pid), w.ppid) {
+			if p := c.of(pid, now).proc; packers[p.Name] {
+				return p
 			}
 		}
 	}
@@ -773,7 +742,7 @@ func (c *core) packedOf(r *record, w who, p *event.Process, now time.Time) *foun
 		return nil
 	}
 	name := filepath.Base(r.path)
-	src := &found{cargo: g, evidence: evidenceProcess, whole: p.Name == "cat", path: last.path, carried: last.carried}
+	src := &found{cargo: g, way: byReadingParts, whole: p.Name == "cat", path: last.path, carried: last.carried}
 	switch {
 	case r.look.archive || r.look.sum == 0 && archiveNames[extension(name)]:
 		made := *g
@@ -781,13 +750,16 @@ func (c *core) packedOf(r *record, w who, p *event.Process, now time.Time) *foun
 		if x := encrypts(p.Name, p.Args); x.OK && !made.encrypted.V {
 			made.encrypted = x
 		}
-		src.cargo, src.path, src.made, src.whole, src.evidence = &made, g.lead().path, true, true, evidenceArchive
+		src.cargo, src.path, src.made, src.whole, src.way = &made, g.lead().path, true, true, byPackingOther
+		if packers[p.Name] {
+			src.way = byPacking
+		}
 	case src.whole:
 		src.path = g.lead().path
 	case g.packed:
-		src.evidence = evidenceArchive
+		src.way = byPacking
 		if o := g.named(name); o != nil {
-			src.cargo = single(*o)
+			src.cargo = single(*o).at(g.trust)
 		}
 	}
 	return src
@@ -795,7 +767,7 @@ func (c *core) packedOf(r *record, w who, p *event.Process, now time.Time) *foun
 
 // carry remembers what a file holds.
 func (c *core) carry(r *record, src *found, watched bool, now time.Time) {
-	x := carrier{r.path, src.cargo}
+	x := carrier{r.path, src.cargo.at(src.trust())}
 	if r.look.sum != 0 && r.look.size >= minSize {
 		c.lin.contents.put(content{r.look.size, r.look.sum}, x, now)
 	}
@@ -819,7 +791,7 @@ func (c *core) copyOf(r *record, name string, src *found, told bool) *event.Copy
 	}
 	g := src.cargo
 	lead := g.lead()
-	one.SourcePath, one.Evidence = src.path, src.evidence
+	one.SourcePath, one.Evidence, one.Confidence = src.path, src.evidence(), src.trust().String()
 	one.SourceVolumeKind, one.SourceShare, one.SourceProtected = lead.kind, lead.share, lead.label
 	one.SourceIDs = []string{sourceID(lead.path)}
 	if src.whole {
@@ -893,7 +865,7 @@ func (c *core) renamed(ctx context.Context, r *record, now time.Time) {
 			r.size, r.ino = fi.Size(), ino
 		}
 	}
-	src := &found{cargo: single(origin{r.from, r.size, v.Kind, v.Share, from}), path: r.from, evidence: evidenceRename}
+	src := &found{cargo: single(origin{r.from, r.size, v.Kind, v.Share, from}), path: r.from, way: byMoving}
 	if r.ino != 0 {
 		if held, ok := c.lin.files.get(r.file(), now); ok {
 			src.cargo, src.whole = held.cargo, held.cargo.packed

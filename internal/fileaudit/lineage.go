@@ -41,13 +41,14 @@ type cargo struct {
 	origins   []*origin // distinct, at most maxOrigins
 	files     int64     // distinct files, those beyond maxOrigins too
 	bytes     int64     // their sizes
+	trust     trust     // how sure it is that they are what it holds
 	packed    bool      // an archive: the files lie in it
 	encrypted event.Opt[bool]
 }
 
 // single is the cargo of a file that is itself the origin.
 func single(o origin) *cargo {
-	return &cargo{origins: []*origin{&o}, files: 1, bytes: max(o.size, 0)}
+	return &cargo{origins: []*origin{&o}, files: 1, bytes: max(o.size, 0), trust: high}
 }
 
 // lead is the origin that speaks for the whole: of a protected place, else of a
@@ -122,7 +123,7 @@ func union(all []*cargo) *cargo {
 	case len(all) == 1:
 		return all[0]
 	}
-	sum := &cargo{}
+	sum := &cargo{trust: leastTrust(all)}
 	seen := map[string]bool{}
 	for _, g := range all {
 		for _, o := range g.origins {

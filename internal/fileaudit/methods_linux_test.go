@@ -21,71 +21,71 @@ import (
 // script runs in a folder of its own, $W, on a local disk, with $S a protected
 // share that holds the files of share below and $U a folder on a stick.
 //
-// want is a line per event: action, file name, evidence, name of the source,
-// number of files. Source "-" is none, "*" one of several.
+// want is a line per event: action, file name, evidence, confidence, name of the
+// source, number of files. Source "-" is none, "*" one of several.
 var methods = []struct {
 	name, needs, script string
 	want                []string
 }{
-	{"cp", "cp", `cp "$S/plan.doc" "$U/"`, []string{"file-copied plan.doc same-process plan.doc 1"}},
-	{"cp under another name", "cp", `cp "$S/plan.doc" "$U/holiday.jpg"`, []string{"file-copied holiday.jpg same-process plan.doc 1"}},
-	{"mv across file systems", "mv", `cp "$S/plan.doc" "$W/p"; sleep 0.6; mv "$W/p" "$U/q"`, []string{"file-copied p same-process plan.doc 1", "file-copied q same-process p 1"}},
-	{"rsync", "rsync", `rsync -a "$S/dir" "$U/"`, []string{"file-copied a.txt content a.txt 1", "file-copied b.txt content b.txt 1", "file-copied c.txt content c.txt 1"}},
-	{"cat", "cat", `cat "$S/plan.doc" > "$U/x"`, []string{"file-copied x same-process plan.doc 1"}},
-	{"cat of several", "cat", `cat "$S/dir/a.txt" "$S/dir/b.txt" > "$U/x"`, []string{"file-copied x same-process * 2"}},
-	{"gzip in a loop", "gzip", `for f in a b c; do gzip -c "$S/dir/$f.txt" > "$U/$f.gz"; sleep 1.2; done`, []string{"archive-created a.gz archive a.txt 1 clear", "archive-created b.gz archive b.txt 1 clear", "archive-created c.gz archive c.txt 1 clear"}},
-	{"cat and tee", "tee", `cat "$S/plan.doc" | tee "$U/x" >/dev/null`, []string{"file-copied x content plan.doc 1"}},
-	{"dd", "dd", `dd if="$S/plan.doc" of="$U/x" bs=1k status=none`, []string{"file-copied x same-process plan.doc 1"}},
-	{"dd, a part", "dd", `dd if="$S/plan.doc" of="$U/x" bs=1k count=5 status=none`, []string{"file-copied x same-process plan.doc 1"}},
-	{"tar in a pipe", "tar", `tar c -C "$S" dir | tar x -C "$U"`, []string{"file-copied a.txt content a.txt 1", "file-copied b.txt content b.txt 1", "file-copied c.txt content c.txt 1"}},
-	{"python shutil", "python3", `python3 -c 'import shutil,sys; shutil.copy(sys.argv[1], sys.argv[2])' "$S/plan.doc" "$U/x.doc"`, []string{"file-copied x.doc same-process plan.doc 1"}},
-	{"gio copy", "gio", `gio copy "$S/plan.doc" "$U/x.doc"`, []string{"file-copied x.doc same-process plan.doc 1"}},
+	{"cp", "cp", `cp "$S/plan.doc" "$U/"`, []string{"file-copied plan.doc same-process high plan.doc 1"}},
+	{"cp under another name", "cp", `cp "$S/plan.doc" "$U/holiday.jpg"`, []string{"file-copied holiday.jpg same-process high plan.doc 1"}},
+	{"mv across file systems", "mv", `cp "$S/plan.doc" "$W/p"; sleep 0.6; mv "$W/p" "$U/q"`, []string{"file-copied p same-process high plan.doc 1", "file-copied q same-process high p 1"}},
+	{"rsync", "rsync", `rsync -a "$S/dir" "$U/"`, []string{"file-copied a.txt content high a.txt 1", "file-copied b.txt content high b.txt 1", "file-copied c.txt content high c.txt 1"}},
+	{"cat", "cat", `cat "$S/plan.doc" > "$U/x"`, []string{"file-copied x same-process medium plan.doc 1"}},
+	{"cat of several", "cat", `cat "$S/dir/a.txt" "$S/dir/b.txt" > "$U/x"`, []string{"file-copied x same-process medium * 2"}},
+	{"gzip in a loop", "gzip", `for f in a b c; do gzip -c "$S/dir/$f.txt" > "$U/$f.gz"; sleep 1.2; done`, []string{"archive-created a.gz archive medium a.txt 1 clear", "archive-created b.gz archive medium b.txt 1 clear", "archive-created c.gz archive medium c.txt 1 clear"}},
+	{"cat and tee", "tee", `cat "$S/plan.doc" | tee "$U/x" >/dev/null`, []string{"file-copied x content medium plan.doc 1"}},
+	{"dd", "dd", `dd if="$S/plan.doc" of="$U/x" bs=1k status=none`, []string{"file-copied x same-process high plan.doc 1"}},
+	{"dd, a part", "dd", `dd if="$S/plan.doc" of="$U/x" bs=1k count=5 status=none`, []string{"file-copied x same-process medium plan.doc 1"}},
+	{"tar in a pipe", "tar", `tar c -C "$S" dir | tar x -C "$U"`, []string{"file-copied a.txt content high a.txt 1", "file-copied b.txt content high b.txt 1", "file-copied c.txt content high c.txt 1"}},
+	{"python shutil", "python3", `python3 -c 'import shutil,sys; shutil.copy(sys.argv[1], sys.argv[2])' "$S/plan.doc" "$U/x.doc"`, []string{"file-copied x.doc same-process high plan.doc 1"}},
+	{"gio copy", "gio", `gio copy "$S/plan.doc" "$U/x.doc"`, []string{"file-copied x.doc same-process high plan.doc 1"}},
 	{"memory map", "python3", `python3 -c 'import mmap,sys
 a=open(sys.argv[1],"rb"); m=mmap.mmap(a.fileno(),0,prot=mmap.PROT_READ)
-b=open(sys.argv[2],"w+b"); b.truncate(len(m)); n=mmap.mmap(b.fileno(),0); n[:]=m[:]' "$S/plan.doc" "$U/x"`, []string{"file-copied x same-process plan.doc 1"}},
+b=open(sys.argv[2],"w+b"); b.truncate(len(m)); n=mmap.mmap(b.fileno(),0); n[:]=m[:]' "$S/plan.doc" "$U/x"`, []string{"file-copied x same-process high plan.doc 1"}},
 	{"copy_file_range", "python3", `python3 -c 'import os,sys
 a=os.open(sys.argv[1],os.O_RDONLY); b=os.open(sys.argv[2],os.O_WRONLY|os.O_CREAT); n=os.fstat(a).st_size
 try:
     os.copy_file_range(a,b,n)
 except OSError:
-    os.sendfile(b,a,0,n)' "$S/plan.doc" "$U/x"`, []string{"file-copied x same-process plan.doc 1"}},
+    os.sendfile(b,a,0,n)' "$S/plan.doc" "$U/x"`, []string{"file-copied x same-process high plan.doc 1"}},
 	{"sendfile", "python3", `python3 -c 'import os,sys
-a=os.open(sys.argv[1],os.O_RDONLY); b=os.open(sys.argv[2],os.O_WRONLY|os.O_CREAT); os.sendfile(b,a,0,os.fstat(a).st_size)' "$S/plan.doc" "$U/x"`, []string{"file-copied x same-process plan.doc 1"}},
-	{"hard link, then cp", "ln", `cp "$S/plan.doc" "$W/p"; sleep 0.6; ln "$W/p" "$W/l"; cp "$W/l" "$U/q"`, []string{"file-copied p same-process plan.doc 1", "file-copied q same-process l 1"}},
-	{"renamed, then cp", "cp", `cp "$S/plan.doc" "$W/p"; sleep 0.6; mv "$W/p" "$W/holiday.jpg"; cp "$W/holiday.jpg" "$U/"`, []string{"file-copied holiday.jpg same-process holiday.jpg 1", "file-copied p same-process plan.doc 1"}},
+a=os.open(sys.argv[1],os.O_RDONLY); b=os.open(sys.argv[2],os.O_WRONLY|os.O_CREAT); os.sendfile(b,a,0,os.fstat(a).st_size)' "$S/plan.doc" "$U/x"`, []string{"file-copied x same-process high plan.doc 1"}},
+	{"hard link, then cp", "ln", `cp "$S/plan.doc" "$W/p"; sleep 0.6; ln "$W/p" "$W/l"; cp "$W/l" "$U/q"`, []string{"file-copied p same-process high plan.doc 1", "file-copied q same-process high l 1"}},
+	{"renamed, then cp", "cp", `cp "$S/plan.doc" "$W/p"; sleep 0.6; mv "$W/p" "$W/holiday.jpg"; cp "$W/holiday.jpg" "$U/"`, []string{"file-copied holiday.jpg same-process high holiday.jpg 1", "file-copied p same-process high plan.doc 1"}},
 	{"copied twice, then cp", "cp", `cp "$S/plan.doc" "$W/p"; sleep 0.6; cp "$W/p" "$W/q"; sleep 0.6; cp "$W/q" "$U/r"`,
-		[]string{"file-copied p same-process plan.doc 1", "file-copied q same-process p 1", "file-copied r same-process q 1"}},
+		[]string{"file-copied p same-process high plan.doc 1", "file-copied q same-process high p 1", "file-copied r same-process high q 1"}},
 	{"by another program", "python3", `mkfifo "$W/f"; python3 -c 'import sys; b=open(sys.argv[1],"rb").read(); open(sys.argv[2],"wb").write(b)' "$S/plan.doc" "$W/f" & sleep 0.5; python3 -c 'import sys; open(sys.argv[2],"wb").write(open(sys.argv[1],"rb").read())' "$W/f" "$U/x"; wait`,
-		[]string{"file-copied x content plan.doc 1"}},
-	{"at once", "cp", `cp "$S/plan.doc" "$W/p"; cp "$W/p" "$U/q"; rm "$W/p"`, []string{"file-copied q content plan.doc 1"}},
-	{"split", "split", `split -b 5k "$S/plan.doc" "$U/part."`, []string{"file-copied part.aa same-process plan.doc 1", "file-copied part.ab same-process plan.doc 1", "file-copied part.ac same-process plan.doc 1"}},
+		[]string{"file-copied x content medium plan.doc 1"}},
+	{"at once", "cp", `cp "$S/plan.doc" "$W/p"; cp "$W/p" "$U/q"; rm "$W/p"`, []string{"file-copied q content medium plan.doc 1"}},
+	{"split", "split", `split -b 5k "$S/plan.doc" "$U/part."`, []string{"file-copied part.aa same-process medium plan.doc 1", "file-copied part.ab same-process medium plan.doc 1", "file-copied part.ac same-process medium plan.doc 1"}},
 	{"split, then cp", "split", `split -b 10k "$S/plan.doc" "$W/part."; sleep 0.6; cp "$W/part.aa" "$W/part.ab" "$U/"`,
-		[]string{"file-copied part.aa same-process part.aa 1", "file-copied part.aa same-process plan.doc 1", "file-copied part.ab same-process part.ab 1", "file-copied part.ab same-process plan.doc 1"}},
-	{"gzip", "gzip", `gzip -c "$S/plan.doc" > "$U/x.gz"`, []string{"archive-created x.gz archive plan.doc 1 clear"}},
-	{"zip, then cp", "zip", `cd "$S"; zip -q -r "$W/z.zip" dir; sleep 0.6; cp "$W/z.zip" "$U/"`, []string{"archive-created z.zip archive * 3 clear", "file-copied z.zip archive z.zip 3 clear"}},
-	{"zip with a password, then cp at once", "zip", `cd "$S"; zip -q -r -P secret "$W/z.zip" dir; cp "$W/z.zip" "$U/y.zip"`, []string{"archive-created z.zip archive * 3 encrypted", "file-copied y.zip archive z.zip 3 encrypted"}},
-	{"zip, then mv", "zip", `cd "$S"; zip -q -r "$W/z.zip" dir; sleep 0.6; mv "$W/z.zip" "$U/"`, []string{"archive-created z.zip archive * 3 clear", "file-copied z.zip archive z.zip 3 clear"}},
-	{"zip on the stick", "zip", `cd "$S"; zip -q -r "$U/z.zip" dir`, []string{"archive-created z.zip archive * 3 clear"}},
+		[]string{"file-copied part.aa same-process medium part.aa 1", "file-copied part.aa same-process medium plan.doc 1", "file-copied part.ab same-process medium part.ab 1", "file-copied part.ab same-process medium plan.doc 1"}},
+	{"gzip", "gzip", `gzip -c "$S/plan.doc" > "$U/x.gz"`, []string{"archive-created x.gz archive medium plan.doc 1 clear"}},
+	{"zip, then cp", "zip", `cd "$S"; zip -q -r "$W/z.zip" dir; sleep 0.6; cp "$W/z.zip" "$U/"`, []string{"archive-created z.zip archive medium * 3 clear", "file-copied z.zip archive medium z.zip 3 clear"}},
+	{"zip with a password, then cp at once", "zip", `cd "$S"; zip -q -r -P secret "$W/z.zip" dir; cp "$W/z.zip" "$U/y.zip"`, []string{"archive-created z.zip archive medium * 3 encrypted", "file-copied y.zip archive medium z.zip 3 encrypted"}},
+	{"zip, then mv", "zip", `cd "$S"; zip -q -r "$W/z.zip" dir; sleep 0.6; mv "$W/z.zip" "$U/"`, []string{"archive-created z.zip archive medium * 3 clear", "file-copied z.zip archive medium z.zip 3 clear"}},
+	{"zip on the stick", "zip", `cd "$S"; zip -q -r "$U/z.zip" dir`, []string{"archive-created z.zip archive medium * 3 clear"}},
 	{"zip of copies, then cp", "zip", `cp -r "$S/dir" "$W/"; sleep 0.6; cd "$W"; zip -q -r z.zip dir; sleep 0.6; cp z.zip "$U/"`,
-		[]string{"archive-created z.zip archive * 3 clear", "file-copied a.txt same-process a.txt 1", "file-copied b.txt same-process b.txt 1", "file-copied c.txt same-process c.txt 1", "file-copied z.zip archive z.zip 3 clear"}},
+		[]string{"archive-created z.zip archive medium * 3 clear", "file-copied a.txt same-process high a.txt 1", "file-copied b.txt same-process high b.txt 1", "file-copied c.txt same-process high c.txt 1", "file-copied z.zip archive medium z.zip 3 clear"}},
 	{"zip in a zip", "zip", `cd "$S"; zip -q -r "$W/z.zip" dir; sleep 0.6; cd "$W"; zip -q y.zip z.zip; sleep 0.6; cp y.zip "$U/"`,
-		[]string{"archive-created y.zip archive * 3 clear", "archive-created z.zip archive * 3 clear", "file-copied y.zip archive y.zip 3 clear"}},
+		[]string{"archive-created y.zip archive medium * 3 clear", "archive-created z.zip archive medium * 3 clear", "file-copied y.zip archive medium y.zip 3 clear"}},
 	{"zip, then unzip on the stick", "unzip", `cd "$S"; zip -q -r "$W/z.zip" dir; sleep 0.6; cd "$U"; unzip -q "$W/z.zip"`,
-		[]string{"archive-created z.zip archive * 3 clear", "file-copied a.txt archive z.zip 1", "file-copied b.txt archive z.zip 1", "file-copied c.txt archive z.zip 1"}},
-	{"7z with a password, then cp", "7z", `cd "$S"; 7z a -psecret -bd "$W/z.7z" dir >/dev/null; sleep 0.6; cp "$W/z.7z" "$U/"`, []string{"archive-created z.7z archive * 3 encrypted", "file-copied z.7z archive z.7z 3 encrypted"}},
-	{"7z with hidden names on the stick", "7z", `cd "$S"; 7z a -psecret -mhe=on -bd "$U/z.7z" dir >/dev/null`, []string{"archive-created z.7z archive * 3 encrypted"}},
-	{"tar with gzip, then cp", "tar", `tar czf "$W/t.tgz" -C "$S" dir; sleep 0.6; cp "$W/t.tgz" "$U/"`, []string{"archive-created t.tgz archive * 3 clear", "file-copied t.tgz archive t.tgz 3 clear"}},
-	{"tar and gzip in a pipe", "tar", `tar c -C "$S" dir | gzip > "$U/t.tgz"`, []string{"archive-created t.tgz archive * 3 clear"}},
-	{"tar and openssl in a pipe", "openssl", `tar c -C "$S" dir | openssl enc -aes-256-cbc -pbkdf2 -k x -out "$U/t.enc"`, []string{"archive-created t.enc archive * 3 encrypted"}},
-	{"python zipfile", "python3", `cd "$S"; python3 -m zipfile -c "$U/z.zip" dir`, []string{"archive-created z.zip archive * 3 clear"}},
-	{"a zip of the share is a file", "cp", `cp "$S/old.zip" "$U/"`, []string{"file-copied old.zip same-process old.zip 1 clear"}},
-	{"from elsewhere", "cp", `head -c 5000 /dev/urandom > "$W/mine"; cp "$W/mine" "$U/mine"`, []string{"file-copied mine same-process mine 1"}},
+		[]string{"archive-created z.zip archive medium * 3 clear", "file-copied a.txt archive medium z.zip 1", "file-copied b.txt archive medium z.zip 1", "file-copied c.txt archive medium z.zip 1"}},
+	{"7z with a password, then cp", "7z", `cd "$S"; 7z a -psecret -bd "$W/z.7z" dir >/dev/null; sleep 0.6; cp "$W/z.7z" "$U/"`, []string{"archive-created z.7z archive medium * 3 encrypted", "file-copied z.7z archive medium z.7z 3 encrypted"}},
+	{"7z with hidden names on the stick", "7z", `cd "$S"; 7z a -psecret -mhe=on -bd "$U/z.7z" dir >/dev/null`, []string{"archive-created z.7z archive medium * 3 encrypted"}},
+	{"tar with gzip, then cp", "tar", `tar czf "$W/t.tgz" -C "$S" dir; sleep 0.6; cp "$W/t.tgz" "$U/"`, []string{"archive-created t.tgz archive medium * 3 clear", "file-copied t.tgz archive medium t.tgz 3 clear"}},
+	{"tar and gzip in a pipe", "tar", `tar c -C "$S" dir | gzip > "$U/t.tgz"`, []string{"archive-created t.tgz archive medium * 3 clear"}},
+	{"tar and openssl in a pipe", "openssl", `tar c -C "$S" dir | openssl enc -aes-256-cbc -pbkdf2 -k x -out "$U/t.enc"`, []string{"archive-created t.enc archive medium * 3 encrypted"}},
+	{"python zipfile", "python3", `cd "$S"; python3 -m zipfile -c "$U/z.zip" dir`, []string{"archive-created z.zip archive low * 3 clear"}},
+	{"a zip of the share is a file", "cp", `cp "$S/old.zip" "$U/"`, []string{"file-copied old.zip same-process high old.zip 1 clear"}},
+	{"from elsewhere", "cp", `head -c 5000 /dev/urandom > "$W/mine"; cp "$W/mine" "$U/mine"`, []string{"file-copied mine same-process high mine 1"}},
 	{"overwritten with something else", "cp", `cp "$S/plan.doc" "$W/p"; sleep 0.6; head -c 5000 /dev/urandom > "$W/p"; sleep 0.6; cat "$W/p" > "$U/q"`,
-		[]string{"file-copied p same-process plan.doc 1", "file-copied q  - 1"}},
+		[]string{"file-copied p same-process high plan.doc 1", "file-copied q   - 1"}},
 	{"scp", "scp", `printf '#!/bin/sh\nfor a; do c=$a; done\nexec sh -c "$c"\n' > "$W/ssh"; chmod +x "$W/ssh"; scp -q -O -S "$W/ssh" "$S/plan.doc" far.example.jp:"$W/arrived"`,
-		[]string{"file-copied arrived content plan.doc 1", "file-uploaded plan.doc same-process plan.doc 1 > far.example.jp"}},
+		[]string{"file-copied arrived content medium plan.doc 1", "file-uploaded plan.doc same-process medium plan.doc 1 > far.example.jp"}},
 	{"zip, then scp", "scp", `printf '#!/bin/sh\nfor a; do c=$a; done\nexec sh -c "$c"\n' > "$W/ssh"; chmod +x "$W/ssh"; cd "$S"; zip -q -r "$W/z.zip" dir; sleep 0.6; scp -q -O -S "$W/ssh" "$W/z.zip" far.example.jp:"$W/arrived"`,
-		[]string{"archive-created z.zip archive * 3 clear", "file-copied arrived archive z.zip 3 clear", "file-uploaded z.zip archive z.zip 3 clear > far.example.jp"}},
+		[]string{"archive-created z.zip archive medium * 3 clear", "file-copied arrived archive medium z.zip 3 clear", "file-uploaded z.zip archive medium z.zip 3 clear > far.example.jp"}},
 	{"nothing leaves", "cp", `cp "$S/plan.doc" "$S/copy of plan.doc"`, []string{"file-written copy of plan.doc"}},
 }
 
@@ -201,7 +201,7 @@ func methodLines(all []*event.Event, dir string) (got []string) {
 			if strings.HasSuffix(name, ".txt") && c.Files.V > 1 {
 				name = "*" // one of them
 			}
-			s += fmt.Sprintf(" %s %s %d", c.Evidence, name, c.Files.V)
+			s += fmt.Sprintf(" %s %s %s %d", c.Evidence, c.Confidence, name, c.Files.V)
 			if x := c.ArchiveEncrypted; x.OK {
 				s += map[bool]string{true: " encrypted", false: " clear"}[x.V]
 			}

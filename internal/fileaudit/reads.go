@@ -115,7 +115,7 @@ func (rr *recentReads) note(w who, x read) *read {
 		for len(rr.byPID) >= maxReaders {
 			rr.forget(rr.oldest())
 		}
-		r = &reader{who: w, files: list.New(), byPath: map[string]*list.Element{}, byName: map[string]*read{}, bySize: map[int64]*read{}}
+		r = &reader{who: w, more: cargo{trust: high}, files: list.New(), byPath: map[string]*list.Element{}, byName: map[string]*read{}, bySize: map[int64]*read{}}
 		rr.byPID[w.pid] = r
 	}
 	r.last = x.at
@@ -151,6 +151,7 @@ func (rr *recentReads) shorten(pid int) {
 	x := r.remove(r.files.Front())
 	r.more.files += x.cargo.files
 	r.more.bytes += x.cargo.bytes
+	r.more.trust = min(r.more.trust, x.cargo.trust)
 	rr.total--
 }
 
@@ -218,11 +219,11 @@ func (r *reader) copied(f written, strict bool, now time.Time) *read {
 
 // find returns what a process, its parent, a child of it or its partner in a
 // pipe read that has the name, else the size, of a file that it wrote; and
-// whether it was the partner.
-func (rr *recentReads) find(w who, f written, now time.Time) (x *read, piped bool) {
+// which of them.
+func (rr *recentReads) find(w who, f written, now time.Time) (x *read, k kin) {
 	if r := rr.byPID[w.pid]; r != nil && r.same(w) {
 		if x := r.copied(f, false, now); x != nil {
-			return x, false
+			return x, itself
 		}
 	}
 	for id, r := range rr.byPID {
@@ -231,13 +232,13 @@ func (rr *recentReads) find(w who, f written, now time.Time) (x *read, piped boo
 		}
 		if r.ppid == w.pid || id == w.ppid {
 			if x := r.copied(f, false, now); x != nil {
-				return x, false
+				return x, family
 			}
 		} else if x == nil && r.piped(w) {
 			x = r.copied(f, true, now)
 		}
 	}
-	return x, x != nil
+	return x, partner
 }
 
 // children returns the processes that read something and were started by one.

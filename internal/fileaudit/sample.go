@@ -21,6 +21,9 @@ const (
 	maxSamples = 2000
 )
 
+// wholeSample is the size, in bytes, up to which a sample is of the whole file.
+const wholeSample = 3 * sampleBlock
+
 // sample is what was seen of a file's content. The zero value is of a file that
 // was not looked into.
 type sample struct {
@@ -36,7 +39,7 @@ var sampleSeed = maphash.MakeSeed()
 
 // sampler takes samples, so many in a second. It has one user at a time.
 type sampler struct {
-	buf    [3 * sampleBlock]byte
+	buf    [wholeSample]byte
 	second time.Time
 	taken  int
 }

@@ -104,7 +104,7 @@ func (c *core) uploaded(ctx context.Context, r *record, v *volume.Volume, label 
 		return
 	}
 	e := c.event(event.FileUploaded, r, v, label)
-	e.Copy = c.copyOf(r, filepath.Base(r.path), &found{cargo: x.cargo, path: r.path, evidence: evidenceOf(x.cargo, evidenceProcess), whole: x.cargo.packed}, true)
+	e.Copy = c.copyOf(r, filepath.Base(r.path), &found{cargo: x.cargo, path: r.path, way: bySending, whole: x.cargo.packed}, true)
 	e.Network = &event.Network{DestinationDomain: host, Bytes: event.Some(max(r.size, 0))}
 	c.send(ctx, e)
 }
