@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"sekisho/internal/agent"
 	"sekisho/internal/cli"
@@ -49,7 +50,9 @@ func rulesListCommand() *cobra.Command {
 						continue // a part of the correlations that name it
 					}
 					mark := ""
-					if !l.Enabled {
+					if len(l.WaitsFor) > 0 {
+						mark = fmt.Sprintf(lang.T(" （設定 %s 待ち）", " (waits for the settings %s)"), strings.Join(l.WaitsFor, ", "))
+					} else if !l.Enabled {
 						mark = lang.T(" （無効）", " (disabled)")
 					}
 					name := l.Rule

@@ -302,7 +302,9 @@ func (c *compiler) detectionRule(d *document) {
 	r := c.newRule(d)
 	where := c.logsource(d)
 	var n node
-	if !c.failed { // without the logsource, names of fields mean nothing
+	if r.Waits = c.waits(d); len(r.Waits) > 0 {
+		n, r.Disabled = constNode(false), true
+	} else if !c.failed { // without the logsource, names of fields mean nothing
 		n = c.detection(d, d.detection, d.names())
 	}
 	r.digest = d.detection.digest(&d.logsource, d.taxonomy)

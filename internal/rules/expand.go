@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"sekisho/internal/problem"
@@ -18,6 +19,39 @@ const (
 	maxExpanded     = maxEntries
 	maxExpandedText = 1 << 20
 )
+
+// waits is the placeholders of a shipped rule if the settings have none of them:
+// the rule is about something that only a site knows. Where they have some, the
+// missing ones are told as mistakes, as all are of a site's own rule.
+func (c *compiler) waits(d *document) (names []string) {
+	if !d.builtin {
+		return nil
+	}
+	for _, s := range d.detection.selections {
+		for i := range s.alts {
+			for _, it := range s.alts[i].items {
+				for _, v := range it.values {
+					if !slices.Contains(it.mods, "expand") {
+						continue
+					}
+					for _, name := range placeholder.FindAllString(v.text, -1) {
+						if name[0] == '\\' {
+							continue
+						}
+						name = strings.Trim(name, "%")
+						if len(c.o.Placeholders[name]) > 0 {
+							return nil
+						}
+						if !slices.Contains(names, name) {
+							names = append(names, name)
+						}
+					}
+				}
+			}
+		}
+	}
+	return names
+}
 
 // expand is the values of a line with the placeholders in them replaced: for each
 // value of the line those that it stands for. Values from settings may have

@@ -29,7 +29,8 @@ type Info struct {
 	Line       int              `json:"line"`
 	Builtin    bool             `json:"builtin"`
 	Enabled    bool             `json:"enabled"`
-	Alerts     bool             `json:"alerts"` // false: it only feeds correlations
+	WaitsFor   []string         `json:"waits_for,omitempty"` // settings without which it does nothing
+	Alerts     bool             `json:"alerts"`              // false: it only feeds correlations
 	Incidents  []string         `json:"incidents,omitempty"`
 	Thresholds map[string]int64 `json:"thresholds,omitempty"` // as set
 	Filters    []string         `json:"filters,omitempty"`
@@ -46,6 +47,9 @@ func (p *Program) List() []Info {
 			Version: r.Version, File: r.File, Line: r.Line, Builtin: r.Builtin, Enabled: !r.Disabled, Alerts: !r.Silent, Filters: r.Filters}
 		if r.Correlation != nil {
 			i.Kind = string(r.Correlation.Type)
+		}
+		for _, name := range r.Waits {
+			i.WaitsFor = append(i.WaitsFor, "rules.placeholders."+name)
 		}
 		if a := r.Addition; a != nil {
 			i.Incidents, i.TitleJA, i.TitleEN = a.Incidents, a.Title.JA, a.Title.EN
@@ -140,6 +144,9 @@ func (x *explainer) rule(docs []*Rule) {
 	for _, d := range docs {
 		state := ""
 		switch {
+		case len(d.Waits) > 0:
+			list := "rules.placeholders." + strings.Join(d.Waits, ", rules.placeholders.")
+			state = x.say("（設定 "+list+" を書くと働く）", " (waits for the settings "+list+")")
 		case d.Disabled:
 			state = x.say("（設定で無効）", " (switched off in the settings)")
 		case d.Silent:
@@ -471,7 +478,9 @@ func (x *explainer) item(it *item) string {
 	for _, v := range it.values {
 		texts := []string{v.text}
 		if has("expand") {
-			texts, _ = expandText(v.text, x.p.options.Placeholders, maxExpanded)
+			if texts, _ = expandText(v.text, x.p.options.Placeholders, maxExpanded); texts == nil {
+				texts = []string{v.text} // the rule waits for them
+			}
 		}
 		for _, text := range texts {
 			if v.kind == nullScalar {

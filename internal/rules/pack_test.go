@@ -2,6 +2,7 @@ package rules
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,10 +34,12 @@ var contract = map[string]struct {
 	"ACC-2":    {"medium", map[string]int64{"copy-files": 20}},
 	"SHR-3":    {"medium", nil},
 	"ACC-4":    {"medium", nil},
+	"BAR-1":    {"high", nil},
 	"BAR-2":    {"high", nil},
 	"PRT-1":    {"medium", map[string]int64{"pages": 100}},
 	"ANOM-1":   {"high", map[string]int64{"files": 200}},
 	"TMP-1":    {"high", nil},
+	"HLT-2":    {"medium", nil},
 	"HLT-3":    {"high", nil},
 	"HLT-4":    {"high", nil},
 	"SELFTEST": {"informational", nil},
@@ -102,6 +105,42 @@ func TestShippedRulesKeepTheContract(t *testing.T) {
 				t.Errorf("%s: threshold %s is %d, want %d", id, k, got[k], v)
 			}
 		}
+	}
+}
+
+// A shipped rule about what only a site knows waits for its settings; half of them
+// are a mistake.
+func TestAShippedRuleWaitsForItsPlaceholders(t *testing.T) {
+	load := func(set map[string][]string) (*Program, error) {
+		return Load(LoadOptions{Builtin: true, Options: Options{Placeholders: set}})
+	}
+	e := &event.Event{Action: event.ProcessStarted, Process: &event.Process{Name: "gridview"}, Context: &event.Context{PersonDept: "retail"}}
+	p, err := load(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := p.Rule("BAR-1")
+	if want := []string{"barred-programs", "barred-departments"}; !r.Disabled || !slices.Equal(r.Waits, want) || len(p.Match(e, nil)) != 0 {
+		t.Errorf("without settings: %v, waits for %v", r.Disabled, r.Waits)
+	}
+	var b strings.Builder
+	if err := p.Explain(&b, "BAR-1", "en"); err != nil || !strings.Contains(b.String(), "waits for the settings rules.placeholders.barred-programs, rules.placeholders.barred-departments") ||
+		!strings.Contains(b.String(), `process.name is "%barred-programs%"`) {
+		t.Errorf("%v\n%s", err, b.String())
+	}
+	i := slices.IndexFunc(p.List(), func(i Info) bool { return i.Rule == "BAR-1" })
+	if got := p.List()[i]; got.Enabled || len(got.WaitsFor) != 2 {
+		t.Errorf("listed as %+v", got)
+	}
+	if _, err = load(map[string][]string{"barred-programs": {"gridview*"}}); err == nil || !strings.Contains(err.Error(), "rules.placeholders.barred-departments") {
+		t.Errorf("with half of the settings: %v", err)
+	}
+	p, err = load(map[string][]string{"barred-programs": {"gridview*"}, "barred-departments": {"retail"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := p.Rule("BAR-1"); r.Disabled || r.Waits != nil || len(p.Match(e, nil)) != 1 {
+		t.Errorf("with both: %+v", r)
 	}
 }
 

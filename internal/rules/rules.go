@@ -64,6 +64,9 @@ type Rule struct {
 	Line     int
 	Builtin  bool // shipped with the product
 	Disabled bool // by settings: never matches
+	// Waits is the placeholders of a shipped rule for which the settings
+	// (rules.placeholders) have nothing yet; it is Disabled until then.
+	Waits []string
 	// Silent says that matches feed correlations only and raise no alert of
 	// their own: a correlation refers to the rule and does not say generate.
 	Silent bool
