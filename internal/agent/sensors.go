@@ -37,7 +37,7 @@ func newSensors(cfg *config.Agent, log *zap.Logger) (all []*supervised, files *f
 		process = func(pid int) (*event.Process, *event.User) {
 			// Asked now, while the process lives; the pipeline asks again when the
 			// file is told, and a copy is told a second later.
-			sessions.Lookup(pid)
+			sessions.Remember(pid)
 			return processes.Lookup(pid)
 		}
 	}

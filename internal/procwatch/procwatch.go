@@ -389,7 +389,8 @@ func (w *Watcher) fill(a *about, p *proc, raw string, now time.Time) (x *event.P
 	if w.user(&a.user, im, now) {
 		owner = &a.user
 		if im.uidOK && im.who != im.uid {
-			owner.EffectiveID, owner.EffectiveName = w.users.of(im.uid, now)
+			of := w.users.of(im.uid, now)
+			owner.EffectiveID, owner.EffectiveName = of.ID, of.Name
 		}
 	}
 	x = &a.process
@@ -416,13 +417,11 @@ func (w *Watcher) fill(a *about, p *proc, raw string, now time.Time) (x *event.P
 	x.Parent.EntityID, x.Parent.Executable, x.Parent.Name = pa.entity, pa.exe, pa.name
 	x.Parent.CommandLine = w.parents.line(pa)
 	// Whose rights it had; who is behind it is behind its child, too.
-	switch {
-	case pa.account != "":
-		u := splitAccount(pa.account)
-		x.Parent.UserName, x.Parent.UserDomain = u.Name, u.Domain
-	case pa.uidOK:
-		_, x.Parent.UserName = w.users.of(pa.uid, now)
+	u := event.Account(pa.account)
+	if pa.uidOK {
+		u = w.users.of(pa.uid, now)
 	}
+	x.Parent.UserName, x.Parent.UserDomain = u.Name, u.Domain
 	return x, owner
 }
 
@@ -431,9 +430,9 @@ func (w *Watcher) fill(a *about, p *proc, raw string, now time.Time) (x *event.P
 func (w *Watcher) user(u *event.User, im *image, now time.Time) bool {
 	switch {
 	case im.account != "":
-		*u = splitAccount(im.account)
+		*u = event.Account(im.account)
 	case im.uidOK:
-		u.ID, u.Name = w.users.of(im.who, now)
+		*u = w.users.of(im.who, now)
 	default:
 		return false
 	}

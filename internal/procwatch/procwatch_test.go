@@ -292,17 +292,23 @@ func TestUsersThatAnswerLateAreNamedLater(t *testing.T) {
 		if id == "5" {
 			<-release
 		}
+		if id == "7" {
+			return `EXAMPLE\name7`, nil // winbind
+		}
 		return "name" + id, nil
 	}
 	name := func(uid uint32) string {
-		id, name := u.of(uid, time.Now())
-		if id != strconv.Itoa(int(uid)) {
-			t.Errorf("%d in decimal is %q", uid, id)
+		of := u.of(uid, time.Now())
+		if of.ID != strconv.Itoa(int(uid)) || of.Domain != "" && of.Domain != "EXAMPLE" {
+			t.Errorf("user %d is %+v", uid, of)
 		}
-		return name
+		return of.Name
 	}
 	if got := name(1); got != "name1" {
 		t.Errorf("got %q", got)
+	}
+	if got := u.of(7, time.Now()); got != (event.User{ID: "7", Name: "name7", Domain: "EXAMPLE"}) {
+		t.Errorf("got %+v", got)
 	}
 	if got := name(5); got != "" {
 		t.Errorf("got %q before the answer", got)
@@ -318,14 +324,14 @@ func TestUsersThatAnswerLateAreNamedLater(t *testing.T) {
 			t.Fatal("the name does not come")
 		}
 	}
-	if asked != 2 {
+	if asked != 3 {
 		t.Errorf("asked %d times", asked)
 	}
 	if err := os.WriteFile(u.passwd, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	u.checked = time.Time{}
-	if name(1); asked != 3 {
+	if name(1); asked != 4 {
 		t.Errorf("a changed passwd is not read again")
 	}
 }

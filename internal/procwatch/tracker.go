@@ -329,11 +329,3 @@ func commandLine(raw string) string {
 	}
 	return strings.ReplaceAll(raw, "\x00", " ")
 }
-
-// splitAccount splits `DOMAIN\user`.
-func splitAccount(account string) event.User {
-	if domain, name, ok := strings.Cut(account, `\`); ok {
-		return event.User{Domain: domain, Name: name}
-	}
-	return event.User{Name: account}
-}

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"sekisho/internal/event"
 )
 
 const (
@@ -30,8 +32,8 @@ type users struct {
 
 type userName struct {
 	id    string        // in decimal
-	ready chan struct{} // closed when name is set
-	name  string
+	ready chan struct{} // closed when user is set
+	user  event.User
 	asked time.Time
 }
 
@@ -49,9 +51,9 @@ func newUsers() *users {
 	}
 }
 
-// of returns a user id in decimal and its name, "" if there is none or it takes too
+// of returns a user by its id, without a name if there is none or it takes too
 // long. now is the time.
-func (u *users) of(uid uint32, now time.Time) (id, name string) {
+func (u *users) of(uid uint32, now time.Time) event.User {
 	u.mu.Lock()
 	if now.Sub(u.checked) > passwdEvery {
 		u.checked = now
@@ -65,10 +67,13 @@ func (u *users) of(uid uint32, now time.Time) (id, name string) {
 		if len(u.names) >= maxUsers {
 			clear(u.names)
 		}
-		n = &userName{ready: make(chan struct{}), id: strconv.FormatUint(uint64(uid), 10), asked: now}
+		id := strconv.FormatUint(uint64(uid), 10)
+		n = &userName{id: id, ready: make(chan struct{}), asked: now}
 		u.names[uid] = n
 		go func() {
-			n.name, _ = u.lookup(n.id) // an id without a name stays a number
+			name, _ := u.lookup(id) // an id without a name stays a number
+			n.user = event.Account(name)
+			n.user.ID = id
 			close(n.ready)
 		}()
 	}
@@ -76,18 +81,18 @@ func (u *users) of(uid uint32, now time.Time) (id, name string) {
 
 	select {
 	case <-n.ready:
-		return n.id, n.name
+		return n.user
 	default:
 	}
 	if now.Sub(n.asked) > userWait {
-		return n.id, "" // it was waited for before
+		return event.User{ID: n.id} // it was waited for before
 	}
 	t := time.NewTimer(userWait)
 	defer t.Stop()
 	select {
 	case <-n.ready:
-		return n.id, n.name
+		return n.user
 	case <-t.C:
-		return n.id, ""
+		return event.User{ID: n.id}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"sekisho/internal/endpoint"
+	"sekisho/internal/event"
 )
 
 // Names of logind on the bus (org.freedesktop.login1(5)).
@@ -178,8 +179,8 @@ func loginOf(all map[string]dbus.Variant) *login {
 	l := &login{kind: Console}
 	l.id, _ = property[string](all, "Id")
 	l.id = clean(l.id)
-	l.user.Name, _ = property[string](all, "Name")
-	l.user.Name = clean(l.user.Name)
+	name, _ := property[string](all, "Name")
+	l.user = event.Account(clean(name))
 	if u, ok := property[[]any](all, "User"); ok && len(u) > 0 {
 		if uid, ok := u[0].(uint32); ok {
 			l.user.ID = strconv.FormatUint(uint64(uid), 10)
@@ -194,7 +195,7 @@ func loginOf(all map[string]dbus.Variant) *login {
 	service, _ := property[string](all, "Service")
 	// xrdp does not tell PAM where the person is.
 	if remote || host != "" || strings.HasPrefix(service, "xrdp") {
-		l.kind = Remote
+		l.kind, l.from = Remote, sourceOf(clean(host))
 	}
 	if tty, _ := property[string](all, "TTY"); terminal(tty) {
 		l.tty = tty

@@ -225,12 +225,12 @@ func TestSessionsOfLogind(t *testing.T) {
 	l.begin("2", somebody("2", "sato", 1001, map[string]any{"Remote": true, "RemoteHost": "192.0.2.7", "Type": "tty", "Service": "sshd",
 		"Timestamp": uint64(began.UnixMicro())}))
 	e := next(t, ev)
-	want(t, []string{say(e)}, "session-logon sato 2 remote")
+	want(t, []string{say(e)}, "session-logon sato 2 remote from 192.0.2.7")
 	if e.User.ID != "1001" || !e.Time.Equal(began) || e.Sensor != "logind" {
 		t.Errorf("user %+v at %v by %q", e.User, e.Time, e.Sensor)
 	}
-	if id, u, ok := w.Lookup(os.Getpid()); ok && u.Name != "" {
-		t.Errorf("this test is in session %s of %+v", id, u)
+	if a := w.ofProcess(os.Getpid()); a.of != nil {
+		t.Errorf("this test is in session %s of %+v", a.id, a.of)
 	}
 	for id, class := range map[string]string{"3": "greeter", "4": "background", "5": "manager", "6": "user-incomplete"} {
 		l.begin(id, somebody(id, "gdm", 110, map[string]any{"Class": class}))
@@ -253,7 +253,7 @@ func TestSessionsOfLogind(t *testing.T) {
 
 	l.end("3")
 	l.end("2")
-	want(t, []string{say(next(t, ev))}, "session-logoff sato 2 remote")
+	want(t, []string{say(next(t, ev))}, "session-logoff sato 2 remote from 192.0.2.7")
 	// The first process of a session ended and another is left: logind keeps it.
 	sleep := exec.Command("sleep", "60")
 	if err := sleep.Start(); err != nil {
@@ -359,7 +359,7 @@ func TestABusThatGoesAwayIsReplacedAndComesBack(t *testing.T) {
 	if e := <-ev; e.Action != event.SensorDegraded || e.Sensor != "session" {
 		t.Errorf("told %s of %s", e.Action, e.Sensor)
 	}
-	if err := os.WriteFile(opt.Wtmp, usualLayout().encode(record{recordUser, os.Getpid(), "tty4", "sato", "", time.Now()}), 0o644); err != nil {
+	if err := os.WriteFile(opt.Wtmp, usualLayout().encode(record{Type: recordUser, PID: os.Getpid(), Line: "tty4", User: "sato", At: time.Now()}), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if e := next(t, ev); e.Action != event.SessionLogon || e.User.Name != "sato" || e.Sensor != "utmp" {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,42 +14,69 @@ import (
 
 // lookup answers to which session a process belongs.
 type lookup struct {
-	mu    sync.Mutex             // guards all below
-	open  map[string]openSession // by session id; what the sensor knows now
-	cache map[int]answer         // by process id; at most maxCached
+	mu     sync.Mutex              // guards all below
+	open   map[string]*openSession // by session id; what the sensor knows now
+	ended  map[string]*openSession // those that are over: programs left behind belong to them still; at most maxKept
+	places map[string]place        // by session of audit that is not open: where its processes are; at most maxKept
+	cache  map[int]answer          // by process id; at most maxCached
 }
 
-// openSession is what is said of a session's processes.
+func newLookup() lookup {
+	return lookup{open: map[string]*openSession{}, ended: map[string]*openSession{}, places: map[string]place{}, cache: map[int]answer{}}
+}
+
+// openSession is what is said of a session's processes. It is never changed.
 type openSession struct {
 	user      event.User
 	graphical bool
+	session   *event.Session // shared by events
+	from      *event.Source  // shared by events; nil at the PC
 }
 
+// place is where logind has put a process (cgroups(7), systemd.special(7)).
+type place struct {
+	session string // in the scope of this session
+	account string // in the slice of this account, but in no session: under its service manager
+}
+
+// answer is the session of a process; the zero answer that it is in none.
 type answer struct {
-	session string
-	user    event.User
-	ok      bool
-	at      time.Time
+	id string
+	of *openSession // nil where the sensor knows the id only
+	at time.Time
 }
 
-// Bounds of the cache. A copy of 10,000 files asks for one process 10,000 times;
-// a process id is not used again within the time (32,768 starts at least).
+// Bounds of what is remembered. A copy of 10,000 files asks for one process 10,000
+// times; a process id is not used again within the time (32,768 starts at least).
 const (
+	maxKept   = 1024
 	maxCached = 1024
 	cachedFor = 2 * time.Second
-	// keptFor is how long the answer for a process that is gone stands.
-	keptFor = 30 * time.Second
+	// goneFor is how long the answer for a process that is gone stands.
+	goneFor = 30 * time.Second
 )
+
+// set puts into a map that is emptied when it is full.
+func set[K comparable, V any](m map[K]V, limit int, k K, v V) {
+	if _, there := m[k]; !there && len(m) >= limit {
+		clear(m)
+	}
+	m[k] = v
+}
 
 func (k *lookup) opened(l *login) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.open[l.id] = openSession{l.user, l.graphical}
+	k.open[l.id] = &openSession{l.user, l.graphical, &event.Session{Kind: l.kind}, l.from}
+	delete(k.ended, l.id)
 }
 
 func (k *lookup) closed(l *login) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if s := k.open[l.id]; s != nil {
+		set(k.ended, maxKept, l.id, s)
+	}
 	delete(k.open, l.id)
 }
 
@@ -56,86 +84,186 @@ func (k *lookup) forget() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	clear(k.open)
+	clear(k.ended)
+	clear(k.places)
 	clear(k.cache)
 }
 
-// Lookup tells to which login session a living process belongs, and who logged
-// in there, which sudo and su do not change: user.id, and user.name where the
-// session is open. False where no login led to the process, or it is gone.
+// Fill fills in, where it is absent, the login session of the process that an
+// event tells of: sekisho.session.id and .kind, source.ip or .domain where it is
+// remote, and the name of its account where the system does not tell it by its
+// number.
 //
-// The session is that of the kernel's audit, else of its control group. Programs
-// that a desktop starts through the user's service manager are in neither: they
-// count to the one open session of that account, or to its one desktop.
+// The session is that of the kernel's audit, which sudo and su do not change, else
+// that of the control group. Programs that a desktop starts through the user's
+// service manager (D-Bus, Flatpak, Snap) are in neither: they count to the one open
+// session of that account, or to its one desktop. What has no session is left as
+// it is.
 //
-// It reads three files of /proc at most, and answers again from memory for two
-// seconds, of a process that ended meanwhile for 30. Safe for concurrent use.
-func (w *Watcher) Lookup(pid int) (session string, user event.User, ok bool) {
+// Of an event that has a session, as those of processes, no more than one file of
+// /proc is read for all processes of a session that is not open; of others three at
+// most, and the answer stands for two seconds, of a process that ended meanwhile
+// for 30. Safe for concurrent use.
+func (w *Watcher) Fill(e *event.Event) {
+	if e.Process == nil || !e.Process.PID.OK {
+		return
+	}
+	pid, uid := int(e.Process.PID.V), ""
+	if e.User != nil {
+		uid = e.User.ID
+	}
+	var a answer
+	switch {
+	case e.SessionID != "":
+		a, _ = w.locate(e.SessionID, uid, pid)
+	case e.Action == event.ProcessStarted || e.Action == event.ProcessEnded:
+		// No login led to it, or the kernel has no audit. Most are those of services,
+		// whose accounts are not logged in.
+		if !w.lookup.present(uid) {
+			return
+		}
+		fallthrough
+	default:
+		a = w.ofProcess(pid)
+	}
+	if a.id == "" {
+		return
+	}
+	e.SessionID = a.id
+	if s := a.of; s != nil {
+		if e.Session == nil {
+			e.Session = s.session
+		}
+		if e.Source == nil {
+			e.Source = s.from
+		}
+		if e.User != nil && e.User.Name == "" && uid == s.user.ID {
+			e.User.Name, e.User.Domain = s.user.Name, s.user.Domain
+		}
+	}
+}
+
+// Remember looks a living process up, for events of it that come when it is gone.
+func (w *Watcher) Remember(pid int) { w.ofProcess(pid) }
+
+// present reports whether an account is logged in.
+func (k *lookup) present(uid string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, s := range k.open {
+		if s.user.ID == uid {
+			return true
+		}
+	}
+	return false
+}
+
+// ofProcess is the session of a process, by what /proc says of it.
+func (w *Watcher) ofProcess(pid int) answer {
 	k, now := &w.lookup, time.Now()
 	k.mu.Lock()
 	a, found := k.cache[pid]
 	k.mu.Unlock()
 	if found && now.Sub(a.at) < cachedFor {
-		return a.session, a.user, a.ok
+		return a
 	}
-	read := func(name string) string {
-		b, _ := os.ReadFile(filepath.Join(w.opt.Proc, strconv.Itoa(pid), name))
-		return string(b)
+	b, alive := w.locate(auditNumber(w.read(pid, "sessionid")), auditNumber(w.read(pid, "loginuid")), pid)
+	if !alive && found && a.id != "" && now.Sub(a.at) < goneFor {
+		return a
 	}
-	audit, uid, group := auditNumber(read("sessionid")), "", ""
+	b.at = now
 	k.mu.Lock()
-	_, known := k.open[audit]
+	set(k.cache, maxCached, pid, b)
 	k.mu.Unlock()
-	if !known {
-		uid, group = auditNumber(read("loginuid")), read("cgroup")
-		if group == "" && found && a.ok && now.Sub(a.at) < keptFor { // every living process has a group
-			return a.session, a.user, a.ok
-		}
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	a = k.answer(audit, uid, group)
-	a.at = now
-	if len(k.cache) >= maxCached {
-		clear(k.cache)
-	}
-	k.cache[pid] = a
-	return a.session, a.user, a.ok
+	return b
 }
 
-// answer puts together what /proc says of a process: the audit's session and
-// account, "" for none, and the control groups.
-func (k *lookup) answer(audit, uid, group string) answer {
-	if s, ok := k.open[audit]; ok {
-		return answer{session: audit, user: s.user, ok: true}
+// read returns a file of a process, "" if it is gone.
+func (w *Watcher) read(pid int, name string) string {
+	b, _ := os.ReadFile(filepath.Join(w.opt.Proc, strconv.Itoa(pid), name))
+	return string(b)
+}
+
+// locate is the session of a process by that of audit and the account, "" for
+// none, and its control group, which is read if need be. False: it is gone.
+func (w *Watcher) locate(audit, uid string, pid int) (a answer, alive bool) {
+	k := &w.lookup
+	k.mu.Lock()
+	a, ok := k.known(audit, uid)
+	k.mu.Unlock()
+	if ok {
+		return a, true
 	}
-	scope, owner := sessionOfGroup(group)
-	if s, ok := k.open[scope]; ok {
-		return answer{session: scope, user: s.user, ok: true}
+	group := w.read(pid, "cgroup")
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	at := placeOf(group)
+	if audit != "" && group != "" { // every living process has a group
+		set(k.places, maxKept, audit, at)
 	}
-	if uid == "" {
-		uid = owner
+	return k.at(audit, uid, at), group != ""
+}
+
+// known is the session of audit's processes if no more has to be found out.
+func (k *lookup) known(audit, uid string) (answer, bool) {
+	if audit == "" {
+		return answer{}, false
 	}
-	if uid != "" {
-		var of, desktop []string
-		for id, s := range k.open {
-			if s.user.ID == uid {
-				if of = append(of, id); s.graphical {
-					desktop = append(desktop, id)
-				}
-			}
+	if s := k.session(audit); s != nil {
+		return answer{id: audit, of: s}, true
+	}
+	at, ok := k.places[audit]
+	return k.at(audit, uid, at), ok
+}
+
+// session is an open session, or one that is over.
+func (k *lookup) session(id string) *openSession {
+	if s := k.open[id]; s != nil {
+		return s
+	}
+	return k.ended[id]
+}
+
+// at is the session of a process that audit knows none of that is open for.
+func (k *lookup) at(audit, uid string, p place) answer {
+	if s := k.session(p.session); s != nil {
+		return answer{id: p.session, of: s}
+	}
+	if p.account != "" {
+		if uid == "" {
+			uid = p.account
 		}
-		switch {
-		case len(of) == 1:
-			return answer{session: of[0], user: k.open[of[0]].user, ok: true}
-		case len(desktop) == 1:
-			return answer{session: desktop[0], user: k.open[desktop[0]].user, ok: true}
+		if a := k.ofAccount(uid); a.id != "" {
+			return a
 		}
 	}
-	// One that the sensor does not know: of cron, or before it came up.
-	for _, id := range []string{audit, scope} {
-		if id != "" {
-			return answer{session: id, user: event.User{ID: uid}, ok: true}
+	// One that the sensor does not know: of cron, or not told yet.
+	if audit == "" {
+		audit = p.session
+	}
+	return answer{id: audit}
+}
+
+// ofAccount is the one open session of an account, or its one desktop.
+func (k *lookup) ofAccount(uid string) answer {
+	var all, desktops int
+	var only, desktop answer
+	for id, s := range k.open {
+		if s.user.ID != uid {
+			continue
 		}
+		all++
+		only = answer{id: id, of: s}
+		if s.graphical {
+			desktops++
+			desktop = only
+		}
+	}
+	switch {
+	case all == 1:
+		return only
+	case desktops == 1:
+		return desktop
 	}
 	return answer{}
 }
@@ -149,10 +277,9 @@ func auditNumber(s string) string {
 	return strconv.FormatUint(n, 10)
 }
 
-// sessionOfGroup reads /proc/PID/cgroup: the session of logind whose scope the
-// process is in ("session-c2.scope"), and the account whose slice ("user-1000.slice");
-// each "" if none.
-func sessionOfGroup(text string) (session, uid string) {
+// placeOf reads /proc/PID/cgroup for the session of logind whose scope the process
+// is in ("session-c2.scope"), else the account whose slice ("user-1000.slice").
+func placeOf(text string) place {
 	if len(text) > 16<<10 { // twelve lines of a path each; the rest is no matter
 		text = text[:16<<10]
 	}
@@ -161,19 +288,20 @@ func sessionOfGroup(text string) (session, uid string) {
 		if !ok {
 			continue
 		}
+		var p place
 		for part := range strings.SplitSeq(strings.TrimSuffix(path, "\n"), "/") {
 			if id, ok := between(part, "session-", ".scope"); ok && sessionID(id) {
-				session = id
+				return place{session: id}
 			}
 			if id, ok := between(part, "user-", ".slice"); ok && auditNumber(id) != "" {
-				uid = auditNumber(id)
+				p.account = auditNumber(id)
 			}
 		}
-		if session != "" || uid != "" {
-			return session, uid
+		if p.account != "" {
+			return p
 		}
 	}
-	return "", ""
+	return place{}
 }
 
 func between(s, before, after string) (string, bool) {
@@ -191,4 +319,21 @@ func sessionID(s string) bool {
 		}
 	}
 	return s != "" && len(s) <= 64
+}
+
+// sourceOf is where a person came from, as the program that let them in wrote it
+// down: an address or a name, and what else it wrote after a blank ("pc7.example.jp
+// via mosh [812]"). Nil if it is neither.
+func sourceOf(host string) *event.Source {
+	host, _, _ = strings.Cut(host, " ")
+	host, _, _ = strings.Cut(host, "%") // the interface of a link-local address
+	if a, err := netip.ParseAddr(host); err == nil {
+		return &event.Source{IP: a.Unmap().String()}
+	}
+	if host == "" || strings.ContainsFunc(host, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && r != '.' && r != '-' && r != '_'
+	}) {
+		return nil
+	}
+	return &event.Source{Domain: host}
 }

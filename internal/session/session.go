@@ -113,7 +113,7 @@ func New(opt Options) *Watcher {
 	span(&opt.Retry, 30*time.Second)
 	return &Watcher{
 		opt:    opt,
-		lookup: lookup{open: map[string]openSession{}, cache: map[int]answer{}},
+		lookup: newLookup(),
 		known:  map[string]*login{},
 		status: endpoint.Sensor{Name: "session", State: endpoint.SensorDown, Reason: "not running", Since: time.Now().UTC()},
 	}

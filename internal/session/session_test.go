@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,6 +32,9 @@ func say(e *event.Event) string {
 	}
 	if e.Message != "" {
 		s += " (" + e.Message + ")"
+	}
+	if e.Source != nil {
+		s += " from " + e.Source.IP + e.Source.Domain
 	}
 	return s
 }
@@ -222,6 +226,13 @@ func (l layout) encode(r record) []byte {
 			binary.NativeEndian.PutUint64(b[352:], uint64(us%1e6))
 		}
 	}
+	if r.Addr.IsValid() {
+		addr := b[348:364]
+		if l == wide {
+			addr = b[360:376]
+		}
+		copy(addr, r.Addr.AsSlice())
+	}
 	return b
 }
 
@@ -250,7 +261,7 @@ func TestRecordsOfBothLayouts(t *testing.T) {
 	}
 	at := time.Date(2026, 11, 22, 1, 2, 3, 456789000, time.UTC)
 	for _, l := range []layout{narrow, wide} {
-		in := record{recordUser, 4711, "pts/3", "tanaka", "pc7.example.jp", at}
+		in := record{recordUser, 4711, "pts/3", "tanaka", "pc7.example.jp", at, netip.MustParseAddr("2001:db8::7")}
 		data := l.encode(in)
 		if got, ok := l.decode(data); !ok || got != in {
 			t.Errorf("%d bytes: %+v, want %+v", l, got, in)
@@ -270,8 +281,8 @@ func TestRecordsOfBothLayouts(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"login.hex": "[{7 18794 pts/0 root  2026-11-22 02:58:45.074328 +0000 UTC} {8 18794 pts/0   2026-11-22 02:58:47.616209 +0000 UTC}]",
-		"wide.hex":  "[{7 812 pts/3 tanaka pc7.example.jp 2026-11-22 01:02:03.456789 +0000 UTC}]",
+		"login.hex": "[{7 18794 pts/0 root  2026-11-22 02:58:45.074328 +0000 UTC invalid IP} {8 18794 pts/0   2026-11-22 02:58:47.616209 +0000 UTC invalid IP}]",
+		"wide.hex":  "[{7 812 pts/3 tanaka pc7.example.jp 2026-11-22 01:02:03.456789 +0000 UTC invalid IP}]",
 	} {
 		data := fixture(t, name)
 		all, rest := layoutOf(data, int64(len(data)), narrow).decodeAll(data)
@@ -291,10 +302,14 @@ func TestWhoCameInAndFromWhere(t *testing.T) {
 		want string
 	}{
 		{record{Type: recordUser, Line: "tty1", User: "tanaka"}, "logon console"},
-		{record{Type: recordUser, Line: "pts/3", User: "tanaka", Host: "192.0.2.7"}, "logon remote"},
-		{record{Type: recordUser, Line: "pts/3", User: "tanaka", Host: "::1"}, "logon remote"},
-		{record{Type: recordUser, Line: "pts/3", User: "tanaka", Host: "2001:db8::7"}, "logon remote"},
-		{record{Type: recordUser, Line: "pts/3", User: "tanaka", Host: "pc7.example.jp via mosh [812]"}, "logon remote"},
+		{record{Type: recordUser, Line: "pts/3", User: "tanaka", Host: "192.0.2.7"}, "logon remote from 192.0.2.7"},
+		{record{Type: recordUser, Line: "pts/3", User: "tanaka", Host: "pc7.example.jp", Addr: netip.MustParseAddr("192.0.2.9")}, "logon remote from 192.0.2.9"},
+		{record{Type: recordUser, Line: "pts/3", User: "tanaka", Host: "fe80::7%eth0"}, "logon remote from fe80::7"},
+		{record{Type: recordUser, Line: "pts/3", User: "tanaka", Host: "::ffff:192.0.2.7"}, "logon remote from 192.0.2.7"},
+		{record{Type: recordUser, Line: "pts/3", User: "tanaka", Host: "<b>\x1b[31m"}, "logon remote"},
+		{record{Type: recordUser, Line: "pts/3", User: "tanaka", Host: "::1"}, "logon remote from ::1"},
+		{record{Type: recordUser, Line: "pts/3", User: "tanaka", Host: "2001:db8::7"}, "logon remote from 2001:db8::7"},
+		{record{Type: recordUser, Line: "pts/3", User: "tanaka", Host: "pc7.example.jp via mosh [812]"}, "logon remote from pc7.example.jp"},
 		{record{Type: recordUser, Line: ":0", User: "tanaka", Host: ":0"}, "logon console graphical"},
 		{record{Type: recordUser, Line: "tty2", User: "tanaka", Host: "tty2"}, "logon console"},
 		{record{Type: recordUser, Line: "tty7", User: "tanaka", Host: ":0"}, "logon console graphical"},
@@ -311,6 +326,9 @@ func TestWhoCameInAndFromWhere(t *testing.T) {
 		var got []string
 		if c.r.logon() {
 			got = append(got, "logon", map[bool]string{true: Remote, false: Console}[c.r.remote()])
+			if s := c.r.source(); c.r.remote() && s != nil {
+				got = append(got, "from", s.IP+s.Domain)
+			}
 			if c.r.graphical() {
 				got = append(got, "graphical")
 			}
@@ -325,8 +343,8 @@ func TestWhoCameInAndFromWhere(t *testing.T) {
 }
 
 func FuzzRecords(f *testing.F) {
-	f.Add(narrow.encode(record{recordUser, 4711, "pts/3", "tanaka", "192.0.2.7", time.Unix(1, 0)}))
-	f.Add(wide.encode(record{recordDead, -1, "\xff\x00", strings.Repeat("界", 11), "::1", time.Unix(1<<33, 0)}))
+	f.Add(narrow.encode(record{recordUser, 4711, "pts/3", "tanaka", "192.0.2.7", time.Unix(1, 0), netip.Addr{}}))
+	f.Add(wide.encode(record{recordDead, -1, "\xff\x00", strings.Repeat("界", 11), "::1", time.Unix(1<<33, 0), netip.MustParseAddr("192.0.2.7")}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		l := layoutOf(data, int64(len(data)), usualLayout())
 		all, rest := l.decodeAll(data)
@@ -339,6 +357,9 @@ func FuzzRecords(f *testing.F) {
 				t.Fatalf("%+v", r)
 			}
 			r.remote()
+			if s := r.source(); s != nil && (s.IP == "") == (s.Domain == "") {
+				t.Fatalf("%+v from %+v", r, s)
+			}
 		}
 	})
 }
@@ -347,9 +368,9 @@ func FuzzCgroup(f *testing.F) {
 	f.Add("0::/user.slice/user-1000.slice/session-c2.scope\n")
 	f.Add("0::/user.slice/user-1000.slice/user@1000.service/app.slice/firefox.scope\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		id, uid := sessionOfGroup(text)
-		if id != "" && !sessionID(id) || uid != "" && auditNumber(uid) != uid {
-			t.Fatalf("%q %q", id, uid)
+		p := placeOf(text)
+		if p.session != "" && (!sessionID(p.session) || p.account != "") || p.account != "" && auditNumber(p.account) != p.account {
+			t.Fatalf("%+v", p)
 		}
 	})
 }
@@ -363,66 +384,133 @@ func FuzzClean(f *testing.F) {
 	})
 }
 
+// Several people at once, and what has no session or one that is nobody's.
 func TestSessionOfAProcess(t *testing.T) {
 	proc := t.TempDir()
-	file := func(pid int, name, text string) {
+	const none = "4294967295"
+	process := func(pid int, session, uid, group string) {
+		t.Helper()
 		dir := filepath.Join(proc, fmt.Sprint(pid))
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	const none = "4294967295"
-	process := func(pid int, session, uid, group string) {
-		file(pid, "sessionid", session)
-		file(pid, "loginuid", uid)
-		file(pid, "cgroup", group)
-	}
-	w := New(Options{Proc: proc})
-	tr := w.newTracker(t.Context(), make(chan *event.Event, 16))
-	tanaka, sato := event.User{ID: "1000", Name: "tanaka"}, event.User{ID: "1001", Name: "sato"}
-	tr.begin("a", &login{id: "3", user: tanaka, graphical: true}, true)
-	tr.begin("b", &login{id: "5", user: tanaka}, true)
-	tr.begin("c", &login{id: "c7", user: sato}, true)
-	tr.begin("d", &login{id: "c8", user: sato}, true)
-
-	process(10, "5", "1000", "0::/system.slice\n")                                                   // sudo: audit knows
-	process(11, none, none, "0::/user.slice/user-1001.slice/session-c7.scope\n")                     // no audit in the kernel
-	process(12, "9", "1000", "0::/user.slice/user-1000.slice/user@1000.service/app.slice/a.scope\n") // a desktop's program
-	process(13, "9", "1001", "0::/user.slice/user-1001.slice/user@1001.service/app.slice/a.scope\n") // of one of two terminals
-	process(14, none, none, "0::/system.slice/cron.service\n")
-	process(15, "77", "0", "0::/system.slice/cron.service\n")
-	for pid, want := range map[int]string{10: "5 1000 tanaka true", 11: "c7 1001 sato true", 12: "3 1000 tanaka true",
-		13: "9 1001  true", 14: "   false", 15: "77 0  true", 99: "   false"} {
-		for range 2 { // the second answer comes from memory
-			id, u, ok := w.Lookup(pid)
-			if got := fmt.Sprintf("%s %s %s %v", id, u.ID, u.Name, ok); got != want {
-				t.Errorf("process %d: %q, want %q", pid, got, want)
+		for name, text := range map[string]string{"sessionid": session, "loginuid": uid, "cgroup": group} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
 			}
 		}
 	}
+	w := New(Options{Proc: proc})
+	tr := w.newTracker(t.Context(), make(chan *event.Event, 16))
+	tanaka, sato := event.User{ID: "1000", Name: "tanaka", Domain: "EXAMPLE"}, event.User{ID: "1001", Name: "sato"}
+	tr.begin("a", &login{id: "3", user: tanaka, kind: Console, graphical: true}, true)
+	tr.begin("b", &login{id: "5", user: tanaka, kind: Remote, from: &event.Source{IP: "192.0.2.7"}}, true)
+	tr.begin("c", &login{id: "c7", user: sato, kind: Remote, from: &event.Source{Domain: "pc8.example.jp"}}, true)
+	tr.begin("d", &login{id: "c8", user: sato, kind: Console}, true)
+
+	const manager = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/"
+	tests := []struct {
+		pid                 int
+		name                string
+		session, uid, group string // what /proc says
+		want                string // of events of the process itself and of files it copied
+	}{
+		{10, "sudo in a remote session", "5", "1000", "0::/system.slice\n", "5 remote from 192.0.2.7"},
+		{11, "no audit in the kernel", none, none, "0::/user.slice/user-1001.slice/session-c7.scope\n", "c7 remote from pc8.example.jp"},
+		{12, "a desktop's program by systemd", "9", "1000", manager + "app-gnome-firefox-812.scope\n", "3 console"},
+		{13, "a desktop's program by D-Bus", "9", "1000", manager + "dbus.service\n", "3 console"},
+		{14, "flatpak", "9", "1000", manager + "app-flatpak-org.example.App-812.scope\n", "3 console"},
+		{15, "snap", "9", "1000", manager + "snap.app.app-0b2f.scope\n", "3 console"},
+		{16, "of one of two sessions without a desktop", "10", "1001", "0::/user.slice/user-1001.slice/user@1001.service/app.slice/a.scope\n", "10"},
+		{17, "a service", none, none, "0::/system.slice/cups.service\n", ""},
+		{18, "a job of cron while its owner is at the desktop", "77", "1000", "0::/user.slice/user-1000.slice/session-77.scope\n", "77"},
+		{19, "a job of cron without logind's knowing", "78", "1000", "0::/system.slice/cron.service\n", "78"},
+		{20, "a service that runs as somebody", none, none, "0::/system.slice/backup.service\n", ""},
+		{21, "a desktop's program, no audit in the kernel", none, none, manager + "a.scope\n", "3 console"},
+		{22, "two ids for one session", "21", "1000", "0::/user.slice/user-1000.slice/session-5.scope\n", "5 remote from 192.0.2.7"},
+	}
+	show := func(e *event.Event) string {
+		s := strings.TrimSpace(strings.TrimPrefix(say(e), string(e.Action)))
+		return strings.TrimSpace(strings.TrimPrefix(s, "tanaka"))
+	}
+	for _, tt := range tests {
+		process(tt.pid, tt.session, tt.uid, tt.group)
+		for _, action := range []event.Action{event.ProcessStarted, event.FileCopied} {
+			for range 2 { // the second answer comes from memory
+				e := event.New(action, time.Now())
+				e.Process = &event.Process{PID: event.Some(int64(tt.pid))}
+				e.User = &event.User{ID: "1000", Name: "tanaka"}
+				if action == event.ProcessStarted {
+					e.SessionID = auditNumber(tt.session)
+					if tt.uid != none {
+						e.User.ID = tt.uid
+					}
+				}
+				if w.Fill(e); show(e) != tt.want {
+					t.Errorf("%s, %s: %q, want %q", tt.name, action, show(e), tt.want)
+				}
+			}
+		}
+	}
+
+	of := func(pid int, audit string) string {
+		e := event.New(event.ProcessEnded, time.Now())
+		e.Process, e.User, e.SessionID = &event.Process{PID: event.Some(int64(pid))}, &event.User{ID: "1000"}, audit
+		w.Fill(e)
+		if e.User.Name+e.User.Domain != "" && *e.User != tanaka {
+			t.Errorf("named %+v", e.User)
+		}
+		return e.User.Name + " " + show(e)
+	}
+	if got := of(99, "9"); !strings.HasSuffix(got, " 3 console") || !strings.HasPrefix(got, "tanaka") {
+		t.Errorf("a process that is gone is in %q", got)
+	}
+	if got := of(99, "79"); got != " 79" {
+		t.Errorf("one of a session that nobody knows is in %q", got)
+	}
+	if e := event.New(event.USBAttached, time.Now()); e != nil {
+		if w.Fill(e); e.SessionID != "" || e.Session != nil {
+			t.Errorf("a stick is in a session: %+v", e)
+		}
+	}
+
 	// A copy is told when its program is gone.
+	process(30, "5", "1000", "0::/\n")
+	w.Remember(30)
 	w.lookup.mu.Lock()
-	old := w.lookup.cache[11]
+	old := w.lookup.cache[30]
 	old.at = old.at.Add(-2 * cachedFor)
-	w.lookup.cache[11] = old
+	w.lookup.cache[30] = old
 	w.lookup.mu.Unlock()
-	if err := os.RemoveAll(filepath.Join(proc, "11")); err != nil {
+	if err := os.RemoveAll(filepath.Join(proc, "30")); err != nil {
 		t.Fatal(err)
 	}
-	if id, _, ok := w.Lookup(11); id != "c7" || !ok {
-		t.Errorf("a process that just ended is in session %q", id)
+	if a := w.ofProcess(30); a.id != "5" {
+		t.Errorf("a process that just ended is in session %q", a.id)
 	}
-	for pid := range 3 * maxCached {
-		w.Lookup(1000 + pid)
+	// What a remote person leaves behind was started from there.
+	tr.end("b", time.Time{})
+	if got := of(10, "5"); got != "tanaka 5 remote from 192.0.2.7" {
+		t.Errorf("after its session ended a process is in %q", got)
 	}
-	if n := len(w.lookup.cache); n > maxCached {
-		t.Errorf("%d answers kept, want at most %d", n, maxCached)
+	for i := range 3 * maxKept {
+		w.Remember(1000 + i)
+		of(1000+i, fmt.Sprint(1000+i))
+		process(5, fmt.Sprint(100000+i), "1000", "0::/system.slice\n")
+		of(5, fmt.Sprint(100000+i))
 	}
-	tr.end("c", time.Time{})
-	if a := w.lookup.answer("", "", "0::/user.slice/user-1001.slice/session-c7.scope"); a.session != "c8" {
-		t.Errorf("after its session ended a process counts to %q, want the one that is left", a.session)
+	if k := &w.lookup; len(k.cache) > maxCached || len(k.places) > maxKept || len(k.ended) > maxKept {
+		t.Errorf("%d answers, %d places, %d sessions kept", len(k.cache), len(k.places), len(k.ended))
+	}
+}
+
+func BenchmarkFill(b *testing.B) {
+	w := New(Options{})
+	w.lookup.opened(&login{id: "5", user: event.User{ID: "1000"}, kind: Remote})
+	e := &event.Event{Action: event.ProcessStarted, User: &event.User{ID: "1000"}, Process: &event.Process{PID: event.Some(int64(1))}}
+	b.ReportAllocs()
+	for b.Loop() {
+		e.SessionID, e.Session = "5", nil
+		w.Fill(e)
 	}
 }

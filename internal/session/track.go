@@ -29,7 +29,8 @@ type login struct {
 	id        string // sekisho.session.id: that of audit where there is one, so that processes carry the same
 	user      event.User
 	kind      string
-	began     time.Time // zero if unknown
+	from      *event.Source // nil at the PC, and where the system does not tell
+	began     time.Time     // zero if unknown
 	graphical bool
 	active    bool // in the foreground of its seat, or remote
 
@@ -238,7 +239,7 @@ func (t *tracker) event(a event.Action, l *login, at time.Time) *event.Event {
 	}
 	e := event.New(a, at)
 	e.Sensor, e.SessionID = t.by, l.id
-	e.Session = &event.Session{Kind: l.kind}
+	e.Session, e.Source = &event.Session{Kind: l.kind}, l.from
 	if l.user != (event.User{}) {
 		u := l.user
 		e.User = &u

@@ -3,19 +3,23 @@ package session
 import (
 	"bytes"
 	"encoding/binary"
+	"net/netip"
 	"runtime"
 	"strings"
 	"time"
+
+	"sekisho/internal/event"
 )
 
 // record is one record of utmp or wtmp (utmp(5)).
 type record struct {
-	Type int       // one of the types below; others mean nothing to us
-	PID  int       // of the login process
-	Line string    // "tty2", "pts/3", ":0"
-	User string    // "" in records of an end
-	Host string    // where from, or which display: "pc7.example.jp", ":0", "tmux(812).%0"
-	At   time.Time // zero if the record says 0
+	Type int        // one of the types below; others mean nothing to us
+	PID  int        // of the login process
+	Line string     // "tty2", "pts/3", ":0"
+	User string     // "" in records of an end
+	Host string     // where from, or which display: "pc7.example.jp", ":0", "tmux(812).%0"
+	At   time.Time  // zero if the record says 0
+	Addr netip.Addr // where from; zero if nobody wrote it
 }
 
 // Types of records (bits/utmp.h of glibc).
@@ -68,6 +72,17 @@ func (l layout) decode(b []byte) (record, bool) {
 	}
 	if us < 0 || us >= 1e6 {
 		us = 0
+	}
+	at := 348 // ut_addr_v6, of which an IPv4 address has the first word
+	if l == wide {
+		at = 360
+	}
+	a := [16]byte(b[at : at+16])
+	switch v4 := [4]byte(a[:4]); {
+	case v4 != [4]byte{} && [12]byte(a[4:]) == [12]byte{}:
+		r.Addr = netip.AddrFrom4(v4)
+	case a != [16]byte{}:
+		r.Addr = netip.AddrFrom16(a).Unmap()
 	}
 	if s > 0 && s < 1<<34 { // the year 2514: beyond it nothing was noted
 		r.At = time.Unix(s, us*1000).UTC()
@@ -133,6 +148,16 @@ func (r *record) logon() bool {
 // or console name that for a host (":0", "tty2").
 func (r *record) remote() bool {
 	return r.Host != "" && !display(r.Host) && !strings.HasPrefix(r.Host, "tty")
+}
+
+// source is where a remote person came from: what the record says in words, or its
+// address if the words are none.
+func (r *record) source() *event.Source {
+	s := sourceOf(r.Host)
+	if (s == nil || s.IP == "") && r.Addr.IsValid() {
+		return &event.Source{IP: r.Addr.String()}
+	}
+	return s
 }
 
 // graphical reports whether the person is at a display, whose input does not

@@ -327,7 +327,7 @@ const alike = time.Second
 
 // same reports whether a record is that of a session, which the other file told.
 func same(l *login, r *record) bool {
-	return l.user.Name == r.User && (slices.Contains(l.pids, r.PID) || l.began.Sub(r.At).Abs() < alike)
+	return l.user.Name == event.Account(r.User).Name && (slices.Contains(l.pids, r.PID) || l.began.Sub(r.At).Abs() < alike)
 }
 
 // enter tells of a logon unless it is known, or known to be over: both files
@@ -353,7 +353,7 @@ func (t *tracker) enter(r *record, silent bool) {
 	}
 	l := &login{kind: Console, began: r.At, origin: origin{pids: []int{r.PID}}, graphical: r.graphical(), active: true}
 	if r.remote() {
-		l.kind = Remote
+		l.kind, l.from = Remote, r.source()
 	}
 	if terminal(r.Line) {
 		l.tty = r.Line
@@ -366,7 +366,8 @@ func (t *tracker) enter(r *record, silent bool) {
 	if l.id = number("sessionid"); l.id == "" {
 		l.id = strings.Map(idRune, r.Line) + "-" + strconv.Itoa(r.PID)
 	}
-	l.user = event.User{ID: number("loginuid"), Name: r.User}
+	l.user = event.Account(r.User)
+	l.user.ID = number("loginuid")
 	if l.user.ID == "" {
 		l.user.ID = accountID(r.User)
 	}

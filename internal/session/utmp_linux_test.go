@@ -119,7 +119,7 @@ func TestLogonsFromRecords(t *testing.T) {
 		r.process(pid, true)
 	}
 	in := func(pid int, line, user, host string, at time.Time) record {
-		return record{recordUser, pid, line, user, host, at.UTC().Truncate(time.Microsecond)}
+		return record{Type: recordUser, PID: pid, Line: line, User: user, Host: host, At: at.UTC().Truncate(time.Microsecond)}
 	}
 	out := func(pid int, line string) record {
 		return record{Type: recordDead, PID: pid, Line: line, At: time.Now()}
@@ -137,7 +137,7 @@ func TestLogonsFromRecords(t *testing.T) {
 	time.Sleep(30 * time.Millisecond)
 	r.add(r.opt.Wtmp, w(ssh)[100:]) // torn in between
 	e := next(t, ev)
-	want(t, []string{say(e)}, "session-logon 佐藤\x1b[31m pts/0-11 remote")
+	want(t, []string{say(e)}, "session-logon 佐藤\x1b[31m pts/0-11 remote from 192.0.2.7")
 	if !e.Time.Equal(ssh.At) || e.Sensor != "utmp" {
 		t.Errorf("at %v by %q, want %v", e.Time, e.Sensor, ssh.At)
 	}
@@ -148,16 +148,16 @@ func TestLogonsFromRecords(t *testing.T) {
 	// Two people at one time, one in utmp only, a window of a desktop.
 	late := in(12, "pts/1", "suzuki", "pc8.example.jp", time.Now())
 	r.write(r.opt.Utmp, before, shell, late, in(13, "pts/2", "suzuki", ":0", time.Now()))
-	want(t, []string{say(next(t, ev))}, "session-logon suzuki pts/1-12 remote")
+	want(t, []string{say(next(t, ev))}, "session-logon suzuki pts/1-12 remote from pc8.example.jp")
 	r.write(r.opt.Utmp, before, shell)
-	want(t, []string{say(next(t, ev))}, "session-logoff suzuki pts/1-12 remote")
+	want(t, []string{say(next(t, ev))}, "session-logoff suzuki pts/1-12 remote from pc8.example.jp")
 
 	// logrotate moves the file away; what is still written to it counts.
 	if err := os.Rename(r.opt.Wtmp, r.opt.Wtmp+".1"); err != nil {
 		t.Fatal(err)
 	}
 	r.add(r.opt.Wtmp+".1", w(out(11, "pts/0")))
-	want(t, []string{say(next(t, ev))}, "session-logoff 佐藤\x1b[31m pts/0-11 remote")
+	want(t, []string{say(next(t, ev))}, "session-logoff 佐藤\x1b[31m pts/0-11 remote from 192.0.2.7")
 	r.write(r.opt.Wtmp, in(14, "pts/0", "kato", "", time.Now()))
 	want(t, []string{say(next(t, ev))}, "session-logon kato pts/0-14 console")
 	// Killed: nobody writes it down.
@@ -165,7 +165,7 @@ func TestLogonsFromRecords(t *testing.T) {
 	want(t, []string{say(next(t, ev))}, "session-logoff kato pts/0-14 console")
 	// A session shorter than the time between two looks.
 	r.add(r.opt.Wtmp, append(w(in(12, "pts/5", "ito", "192.0.2.9", time.Now())), w(out(12, "pts/5"))...))
-	want(t, []string{say(next(t, ev)), say(next(t, ev))}, "session-logon ito pts/5-12 remote", "session-logoff ito pts/5-12 remote")
+	want(t, []string{say(next(t, ev)), say(next(t, ev))}, "session-logon ito pts/5-12 remote from 192.0.2.9", "session-logoff ito pts/5-12 remote from 192.0.2.9")
 	// The one that was there before is known, and its end is told.
 	r.add(r.opt.Wtmp, w(out(10, "tty1")))
 	want(t, []string{say(next(t, ev))}, "session-logoff tanaka tty1-10 console")
@@ -188,10 +188,10 @@ func TestWithoutUtmpWhoIsThereComesFromWtmp(t *testing.T) {
 	}
 	at := ago(time.Hour)
 	r.write(r.opt.Wtmp,
-		record{recordUser, 11, "tty3", "ito", "", at},
+		record{Type: recordUser, PID: 11, Line: "tty3", User: "ito", At: at},
 		record{Type: recordBoot, Line: "~", User: "reboot", At: at.Add(time.Second)},
-		record{recordUser, 10, "tty1", "tanaka", "", at.Add(time.Minute)},
-		record{recordUser, 12, "tty2", "sato", "", at.Add(time.Minute)}, // its process is gone
+		record{Type: recordUser, PID: 10, Line: "tty1", User: "tanaka", At: at.Add(time.Minute)},
+		record{Type: recordUser, PID: 12, Line: "tty2", User: "sato", At: at.Add(time.Minute)}, // its process is gone
 	)
 	s, ev := start(t, r.opt)
 	state(t, s, endpoint.SensorLimited, "utmp", "logons are read from")
@@ -213,7 +213,7 @@ func TestWithoutAnyRecordsNothingIsSeenUntilThereAre(t *testing.T) {
 	s, ev := start(t, r.opt)
 	// A system that has neither is watched otherwise: no alarm.
 	state(t, s, endpoint.SensorUnavailable, "utmp", "nothing is seen")
-	r.write(r.opt.Wtmp, record{recordUser, 10, "tty1", "tanaka", "", time.Now()})
+	r.write(r.opt.Wtmp, record{Type: recordUser, PID: 10, Line: "tty1", User: "tanaka", At: time.Now()})
 	want(t, []string{say(next(t, ev))}, "session-logon tanaka tty1-10 console")
 	state(t, s, endpoint.SensorLimited, "utmp", "logons are read from")
 }
