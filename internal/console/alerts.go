@@ -716,8 +716,8 @@ var factGroups = []struct {
 	key    string
 	fields []string
 }{
-	{"who", []string{"user.name", "user.domain", "sekisho.person.department", "sekisho.person.lists", "sekisho.person.last_day",
-		"sekisho.time.work", "sekisho.session.kind", "sekisho.session.idle_seconds", "sekisho.remote_session.id"}},
+	{"who", []string{"user.name", "user.domain", "user.effective.name", "sekisho.person.department", "sekisho.person.lists", "sekisho.person.last_day",
+		"sekisho.time.work", "sekisho.session.kind", "source.ip", "source.domain", "sekisho.session.idle_seconds", "sekisho.remote_session.id"}},
 	{"pc", []string{"host.name", "sekisho.host.department", "sekisho.host.tags", "host.os.type", "agent.version", "sekisho.sensor"}},
 	{"program", []string{"sekisho.remote_tool.name", "sekisho.remote_tool.category", "sekisho.remote_tool.approved", "process.name",
 		"process.executable", "process.command_line", "process.pid", "process.code_signature.subject_name", "process.pe.product",
