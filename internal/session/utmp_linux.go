@@ -272,7 +272,8 @@ func (t *tracker) byNature(state endpoint.SensorState, why error) endpoint.Senso
 		_, err := os.Lstat(path)
 		return err == nil
 	}
-	absent := errors.Is(why, fs.ErrNotExist) || errors.As(why, &refused) && refused.Name == "org.freedesktop.DBus.Error.ServiceUnknown"
+	noBus := t.opt.Bus == "" && os.Getenv("DBUS_SYSTEM_BUS_ADDRESS") == "" && !there("/run/dbus/system_bus_socket") && !there("/var/run/dbus/system_bus_socket")
+	absent := noBus || errors.Is(why, fs.ErrNotExist) || errors.As(why, &refused) && refused.Name == "org.freedesktop.DBus.Error.ServiceUnknown"
 	was := t.Status()
 	switch {
 	case t.hadLogind || !absent:
