@@ -92,6 +92,8 @@ func TestApply(t *testing.T) {
 		{"person by domain and name", `{"user.name":"T.Yamada","user.domain":"example"}`, []string{"sekisho.person.id=1001", "sekisho.person.department=市民課", "sekisho.person.lists=leaver", "sekisho.person.last_day=2026-12-31"}},
 		{"person by name in any domain", `{"user.name":"yamada","user.domain":"PC01"}`, []string{"sekisho.person.id=1001"}},
 		{"same name in another domain", `{"user.name":"t.yamada","user.domain":"OTHER"}`, []string{"sekisho.person.id"}},
+		{"person who is root by sudo", `{"user.name":"yamada","user.effective.name":"root"}`, []string{"sekisho.person.id=1001", "sekisho.person.lists=leaver", "user.effective.name=root"}},
+		{"root who became that person", `{"user.name":"root","user.effective.name":"yamada"}`, []string{"sekisho.person.id", "sekisho.person.lists"}},
 		{"person as recorded, the rest by id", `{"user.name":"suzuki","sekisho.person.id":"1001","sekisho.person.lists":["temp"]}`, []string{"sekisho.person.id=1001", "sekisho.person.lists=temp", "sekisho.person.department=市民課"}},
 		{"person recorded as nobody", `{"user.name":"yamada","sekisho.person.id":""}`, []string{"sekisho.person.id=", "sekisho.person.department"}},
 
