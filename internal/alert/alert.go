@@ -106,7 +106,7 @@ type Alert struct {
 	Keys   map[string]string // a correlation's group-by values by field name; nil for single-event rules
 	Totals map[string]int64  // a counting rule's totals: files, bytes, ...; nil otherwise
 
-	Evidence      []*event.Event // at most MaxEvidence, oldest first, the deciding one always among them
+	Evidence      []*event.Event // at most MaxEvidence, oldest first: the first ones, the deciding one and the latest
 	EvidenceTotal int64          // how many there were
 
 	Event *event.Event // the deciding event

@@ -97,7 +97,7 @@ func (b *Book) Add(f *Finding) (a *Alert, raised bool) {
 	a = &Alert{
 		Time: t, ID: ID(f.Rule.ID, f.Keys, f.Event.ID), Rule: f.Rule, Level: f.Level, Title: f.Title, Advice: f.Advice, Group: f.Group,
 		Incidents: f.Incidents, FirstSeen: t, LastSeen: t, Count: 1, Keys: f.Keys,
-		Evidence: cap20(f.Evidence, f.Event), EvidenceTotal: max(f.EvidenceTotal, 1), Event: f.Event,
+		Evidence: capped(f.Evidence, f.Event), EvidenceTotal: max(f.EvidenceTotal, 1), Event: f.Event,
 	}
 	if !f.First.IsZero() {
 		a.FirstSeen = f.First
@@ -123,17 +123,21 @@ func (b *Book) Add(f *Finding) (a *Alert, raised bool) {
 	return a.clone(), true
 }
 
-// cap20 is evidence as an alert carries it: at most MaxEvidence, the oldest
-// and the deciding one.
-func cap20(list []*event.Event, deciding *event.Event) []*event.Event {
+// capped is evidence as an alert carries it.
+func capped(list []*event.Event, deciding *event.Event) []*event.Event {
 	if len(list) == 0 {
 		return []*event.Event{deciding}
 	}
-	list = slices.Clone(list)
+	return trim(slices.Clone(list), deciding)
+}
+
+// trim leaves MaxEvidence events: the first half of them, the deciding one, and
+// the latest.
+func trim(list []*event.Event, deciding *event.Event) []*event.Event {
 	for len(list) > MaxEvidence {
-		i := len(list) - 1
+		i := MaxEvidence / 2
 		if list[i] == deciding {
-			i--
+			i++
 		}
 		list = slices.Delete(list, i, i+1)
 	}
@@ -180,12 +184,13 @@ func (e *entry) join(f *Finding) {
 		a.Totals[k] += v
 	}
 	a.EvidenceTotal += max(f.EvidenceFresh, 1)
-	for _, ev := range cap20(f.Evidence, f.Event) {
-		if len(a.Evidence) >= MaxEvidence {
-			break
+	for _, ev := range capped(f.Evidence, f.Event) {
+		// Once it is full only what the repeat itself brings: the others it may have had.
+		if len(a.Evidence) >= MaxEvidence && ev != f.Event {
+			continue
 		}
 		if !slices.ContainsFunc(a.Evidence, func(x *event.Event) bool { return x == ev || x.ID != "" && x.ID == ev.ID }) {
-			a.Evidence = append(a.Evidence, ev)
+			a.Evidence = trim(append(a.Evidence, ev), a.Event)
 		}
 	}
 }

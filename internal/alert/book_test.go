@@ -3,6 +3,7 @@ package alert
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,16 +64,34 @@ func TestWithoutQuietTimeEveryFindingIsAnAlert(t *testing.T) {
 	}
 }
 
-func TestEvidenceIsCappedAtTheOldestAndTheDecidingEvent(t *testing.T) {
+func TestEvidenceIsCappedAtTheFirstTheDecidingAndTheLatestEvents(t *testing.T) {
 	f := finding(100, time.Hour)
 	for m := range 30 {
 		f.Evidence = append(f.Evidence, finding(m, 0).Event)
 	}
 	f.Evidence = append(f.Evidence, f.Event)
 	f.EvidenceTotal = 31
-	a, _ := NewBook().Add(f)
-	if len(a.Evidence) != MaxEvidence || a.Evidence[0].ID != "e0" || a.Evidence[MaxEvidence-1] != f.Event || a.EvidenceTotal != 31 {
-		t.Errorf("%d events, first %s, last %s, total %d", len(a.Evidence), a.Evidence[0].ID, a.Evidence[MaxEvidence-1].ID, a.EvidenceTotal)
+	ids := func(a *Alert) (out string) {
+		for _, e := range a.Evidence {
+			out += " " + e.ID
+		}
+		return out
+	}
+	b := NewBook()
+	a, _ := b.Add(f)
+	first := " e0 e1 e2 e3 e4 e5 e6 e7 e8 e9"
+	if want := first + " e21 e22 e23 e24 e25 e26 e27 e28 e29 e100"; ids(a) != want || a.EvidenceTotal != 31 {
+		t.Errorf("raised with%s of %d, want%s", ids(a), a.EvidenceTotal, want)
+	}
+	// The person on duty sees what came last, and what the rule was met by.
+	for m := range 15 {
+		r := finding(101+m, time.Hour)
+		r.Evidence = append(slices.Clone(f.Evidence[11:20]), r.Event) // the others are old, or were left out
+		b.Add(r)
+	}
+	a = b.Changed()[0]
+	if want := first + " e100 e107 e108 e109 e110 e111 e112 e113 e114 e115"; ids(a) != want || a.EvidenceTotal != 46 {
+		t.Errorf("grew to%s of %d, want%s", ids(a), a.EvidenceTotal, want)
 	}
 }
 

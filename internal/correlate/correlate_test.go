@@ -152,6 +152,35 @@ func TestFiringsTellTotalsAndEvidence(t *testing.T) {
 	}
 }
 
+func TestEvidenceIsTheFirstAndTheLatestEventsOfAWindow(t *testing.T) {
+	p := program(t, "  type: event_count\n  rules: [a]\n  timespan: 1m\n  condition: {gte: 9}")
+	s := New(p, Limits{Evidence: 5}, nil)
+	var last Firing
+	tell := func(f Firing) (out string) {
+		for _, e := range f.Evidence {
+			out += fmt.Sprint(" ", int(e.Time.Sub(start).Seconds()))
+		}
+		return out
+	}
+	for i := range 12 {
+		for _, last = range observe(s, p, ev(float64(i*3), "a", "u")) {
+		}
+	}
+	if got := tell(last); got != " 0 3 6 30 33" || last.EvidenceTotal != 12 {
+		t.Errorf("got%s of %d", got, last.EvidenceTotal)
+	}
+	// The window leaves the first ones behind, and what comes late is among the latest.
+	observe(s, p, ev(65, "a", "u"))
+	for _, last = range observe(s, p, ev(62, "a", "u")) {
+	}
+	if got := tell(last); got != " 6 62 65" || last.EvidenceTotal != 12 {
+		t.Errorf("later got%s of %d", got, last.EvidenceTotal)
+	}
+	if s.events != 5 {
+		t.Errorf("%d events are held", s.events)
+	}
+}
+
 func TestAliasesAndChains(t *testing.T) {
 	p := program(t,
 		"  type: event_count\n  rules: [a]\n  group-by: [user.name]\n  timespan: 10s\n  condition: {gte: 2}",

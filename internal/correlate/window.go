@@ -265,14 +265,22 @@ func (s *Set) addExact(tc *touch, e *event.Event, t int64, n, flag uint64) {
 	s.judge(tc, e, t, n, flag)
 }
 
-// keep holds an event as evidence, if there is room.
+// keep holds an event as evidence. Where there is no room it takes the place of
+// an older one behind the first half, so that a window has its first events and
+// its latest.
 func (s *Set) keep(w *window, e *event.Event, t int64) {
-	if len(w.proofs) >= s.limits.Evidence || s.events >= s.limits.Events {
+	full := len(w.proofs) >= s.limits.Evidence || s.events >= s.limits.Events
+	first := (s.limits.Evidence + 1) / 2
+	if full && len(w.proofs) <= first {
 		return
 	}
 	s.buf = e.AppendJSON(s.buf[:0])
 	if len(s.buf) > maxProof {
 		return
+	}
+	if full {
+		s.events -= int(w.proofs[first].cost)
+		w.proofs = slices.Delete(w.proofs, first, first+1)
 	}
 	p := proof{t: t, e: e, cost: costOf(len(s.buf))}
 	at := len(w.proofs)

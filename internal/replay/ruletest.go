@@ -158,7 +158,10 @@ func (s *TestSummary) suite(dir string, o TestOptions) suite {
 	_, err = rules.Compile(su.files, o.settings())
 	var ps rules.Problems
 	if errors.As(err, &ps) && slices.ContainsFunc(ps, func(p rules.Problem) bool { return p.Code == rules.CodeDouble }) {
-		su.files = own
+		for _, f := range own {
+			f.AsBuiltin()
+		}
+		su = suite{files: own, shipped: true}
 		_, err = rules.Compile(own, o.settings())
 	}
 	s.problems(err)

@@ -150,6 +150,14 @@ func below(fsys fs.FS) ([]string, error) {
 	return out, err
 }
 
+// AsBuiltin makes the rules of a file count as shipped ones, before it is compiled:
+// of a copy of theirs.
+func (f *File) AsBuiltin() {
+	for _, d := range f.docs {
+		d.builtin = true
+	}
+}
+
 // ParseBuiltin parses the shipped rules; their names begin with "builtin:".
 func ParseBuiltin() ([]*File, error) {
 	names, err := below(pack.FS)
@@ -167,9 +175,7 @@ func ParseBuiltin() ([]*File, error) {
 		if err != nil {
 			problems = append(problems, asProblems(err)...)
 		}
-		for _, d := range f.docs {
-			d.builtin = true
-		}
+		f.AsBuiltin()
 		files = append(files, f)
 	}
 	if len(problems) > 0 {
