@@ -32,8 +32,8 @@ bench: ## Go benchmarks of the packages
 bench-agent: ## the whole agent: 200 starts of a tool, a flood of 20,000 processes
 	@tools/setup build && tools/go test -run '^$$' -bench ToolStart -benchtime 200x ./test/bench && tools/go test -run '^$$' -bench Flood -benchtime 1x ./test/bench
 
-test-faults: ## both programs killed 100 times during 1,000 alerts, the judge during 1,000,000 events
-	@tools/setup build && SEKISHO_FAULTS_ALERTS=1000 SEKISHO_FAULTS_KILLS=100 tools/go test -count=1 -timeout 40m -v ./test/faults && SEKISHO_FAULTS_KEYS=100000 SEKISHO_FAULTS_EVENTS=1000000 SEKISHO_FAULTS_KILLS=30 tools/go test -count=1 -timeout 40m -v -run KillAtAnyMoment ./internal/judge
+test-faults: ## each program killed 100 times during 1,000 alerts, the judge 30 times during 1,000,000 events and 30 during 100,000 with all evidence
+	@tools/setup build && test/faults/run
 
 test-vm: ## the agent on a real kernel with emulated USB devices
 	@tools/setup build vm && tools/build static && SEKISHO_VM=1 tools/go test -count=1 ./test/vm

@@ -92,9 +92,7 @@ func BenchmarkCheckpoint(b *testing.B) {
 		})
 	}
 	for _, keys := range []int{10, 1000, 10_000, 100_000} {
-		l := streamLimits(keys)
-		l.Evidence = 0 // the default
-		run(fmt.Sprint(keys), keys, 0, l)
+		run(fmt.Sprint(keys), keys, 0, streamLimits(keys, correlate.DefaultLimits.Evidence))
 	}
 	run("full", correlate.DefaultLimits.Keys, 8, correlate.DefaultLimits)
 }

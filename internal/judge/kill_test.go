@@ -98,11 +98,9 @@ func streamProgram(t testing.TB) *rules.Program {
 	return p
 }
 
-// streamLimits hold all keys: what is evicted is another test's business. Less
-// evidence than by default lets a million events be judged in minutes: it is most
-// of what is written.
-func streamLimits(keys int) correlate.Limits {
-	return correlate.Limits{Keys: 8 * keys, Entries: 40 * keys, Events: 40 * keys, Evidence: 4, Stored: 8 * keys, Combinations: 8 * keys}
+// streamLimits hold all keys: what is evicted is another test's business.
+func streamLimits(keys, evidence int) correlate.Limits {
+	return correlate.Limits{Keys: 8 * keys, Entries: 40 * keys, Events: 8 * keys * evidence, Evidence: evidence, Stored: 8 * keys, Combinations: 8 * keys}
 }
 
 // streamed is the nth event of a stream that everybody who asks sees alike: some
@@ -141,8 +139,8 @@ func streamed(n int64, keys int) *event.Event {
 func pc() int {
 	dir := os.Getenv("SEKISHO_TEST_DIR")
 	var total int64
-	var keys int
-	if _, err := fmt.Sscan(os.Getenv("SEKISHO_TEST_STREAM"), &total, &keys); err != nil {
+	var keys, evidence int
+	if _, err := fmt.Sscan(os.Getenv("SEKISHO_TEST_STREAM"), &total, &keys, &evidence); err != nil {
 		fmt.Println(err)
 		return 1
 	}
@@ -157,7 +155,7 @@ func pc() int {
 		return 1
 	}
 	began := time.Now()
-	j, err := Open(filepath.Join(dir, "judge"), Options{Program: p, Limits: streamLimits(keys)})
+	j, err := Open(filepath.Join(dir, "judge"), Options{Program: p, Limits: streamLimits(keys, evidence)})
 	if err != nil {
 		fmt.Println(err)
 		return 1
@@ -173,9 +171,10 @@ func pc() int {
 	}
 	fmt.Println("from", j.Stats().Events, "judged again", j.Recovery().Events, "alerts", len(j.Recovery().Alerts), "took", j.Recovery().Took.Round(time.Millisecond), "open", time.Since(began).Round(time.Millisecond))
 	var held [][]byte
-	kept := uint64(0)
+	kept, most := uint64(0), 0
 	give := func(as []*alert.Alert) {
 		for _, a := range as {
+			most = max(most, len(a.Evidence))
 			held = append(held, a.AppendJSON([]byte(a.ID))) // see finals
 		}
 	}
@@ -216,7 +215,7 @@ func pc() int {
 		fmt.Println(err)
 		return 1
 	}
-	fmt.Println("done,", peak())
+	fmt.Println("done, alerts of up to", most, "events,", peak())
 	return 0
 }
 
@@ -283,13 +282,16 @@ func number(t *testing.T, name string, otherwise int) int {
 }
 
 // The set of alerts, each in its final form, is that of a run that nobody
-// killed. `make test-faults` does it with 100,000 keys and 1,000,000 events.
+// killed. `make test-faults` does it with 100,000 keys and 1,000,000 events; there
+// windows hold less evidence than by default, which is most of what is written.
 func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
 	keys, total, kills := number(t, "SEKISHO_FAULTS_KEYS", 2000), number(t, "SEKISHO_FAULTS_EVENTS", 6000), number(t, "SEKISHO_FAULTS_KILLS", 8)
+	evidence := number(t, "SEKISHO_FAULTS_EVIDENCE", correlate.DefaultLimits.Evidence)
+	from := 0 // how far the child that ran last had come when it began
 	// kill gets the child and a channel that is closed once it judges.
 	run := func(dir string, kill func(c *exec.Cmd, judging <-chan struct{})) (done bool) {
 		c := exec.Command(os.Args[0])
-		c.Env = append(os.Environ(), "SEKISHO_TEST_ROLE=judge", "SEKISHO_TEST_DIR="+dir, fmt.Sprintf("SEKISHO_TEST_STREAM=%d %d", total, keys))
+		c.Env = append(os.Environ(), "SEKISHO_TEST_ROLE=judge", "SEKISHO_TEST_DIR="+dir, fmt.Sprintf("SEKISHO_TEST_STREAM=%d %d %d", total, keys, evidence))
 		out, err := c.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -303,6 +305,7 @@ func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
 		var said []string
 		for sc := bufio.NewScanner(out); sc.Scan(); {
 			if said = append(said, sc.Text()); len(said) == 1 {
+				_, _ = fmt.Sscanf(said[0], "from %d", &from) // or it says what it should not
 				close(judging)
 			}
 		}
@@ -322,10 +325,13 @@ func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
 	killed, done := 0, false
 	for !done {
-		// Shares of the whole that let it come to the end after about so many kills.
-		wait := time.Duration(rnd.Int64N(int64(whole)/int64(kills))) + 10*time.Millisecond
-		if killed >= kills {
-			wait = 10 * time.Minute
+		// Shares of what is left, so that the kills are spread over all of it.
+		wait := func() time.Duration {
+			if killed >= kills {
+				return time.Hour
+			}
+			left := float64(whole) * float64(total-from) / float64(total) / float64(kills-killed+1)
+			return time.Duration(2*left*rnd.Float64()) + 10*time.Millisecond
 		}
 		ended := make(chan struct{})
 		opening := killed%4 == 3 // every fourth may fall into the start
@@ -337,7 +343,7 @@ func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
 				}
 			}
 			select {
-			case <-time.After(wait):
+			case <-time.After(wait()):
 				c.Process.Kill()
 			case <-ended:
 			}
@@ -375,5 +381,9 @@ func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
 	if len(want) == 0 || wrong > 0 {
 		t.Errorf("%d alerts of %d are wrong", wrong, len(want))
 	}
-	t.Logf("%d events of %d keys, %d kills: %d alerts, %d of them not the same; the uncut run took %v", total, keys, killed, len(want), wrong, whole.Round(time.Millisecond))
+	if killed < kills/2 {
+		t.Errorf("killed %d times only", killed)
+	}
+	t.Logf("%d events of %d keys, up to %d events of evidence a window, %d kills: %d alerts, %d of them not the same; the uncut run took %v",
+		total, keys, evidence, killed, len(want), wrong, whole.Round(time.Millisecond))
 }
