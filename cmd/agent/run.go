@@ -8,6 +8,7 @@ import (
 
 	"sekisho/internal/agent"
 	"sekisho/internal/cli"
+	"sekisho/internal/confine"
 	"sekisho/internal/lang"
 	"sekisho/internal/logfile"
 	"sekisho/internal/version"
@@ -61,7 +62,7 @@ func runAgent(ctx context.Context, s settings, terminal bool, tee string) error 
 		log.Error("no log file", zap.Error(noFile))
 	}
 	defer closeLog()
-	o := agent.Options{ConfigFile: s.file, Version: version.Version, Log: log, Level: &level}
+	o := agent.Options{ConfigFile: s.file, Version: version.Version, Log: log, Level: &level, Confine: confine.Drop, Restarted: !terminal}
 	switch tee {
 	case "":
 	case "-":

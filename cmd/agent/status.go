@@ -90,6 +90,9 @@ func printStatus(w io.Writer, st endpoint.Status, now time.Time) {
 			}
 		}
 	}
+	if r := st.Rights; r.Dropped || r.Problem != "" {
+		row(lang.T("権限", "rights"), rights(r))
+	}
 	queue := func(label string, q endpoint.Queue) {
 		line := fmt.Sprintf(lang.T("待ち %d 件 (%d / %d KB)", "%d waiting (%d of %d KB)"), q.Records, q.Bytes>>10, q.MaxBytes>>10)
 		if !q.Oldest.IsZero() {
@@ -141,6 +144,25 @@ func trouble(k endpoint.Contact) (what, next string) {
 		return lang.T(t[0]+"（"+k.Error+"）", k.Error), ""
 	}
 	return k.Error, ""
+}
+
+// rights is what the agent may do, and what is wrong with that.
+func rights(r endpoint.Rights) string {
+	line := r.User
+	if r.Dropped {
+		kept := lang.T("特権なし", "no privileges")
+		if len(r.Capabilities) > 0 {
+			kept = strings.Join(r.Capabilities, ", ")
+		}
+		line += lang.T("、残した特権: ", ", kept: ") + kept
+		if r.Filtered {
+			line += lang.T("、システムコール制限あり", "; system calls filtered")
+		}
+	}
+	if r.Problem != "" {
+		line += "  " + r.Problem
+	}
+	return line
 }
 
 func state(s endpoint.SensorState) string {

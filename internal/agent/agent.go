@@ -56,6 +56,13 @@ type Options struct {
 	Level      *zap.AtomicLevel // changed on reload; may be nil
 	Tee        io.Writer        // gets every event and alert as a JSON line, from one goroutine; may be nil
 	Sources    []Source         // instead of this PC's sensors; nil: those
+
+	// Confine takes every right from the process but the capabilities named; nil:
+	// it keeps what it has. It is called once the sensors have opened what they need.
+	Confine func(keep ...string) error
+	// Restarted says that who runs the agent starts it again when Run ends with
+	// ErrAgain: a sensor that breaks when rights were given up is opened anew so.
+	Restarted bool
 }
 
 // Agent is the running service. It is made by New and works in Run.
@@ -92,6 +99,7 @@ type Agent struct {
 	link     *link
 	canaries *canaries // of self-tests
 	life     *life     // of the sensors' own proof that they see
+	rights   rights
 
 	reloading     sync.Mutex    // held by Reload: one at a time, or an older file could win
 	judged        atomic.Uint64 // events since start
@@ -157,6 +165,7 @@ func New(o Options) (*Agent, error) {
 		a.sensors, a.files, a.open, a.sessions = newSensors(cfg, a.log)
 	}
 	a.life = newLife(a.stateDir, a.sensors, a.log.Named("canary"))
+	a.life.again = a.again
 	a.life.tell, a.life.every = a.tell, func() time.Duration { return a.cfg.Load().Sensors.Canary }
 	if a.files != nil {
 		a.files.SetProtected(a.places(cfg))
@@ -204,8 +213,11 @@ func (a *Agent) keep(cfg *config.Agent, problems []string) {
 }
 
 // Run works until ctx is done, then stops in order. It returns nil after a clean
-// stop.
+// stop, and ErrAgain after one that it asked for itself.
 func (a *Agent) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	a.rights.end = cancel
 	before, stopped, err := previousRun(a.stateDir)
 	if err != nil {
 		// A crash that cannot be told is no reason to watch nothing.
@@ -231,12 +243,13 @@ func (a *Agent) Run(ctx context.Context) error {
 	outbox.Go(func() { a.out.run(sourceCtx.Done()) })
 	pipeline.Go(func() { a.pipeline(drained) })
 	shipping.Go(func() {
-		a.awaitSensors(sourceCtx)
+		a.awaitSensors(sourceCtx, sensorsWithin)
 		a.link.run(shipCtx)
 	})
 	helpers.Go(func() { a.out.tellLosses(sourceCtx, a.tellNow) })
 	helpers.Go(func() { a.watchSettings(sourceCtx) })
 	helpers.Go(func() { a.life.run(sourceCtx) })
+	helpers.Go(func() { a.confine(sourceCtx) })
 	helpers.Go(func() { a.keepControl(sourceCtx) })
 	if before != nil && before.Action == event.AgentCrashed {
 		// Its report is gone from the run file: it must be on disk before anything
@@ -279,6 +292,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	err = errors.Join(err, serr, a.out.close())
 	if err == nil {
 		stopped()
+		if errors.Is(context.Cause(ctx), ErrAgain) {
+			err = context.Cause(ctx)
+		}
 	}
 	a.log.Info("agent stopped", zap.Error(err))
 	return err
@@ -289,10 +305,10 @@ func (a *Agent) Run(ctx context.Context) error {
 const sensorsWithin = 2 * time.Second
 
 // awaitSensors waits until every sensor works by some mechanism or said why not.
-func (a *Agent) awaitSensors(ctx context.Context) {
+func (a *Agent) awaitSensors(ctx context.Context, within time.Duration) {
 	t := time.NewTicker(20 * time.Millisecond)
 	defer t.Stop()
-	end := time.After(sensorsWithin)
+	end := time.After(within)
 	for {
 		waiting := false
 		for _, s := range a.sensors {

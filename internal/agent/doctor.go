@@ -177,11 +177,24 @@ func (d *doctor) running(ctx context.Context, cfg *config.Agent) {
 		}
 		d.add("DOC-06", "センサー "+s.Name, "sensor "+s.Name, r, why, why, next.JA, next.EN)
 	}
+	d.ownRights(st.Rights)
 	d.clock(st)
 	if st.Lost > 0 {
 		n := fmt.Sprint(st.Lost)
 		d.add("DOC-07", "欠落", "losses", CheckWarning, "開始してから "+n+" 件の出来事が記録から漏れた", n+" events were lost since the start",
 			"`sekisho-agent status` で、どのセンサー・送信待ちかを見る", "`sekisho-agent status` shows which sensor or queue")
+	}
+}
+
+// ownRights is about the running agent's, not those of who asks.
+func (d *doctor) ownRights(r endpoint.Rights) {
+	kept := strings.Join(r.Capabilities, ", ")
+	switch {
+	case r.Problem != "":
+		d.add("DOC-12", "エージェントの権限", "rights of the agent", CheckWarning, r.Problem, r.Problem,
+			"同梱の systemd ユニットで root として動かす。何が見えないかは `sekisho-agent status` で分かる", "run it as root by the systemd unit that comes with it; `sekisho-agent status` shows what is not seen")
+	case r.Dropped:
+		d.add("DOC-12", "エージェントの権限", "rights of the agent", CheckOK, "必要なものだけを残した: "+kept, "kept what it needs only: "+kept, "", "")
 	}
 }
 

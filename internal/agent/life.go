@@ -85,7 +85,7 @@ type life struct {
 	every   func() time.Duration                           // from the settings in force
 	start   func(nonce, file string) (end func(), _ error) // the process
 	within  time.Duration                                  // canaryWithin, less in tests
-	again   time.Duration                                  // canaryAgain, less in tests
+	again   func(*supervised)                              // starts a sensor again
 
 	mu     sync.Mutex // guards all below
 	recent []*beat    // the last one is under way, or the last that was
@@ -141,7 +141,7 @@ const (
 
 // newLife makes the folder of canaries' files anew.
 func newLife(stateDir string, sensors []*supervised, log *zap.Logger) *life {
-	l := &life{log: log, sensors: sensors, vitals: map[string]*vital{}, start: startCanary, within: canaryWithin, again: canaryAgain}
+	l := &life{log: log, sensors: sensors, vitals: map[string]*vital{}, start: startCanary, within: canaryWithin, again: (*supervised).again}
 	dir, err := filepath.Abs(filepath.Join(stateDir, canaryFolder))
 	if err == nil {
 		if err = os.RemoveAll(dir); err == nil {
@@ -200,7 +200,7 @@ func (l *life) run(ctx context.Context) {
 		// once, and nobody can wait for the moment after.
 		wait = time.Duration(float64(l.every()) * (0.8 + 0.4*rand.Float64()))
 		if !l.once(ctx) {
-			wait = min(wait, l.again)
+			wait = min(wait, canaryAgain)
 		}
 	}
 }
@@ -372,7 +372,7 @@ func (l *life) verdict(ctx context.Context, b *beat) bool {
 	defer l.mu.Unlock()
 	for _, s := range l.sensors {
 		if v := l.vitals[s.src.Name()]; b.due[s.src.Name()] && !v.blind.IsZero() {
-			s.again()
+			l.again(s)
 		}
 	}
 	return all

@@ -37,6 +37,7 @@ var layers = map[string]row{
 	"lang":      {"", "asked by the command lines before settings are read; pages choose their language by the reader, not the machine"},
 	"problem":   {"", "what is wrong with a file, told alike for settings and rules"},
 	"cli":       {"lang", "the manners of both command lines; what a command does belongs to its program"},
+	"confine":   {"", "takes rights from a process; what the process needs them for is not its business"},
 	"logfile":   {"", "a log is opened before anything else and by both programs; it must not need them"},
 	"archtest":  {"", "a test about packages belongs to none of them"},
 	"usb":       {"event endpoint", "a source tells what happened and never sees a rule, so that replay can stand in for it"},

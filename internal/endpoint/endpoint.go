@@ -32,7 +32,27 @@ type Sensor struct {
 	Since     time.Time   `json:"since,omitzero"`      // when it came into this state
 	Events    uint64      `json:"events"`              // given to the pipeline since start
 	Lost      uint64      `json:"lost"`                // known to have been missed since start
+	PerMinute float64     `json:"per_minute"`          // events a minute, over the last one
 	Watching  []string    `json:"watching,omitempty"`  // places watched, for file sensors; capped at 64
+	Canary    *Canary     `json:"canary,omitempty"`    // nil: it has none, or none was due yet
+}
+
+// Canary is how a sensor was last proven to see: something that the agent made
+// happen, and that came through the sensor to the rules.
+type Canary struct {
+	Seen    time.Time     `json:"seen,omitzero"`     // when the last one came to the rules
+	Delay   time.Duration `json:"delay_ns"`          // how long it took
+	Missed  int           `json:"missed,omitempty"`  // since then
+	Problem string        `json:"problem,omitempty"` // why none can be made
+}
+
+// Rights is what the agent may do on the PC.
+type Rights struct {
+	User         string   `json:"user,omitempty"`         // whose rights it has
+	Dropped      bool     `json:"dropped"`                // it gave up what it needs no more
+	Capabilities []string `json:"capabilities,omitempty"` // Linux: in effect, "sys_ptrace"
+	Filtered     bool     `json:"filtered"`               // Linux: system calls
+	Problem      string   `json:"problem,omitempty"`      // why it has more than it needs, or less
 }
 
 // Queue is the state of a spool.
@@ -90,6 +110,7 @@ type Status struct {
 	Tags         []string  `json:"tags,omitempty"`
 	Started      time.Time `json:"started"`
 	Sensors      []Sensor  `json:"sensors"`
+	Rights       Rights    `json:"rights"`
 	Alerts       Queue     `json:"alerts"`
 	Activity     Queue     `json:"activity"`
 	Contact      Contact   `json:"contact"`
