@@ -16,7 +16,7 @@ const maxSources = 256
 // wrote it, if that is one of copiers: a file of the same size, or for mv one
 // that is no longer there.
 func (c *core) fromArguments(r *record, now time.Time) *found {
-	p := c.of(r.pid, now).proc
+	p := c.procs.of(r.pid, now).proc
 	if !copiers[p.Name] || len(p.Args) < 3 {
 		return nil
 	}
@@ -30,7 +30,7 @@ func (c *core) fromArguments(r *record, now time.Time) *found {
 		if isRemote(&v) {
 			return src // not asked: it may not answer
 		}
-		fi, err := c.stat(s, v.Dev)
+		fi, err := c.stat(&v, s)
 		if err == nil && fi.Mode().IsRegular() && fi.Size() == r.size || err != nil && moved {
 			if err == nil {
 				src.way = byArguments

@@ -2,18 +2,12 @@ package fileaudit
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/bmatcuk/doublestar/v4"
 
 	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
@@ -21,23 +15,16 @@ import (
 )
 
 const (
-	// factsFor is how long what is known of a process is used again; shorter than
-	// the time in which a process id can come round.
-	factsFor = 2 * time.Second
-	maxFacts = 4096
-	// execWait is how late a program that a process executes may be known; what is
-	// known of a process for the first time is asked for again after it.
-	execWait = 100 * time.Millisecond
-	// statWait is how long a file system may take to answer; one that takes
-	// longer is not asked again before it does.
-	statWait = time.Second
-	// rescanLimit bounds the files looked at on a volume after a loss.
-	rescanLimit = 100_000
 	// resyncEvery is how often folders of protected places are looked for anew,
 	// for those whose creation the kernel did not tell.
 	resyncEvery = 5 * time.Minute
 	// goneFor is how long records of a volume may arrive after it was unmounted.
-	goneFor = 10 * time.Second
+	goneFor = 5 * time.Minute
+	maxGone = 256
+	// maxProblems bounds the reason in the status.
+	maxProblems = 16
+	// maxGrew bounds how often a file is put off that grows and is not closed: some 10 s.
+	maxGrew = 32
 	// lateFor is how long a rename or deletion waits for the write before it, and a
 	// write of no interest for the read before it. Their queues are read at once;
 	// this is room for a busy machine.
@@ -69,19 +56,23 @@ type core struct {
 	reads *recentReads
 	lin   *lineage
 	burst *bursts
-	facts map[int]*facts
+	procs *processes
 	stuck map[volume.Dev]<-chan struct{} // file systems that owe an answer, and what is closed with it
 	gone  map[volume.Dev]goneVolume      // unmounted a moment ago: its last files are still to be told
 	since time.Time                      // up to when nothing was lost
 
-	folders []string  // that came up in protected places and are not marked yet
-	ending  bool      // nothing can be put off any more
-	resync  bool      // the mechanism asks for a sync
-	synced  time.Time // when marks were last looked after
-	late    []lateRecord
-	idle    []lateRecord // writes of no interest, unless the read before them comes yet
-	missed  uint64       // lost and not told yet
-	toldOf  time.Time    // when losses were last told
+	folders   []string // that came up in protected places and are not marked yet
+	scan      *rescan  // that goes on, nil if none does
+	scanAgain bool     // what was lost meanwhile has to be looked for after it
+
+	ending bool           // Run is about to return
+	unsent []*event.Event // that nobody took before ctx was done
+	resync bool           // the mechanism asks for a sync
+	synced time.Time      // when marks were last looked after
+	late   []lateRecord
+	idle   []lateRecord // writes of no interest, unless the read before them comes yet
+	missed uint64       // lost and not told yet
+	toldOf time.Time    // when losses were last told
 }
 
 type goneVolume struct {
@@ -89,17 +80,8 @@ type goneVolume struct {
 	at time.Time
 }
 
-// facts is what is known of a process for a moment.
-type facts struct {
-	at      time.Time
-	early   bool // asked for the first time: what it executes may not be known yet
-	proc    *event.Process
-	user    *event.User
-	ignored bool
-}
-
-func newCore(w *Watcher, q *queue, out chan<- *event.Event) *core {
-	return &core{w: w, q: q, out: out, reads: newRecentReads(), lin: newLineage(), burst: newBursts(), facts: map[int]*facts{}, stuck: map[volume.Dev]<-chan struct{}{}, gone: map[volume.Dev]goneVolume{}}
+func newCore(w *Watcher, q *queue, procs *processes, out chan<- *event.Event) *core {
+	return &core{w: w, q: q, procs: procs, out: out, reads: newRecentReads(), lin: newLineage(), burst: newBursts(), stuck: map[volume.Dev]<-chan struct{}{}, gone: map[volume.Dev]goneVolume{}}
 }
 
 // run works until ctx is done. The cause of that, if it is not the caller's, is
@@ -133,7 +115,7 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 		now := time.Now()
 		c.settleLate(ctx, now)
 		for p := c.set.take(now); p != nil; p = c.set.take(now) {
-			c.finish(ctx, p)
+			c.finish(ctx, p, false)
 		}
 		for _, e := range c.burst.due(now) {
 			c.send(ctx, e)
@@ -158,9 +140,17 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 			wait = min(wait, lostEvery)
 		}
 		timer.Reset(wait)
+		var scanned chan struct{}
+		if c.scan != nil {
+			scanned = c.scan.done
+		}
 		select {
 		case <-c.q.wake:
 		case <-timer.C:
+		case <-scanned:
+			if c.scan = nil; c.scanAgain {
+				c.rescanNow(ctx)
+			}
 		case <-table:
 			c.sync(ctx, src, reason)
 		case <-c.w.kick:
@@ -193,15 +183,21 @@ func (c *core) flush() {
 	ctx, cancel := context.WithTimeout(context.Background(), flushWait)
 	defer cancel()
 	c.ending = true
+	unsent := c.unsent
+	c.unsent = nil
+	for _, e := range unsent {
+		c.send(ctx, e)
+	}
 	c.work(ctx)
 	c.settleLate(ctx, time.Now().Add(lateFor))
 	for _, p := range c.set.takeIf(func(*record) bool { return true }) {
-		c.finish(ctx, p)
+		c.finish(ctx, p, true)
 	}
 	for _, e := range c.burst.due(time.Time{}) {
 		c.send(ctx, e)
 	}
 	c.lost(ctx, 0)
+	c.w.lost.Add(uint64(len(c.unsent)))
 }
 
 // sync takes over what is mounted and protected now.
@@ -223,11 +219,14 @@ func (c *core) sync(ctx context.Context, src source, reason string) {
 		}
 	}
 	for dev, i := range places {
-		if _, there := c.byDev[dev]; !there {
+		if _, there := c.byDev[dev]; !there && len(c.gone) < maxGone {
 			c.gone[dev] = goneVolume{before[i], c.synced}
 		}
 	}
 	watching, problems := src.sync(c.vols, c.place)
+	if n := len(problems) - maxProblems; n > 0 {
+		problems = append(problems[:maxProblems:maxProblems], fmt.Sprintf("and %d more", n))
+	}
 	state := endpoint.SensorOK
 	switch {
 	case len(problems) > 0 || reason != "" && !c.limited:
@@ -246,7 +245,7 @@ func (c *core) sync(ctx context.Context, src source, reason string) {
 		_, there := c.byDev[r.dev]
 		return !there && r.dev != (volume.Dev{})
 	}) {
-		c.finish(ctx, p)
+		c.finish(ctx, p, false)
 	}
 }
 
@@ -265,78 +264,24 @@ func (c *core) lost(ctx context.Context, every time.Duration) {
 	e.Lost = &event.Lost{Count: event.Some(int64(n))}
 	e.Message = fmt.Sprintf("at least %d file events were lost: a queue was full", n)
 	c.send(ctx, e)
-	since := c.since.Add(-3 * time.Second) // file systems keep times to 2 s
-	c.since = time.Now()
-	for i := range c.vols {
-		if v := &c.vols[i]; isMedia(v) && !isRemote(v) && !v.Hidden {
-			c.rescan(ctx, reachOf(v), v.Reach, since, func(dev volume.Dev) bool { return dev == v.Dev })
-		}
-	}
-	// Of protected places on local disks, what was written; not what was read, and
-	// not on shares, whose servers are not asked for all they have.
-	remote := map[string]bool{}
-	for i := range c.vols {
-		if isRemote(&c.vols[i]) {
-			remote[mountOf(&c.vols[i])] = true
-		}
-	}
-	dirs, _ := c.place.dirs(func(dir string) bool { return remote[dir] })
-	for i := 0; i < len(dirs) && ctx.Err() == nil; i++ {
-		c.rescanFolder(ctx, dirs[i], since)
+	if !c.ending {
+		c.rescanNow(ctx)
 	}
 }
 
-// rescan finds files below a folder, reached by way of another, that were
-// written since a moment.
-func (c *core) rescan(ctx context.Context, dir, reach string, since time.Time, on func(volume.Dev) bool) {
-	seen := 0
-	_ = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if seen++; seen > rescanLimit || ctx.Err() != nil {
-			return fs.SkipAll
-		}
-		if err == nil { // what cannot be read is left out: this is a second look
-			c.rescanFile(ctx, p, reach, d, since, on)
-		}
-		return nil
-	})
-}
-
-// rescanFolder finds files in a folder, not below, that were written since a moment.
-func (c *core) rescanFolder(ctx context.Context, dir string, since time.Time) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	for seen := 0; seen < rescanLimit && ctx.Err() == nil; {
-		entries, err := f.ReadDir(256)
-		for _, d := range entries {
-			c.rescanFile(ctx, filepath.Join(dir, d.Name()), "", d, since, func(volume.Dev) bool { return true })
-		}
-		if seen += len(entries); err != nil {
-			return
-		}
-	}
-}
-
-func (c *core) rescanFile(ctx context.Context, p, reach string, d fs.DirEntry, since time.Time, on func(volume.Dev) bool) {
-	if !d.Type().IsRegular() {
-		return
-	}
-	fi, err := d.Info()
-	if err != nil || changeTime(fi).Before(since) {
-		return
-	}
-	if dev, ino := identity(fi); on(dev) {
-		c.handle(ctx, record{kind: recWrote, at: time.Now(), path: strings.TrimPrefix(p, reach), size: fi.Size(), dev: dev, ino: ino, changed: true, found: true})
-	}
-}
-
+// send tells an event, or keeps it for the end.
 func (c *core) send(ctx context.Context, e *event.Event) {
+	select {
+	case c.out <- e: // also when ctx is done
+		c.w.told.Add(1)
+		return
+	default:
+	}
 	select {
 	case c.out <- e:
 		c.w.told.Add(1)
 	case <-ctx.Done():
+		c.unsent = append(c.unsent, e)
 	}
 }
 
@@ -354,67 +299,20 @@ func (c *core) volumeOf(path string, dev volume.Dev) *volume.Volume {
 	if g, ok := c.gone[dev]; ok {
 		return &g.Volume
 	}
-	if v, ok := c.w.opts.Table.Lookup(path); ok && path != "" { // sub-volumes have numbers of their own
+	if v, ok := c.w.opts.Table.Lookup(path); ok && path != "" && hasSubvolumes[v.FileSystemType] {
 		return &v
 	}
 	return nil
 }
 
-// of returns what is known of a process.
-func (c *core) of(pid int, now time.Time) *facts {
-	old := c.facts[pid]
-	if old != nil && now.Sub(old.at) < factsFor && !(old.early && now.Sub(old.at) > execWait) {
-		return old
-	}
-	if len(c.facts) >= maxFacts {
-		clear(c.facts)
-	}
-	f := &facts{at: now, early: old == nil}
-	if c.w.opts.Process != nil {
-		f.proc, f.user = c.w.opts.Process(pid)
-	}
-	if f.proc == nil {
-		f.proc = &event.Process{PID: event.Some(int64(pid))}
-		if exe, err := os.Readlink(filepath.Join(c.w.opts.ProcRoot, strconv.Itoa(pid), "exe")); err == nil {
-			f.proc.Executable, f.proc.Name = exe, filepath.Base(exe)
-		}
-	}
-	if old != nil && f.proc.Executable == "" && f.proc.Name == "" {
-		f.proc, f.user = old.proc, old.user // it has ended
-	}
-	for _, g := range c.w.opts.IgnoreExecutables {
-		if ok, _ := doublestar.Match(slashed(g), slashed(f.proc.Executable)); ok {
-			f.ignored = true
-		}
-	}
-	// Forked, and what it executes not known yet: asked for again when it is told.
-	if c.w.opts.Process == nil || f.proc.EntityID != "" {
-		c.facts[pid] = f
-	}
-	return f
-}
-
-// who is a process as far as reads are told apart by it.
-func (c *core) who(pid int, now time.Time) who {
-	p := c.of(pid, now).proc
-	w := who{pid: pid, start: p.Start, entity: p.EntityID}
-	if p.Parent != nil {
-		w.ppid = int(p.Parent.PID.V)
-	}
-	return w
-}
+// hasSubvolumes are file systems whose files have other device numbers than
+// their mount.
+var hasSubvolumes = map[string]bool{"btrfs": true, "bcachefs": true, "overlay": true, "zfs": true}
 
 // syncers are the programs that keep folders in step with a cloud.
 var syncers = map[string]bool{
 	"onedrive": true, "dropbox": true, "insync": true, "nextcloud": true, "nextcloudcmd": true, "owncloud": true, "megasync": true, "mega-cmd-server": true,
 	"rclone": true, "seaf-daemon": true, "cloud-drive-daemon": true, "pcloud": true, "yandex-disk": true, "box": true,
-}
-
-func keyOf(r *record) string {
-	if r.path == "" {
-		return fmt.Sprintf("\x00%d:%d:%d", r.dev.Major, r.dev.Minor, r.ino)
-	}
-	return r.path
 }
 
 // handle takes one record.
@@ -451,14 +349,17 @@ func (c *core) handle(ctx context.Context, r record) {
 	}
 	v := c.volumeOf(r.path, r.dev)
 	if v == nil {
+		if r.kind == recWrote {
+			c.q.lose(1) // on a volume that nothing is known of
+		}
 		return
 	}
 	watched := isMedia(v) || isShare(v)
 	label := c.place.label(r.path, v.Share)
-	if r.pid != 0 && (watched || label != "") && c.of(r.pid, now).ignored {
+	if (watched || label != "") && c.procs.ignored(r.pid, now) {
 		return
 	}
-	if v.Folder && syncers[c.of(r.pid, now).proc.Name] {
+	if v.Folder && syncers[c.procs.of(r.pid, now).proc.Name] {
 		return // it brings here what others changed, and reads what it takes away
 	}
 	switch r.kind {
@@ -474,9 +375,15 @@ func (c *core) handle(ctx context.Context, r record) {
 		}
 		// A write on a local disk waits as well: shares have readers of their own,
 		// so that it may overtake the read that it is a copy of.
-		if early := c.set.wrote(keyOf(&r), r, now); early != nil {
-			c.finish(ctx, early)
-		}
+		c.rest(ctx, spotOf(v, &r), r, now)
+	}
+}
+
+// rest has a file told when it rests. Where too many wait, the one that is due
+// first is told now.
+func (c *core) rest(ctx context.Context, at spot, r record, now time.Time) {
+	if early := c.set.wrote(at, r, now); early != nil {
+		c.finish(ctx, early, true)
 	}
 }
 
@@ -498,7 +405,7 @@ func (c *core) noteRead(ctx context.Context, r *record, v *volume.Volume, label 
 	if r.look.sum != 0 && r.look.size >= minSize {
 		c.lin.contents.put(content{r.look.size, r.look.sum}, carrier{r.path, x.cargo}, now)
 	}
-	noted := c.reads.note(c.who(r.pid, now), x)
+	noted := c.reads.note(c.procs.who(r.pid, now), x)
 	if r.kind == recRead && !noted.closed {
 		noted.closed = true
 		if c.w.opts.Reads && own {
@@ -518,21 +425,26 @@ type lateRecord struct {
 // told, and has it done to them. A file that was written under that name
 // afterwards, and is still there, is not concerned.
 func (c *core) applied(r *record) bool {
-	old := r.from
-	if r.kind == recDeleted {
-		old = r.path
+	v := c.volumeOf(r.path, r.dev)
+	if v == nil {
+		return false
+	}
+	at := spotOf(v, r)
+	old := at
+	if r.kind == recRenamed {
+		old.path = r.from
 	}
 	if p := c.set.byKey[old]; p != nil {
-		if fi, err := c.stat(old, r.dev); err == nil {
+		if fi, err := c.stat(v, old.path); err == nil {
 			if dev, ino := identity(fi); dev == p.rec.dev && ino == p.rec.ino {
 				return false
 			}
 		}
 	}
 	if r.kind == recRenamed {
-		return c.set.renamed(r.from, r.path, r.dir)
+		return c.set.renamed(old, at, r.dir)
 	}
-	return c.set.remove(r.path)
+	return c.set.remove(at)
 }
 
 // settleLate drops the writes that were of no interest, and tells the renames and
@@ -549,7 +461,7 @@ func (c *core) settleLate(ctx context.Context, now time.Time) {
 	for ; n < len(c.late) && !c.late[n].due.After(now); n++ {
 		r := &c.late[n].record
 		switch {
-		case c.applied(r), r.kind == recRenamed && c.set.byKey[r.path] != nil:
+		case c.applied(r), r.kind == recRenamed && c.waits(r):
 		case r.kind == recRenamed:
 			c.renamed(ctx, r, now)
 		case !r.dir:
@@ -559,8 +471,14 @@ func (c *core) settleLate(ctx context.Context, now time.Time) {
 	c.late = append(c.late[:0], c.late[n:]...)
 }
 
-// finish tells a file that is at rest.
-func (c *core) finish(ctx context.Context, p *pending) {
+// waits reports whether a file waits to be told at the path of a record.
+func (c *core) waits(r *record) bool {
+	v := c.volumeOf(r.path, r.dev)
+	return v != nil && c.set.byKey[spotOf(v, r)] != nil
+}
+
+// finish tells a file that is at rest. last says that it cannot be put off.
+func (c *core) finish(ctx context.Context, p *pending, last bool) {
 	r := &p.rec
 	v := c.volumeOf(r.path, r.dev)
 	if v == nil {
@@ -569,7 +487,7 @@ func (c *core) finish(ctx context.Context, p *pending) {
 	label, now := c.place.label(r.path, v.Share), time.Now()
 	watched := isMedia(v) || isShare(v) || label != ""
 	src := c.sourceOf(r, watched, now)
-	if src == nil && !watched || r.pid != 0 && c.of(r.pid, now).ignored {
+	if src == nil && !watched || c.procs.ignored(r.pid, now) {
 		c.lin.files.drop(r.file()) // overwritten with something else
 		return
 	}
@@ -577,7 +495,7 @@ func (c *core) finish(ctx context.Context, p *pending) {
 	if r.path == "" {
 		errs = append(errs, "read path: file name too long")
 	} else if !isRemote(v) {
-		fi, err := c.stat(r.path, v.Dev)
+		fi, err := c.stat(v, r.path)
 		if err == nil {
 			dev, ino := identity(fi)
 			if dev != r.dev {
@@ -589,24 +507,28 @@ func (c *core) finish(ctx context.Context, p *pending) {
 		switch {
 		case err == nil && !fi.Mode().IsRegular():
 			return
-		case err == nil && fi.Size() > r.size && r.size >= 0 && c.mech == mechFanotify && !c.ending:
+		case err == nil && fi.Size() > r.size && r.size >= 0 && c.mech == mechFanotify && !last && r.grew < maxGrew:
 			// It grew since it was closed: somebody writes to it again, and most likely
 			// closes it. It is told when it rests.
 			r.size = fi.Size()
-			c.set.wrote(keyOf(r), *r, now)
+			r.grew++
+			c.rest(ctx, p.key, *r, now)
 			return
 		case err == nil:
 			r.size = fi.Size()
 		case !errors.Is(err, fs.ErrNotExist):
 			errs = append(errs, "read size: "+err.Error())
-		case c.mounted(v, r):
+		case attached(c.w.opts.SysRoot, v.Dev) && c.mounted(v, r):
 			// Renamed where nobody tells it, or deleted.
 			at, size := "", int64(0)
 			if !r.names && r.ino != 0 {
-				at, size = c.findInode(r)
+				if at, size, err = c.findInode(v, r); err != nil {
+					errs = append(errs, "find its name: "+err.Error())
+					break
+				}
 			}
-			if q := c.set.byKey[at]; q != nil && (q.rec.ino != r.ino || q.rec.at.Before(r.at)) {
-				c.set.remove(at) // what was there before
+			if q := c.set.byKey[spot{v.Dev, at}]; q != nil && (q.rec.ino != r.ino || q.rec.at.Before(r.at)) {
+				c.set.remove(q.key) // what was there before
 			} else if at == "" || q != nil { // gone, or written again under that name
 				if src == nil {
 					return
@@ -652,183 +574,6 @@ func (c *core) finish(ctx context.Context, p *pending) {
 	}
 }
 
-// told reports whether it is worth an event that this came to a volume and the
-// place of that label: not so within one place, nor from one local file without
-// a label to another.
-func (f *found) told(v *volume.Volume, label string) bool {
-	if f.made || isMedia(v) {
-		return true
-	}
-	lead := f.cargo.lead()
-	if label != "" || v.Share != "" {
-		return lead.label != label || lead.share != v.Share
-	}
-	return !f.carried || lead.label != ""
-}
-
-// sourceOf is what a file is a copy of as far as reads and contents tell, nil if
-// nothing known.
-func (c *core) sourceOf(r *record, watched bool, now time.Time) *found {
-	f := written{path: r.path, name: filepath.Base(r.path), size: r.size}
-	if r.look.size == r.size {
-		f.sum = r.look.sum
-	}
-	if r.pid != 0 && !c.reads.empty(now) {
-		w := c.who(r.pid, now)
-		p := c.packer(w, now)
-		if p != nil && r.look.archive {
-			if src := c.packedOf(r, w, p, now); src != nil {
-				return src
-			}
-		}
-		x, k := r.source, itself
-		if x == nil || x.name != f.name {
-			x, k = c.reads.find(w, f, now)
-		}
-		if x != nil {
-			return &found{cargo: x.cargo, path: x.path, way: wayOf(x, f, k), whole: x.cargo.packed, carried: x.carried}
-		}
-		if me := c.of(r.pid, now).proc; p == nil && r.look.archive && !movers[me.Name] && (watched || archiveNames[extension(f.name)]) {
-			p = me
-		}
-		if p != nil {
-			if src := c.packedOf(r, w, p, now); src != nil {
-				return src
-			}
-		}
-	}
-	if f.sum == 0 || f.size < minSize {
-		return nil
-	}
-	if x, ok := c.lin.contents.get(content{f.size, f.sum}, now); ok && x.path != r.path {
-		return &found{cargo: x.cargo, path: x.path, way: byLook(f.size), whole: x.cargo.packed, carried: x.path != x.cargo.lead().path}
-	}
-	return nil
-}
-
-// packer is the program of packers that a process runs, or for a shell, which
-// opens and closes what a program writes by redirection, that of a child or of
-// its parent (tar runs gzip so); nil if there is none.
-func (c *core) packer(w who, now time.Time) *event.Process {
-	p := c.of(w.pid, now).proc
-	switch {
-	case packers[p.Name]:
-		return p
-	case shells[p.Name]:
-		for _, pid := range append(c.reads.children(w.pid), w.ppid) {
-			if p := c.of(pid, now).proc; packers[p.Name] {
-				return p
-			}
-		}
-	}
-	return nil
-}
-
-// packedOf is what went into a file that a program made of what it read: an
-// archive of it, parts, a whole of several, or what it took out of an archive.
-func (c *core) packedOf(r *record, w who, p *event.Process, now time.Time) *found {
-	born := r.born
-	if born.IsZero() || born.After(r.at) {
-		born = r.at
-	}
-	// It may be read first and written then; and the queue with the reads may lag.
-	since, until := born.Add(-readFor), r.at.Add(lateFor)
-	shell := shells[c.of(w.pid, now).proc.Name]
-	if shell { // what other children read for other files is none of it
-		since, until = born, r.at.Add(lagFor)
-	}
-	g, last := c.reads.packed(w, r.path, since, until)
-	if g == nil || shell && !r.look.archive && r.size != g.bytes {
-		return nil
-	}
-	name := filepath.Base(r.path)
-	src := &found{cargo: g, way: byReadingParts, whole: p.Name == "cat", path: last.path, carried: last.carried}
-	switch {
-	case r.look.archive || r.look.sum == 0 && archiveNames[extension(name)]:
-		made := *g
-		made.packed, made.encrypted = true, r.look.encrypted
-		if x := encrypts(p.Name, p.Args); x.OK && !made.encrypted.V {
-			made.encrypted = x
-		}
-		src.cargo, src.path, src.made, src.whole, src.way = &made, g.lead().path, true, true, byPackingOther
-		if packers[p.Name] {
-			src.way = byPacking
-		}
-	case src.whole:
-		src.path = g.lead().path
-	case g.packed:
-		src.way = byPacking
-		if o := g.named(name); o != nil {
-			src.cargo = single(*o).at(g.trust)
-		}
-	}
-	return src
-}
-
-// carry remembers what a file holds.
-func (c *core) carry(r *record, src *found, watched bool, now time.Time) {
-	x := carrier{r.path, src.cargo.at(src.trust())}
-	if r.look.sum != 0 && r.look.size >= minSize {
-		c.lin.contents.put(content{r.look.size, r.look.sum}, x, now)
-	}
-	if r.ino == 0 || r.path == "" {
-		return
-	}
-	id := r.file()
-	c.lin.files.put(id, x, now)
-	if !watched { // else its reads are told anyway
-		c.src.follow(r.path, id)
-	}
-}
-
-// copyOf tells of a copy where it is from. Without a source that may be told it
-// has a hash of the file's name and size for an id.
-func (c *core) copyOf(r *record, name string, src *found, told bool) *event.Copy {
-	one := &event.Copy{Files: event.Some[int64](1), Bytes: event.Some(max(r.size, 0)), ArchiveEncrypted: encryptedOf(&r.look)}
-	if !told {
-		one.SourceIDs = []string{sourceID(name + "\x00" + strconv.FormatInt(r.size, 10))}
-		return one
-	}
-	g := src.cargo
-	lead := g.lead()
-	one.SourcePath, one.Evidence, one.Confidence = src.path, src.evidence(), src.trust().String()
-	one.SourceVolumeKind, one.SourceShare, one.SourceProtected = lead.kind, lead.share, lead.label
-	one.SourceIDs = []string{sourceID(lead.path)}
-	if src.whole {
-		one.Files, one.Bytes, one.SourceIDs = event.Some(g.files), event.Some(g.bytes), g.ids()
-		one.Paths = g.paths()
-	}
-	if g.packed && g.encrypted.OK {
-		one.ArchiveEncrypted = g.encrypted
-	}
-	return one
-}
-
-// encryptedOf is whether an archive is encrypted, absent for other files.
-func encryptedOf(s *sample) event.Opt[bool] {
-	if !s.archive {
-		return event.Opt[bool]{}
-	}
-	return s.encrypted
-}
-
-func extension(name string) string {
-	return strings.ToLower(strings.TrimPrefix(filepath.Ext(name), "."))
-}
-
-func (c *core) whyNoProcess(r *record) string {
-	if r.found {
-		return "found by looking after a loss"
-	}
-	return c.mech + " does not tell it"
-}
-
-// sourceID is a stable hash of where something came from.
-func sourceID(s string) string {
-	h := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(h[:8])
-}
-
 // other tells a rename or deletion in a watched place.
 func (c *core) other(ctx context.Context, a event.Action, r *record, now time.Time) {
 	v := c.volumeOf(r.path, r.dev)
@@ -836,7 +581,7 @@ func (c *core) other(ctx context.Context, a event.Action, r *record, now time.Ti
 		return
 	}
 	label := c.place.label(r.path, v.Share)
-	if !isMedia(v) && !isShare(v) && label == "" || r.pid != 0 && c.of(r.pid, now).ignored {
+	if !isMedia(v) && !isShare(v) && label == "" || c.procs.ignored(r.pid, now) {
 		return
 	}
 	e := c.event(a, r, v, label)
@@ -854,13 +599,13 @@ func (c *core) renamed(ctx context.Context, r *record, now time.Time) {
 		return
 	}
 	from, to := c.place.label(r.from, v.Share), c.place.label(r.path, v.Share)
-	if from == "" || from == to || r.pid != 0 && c.of(r.pid, now).ignored {
+	if from == "" || from == to || c.procs.ignored(r.pid, now) {
 		if !r.dir {
 			c.other(ctx, event.FileRenamed, r, now)
 		}
 		return
 	}
-	if fi, err := c.stat(r.path, v.Dev); err == nil && fi.Mode().IsRegular() {
+	if fi, err := c.stat(v, r.path); err == nil && fi.Mode().IsRegular() {
 		if dev, ino := identity(fi); dev == r.dev {
 			r.size, r.ino = fi.Size(), ino
 		}
@@ -898,7 +643,7 @@ func (c *core) event(a event.Action, r *record, v *volume.Volume, label string) 
 	vol := v.Volume
 	e.Volume = &vol
 	if r.pid != 0 {
-		x := c.of(r.pid, time.Now())
+		x := c.procs.of(r.pid, time.Now())
 		p := *x.proc
 		if p.Parent != nil {
 			pa := *p.Parent
@@ -911,77 +656,4 @@ func (c *core) event(a event.Action, r *record, v *volume.Volume, label string) 
 		}
 	}
 	return e
-}
-
-// mounted reports whether the volume of a record is still where it was.
-func (c *core) mounted(v *volume.Volume, r *record) bool {
-	fi, err := c.stat(filepath.Dir(r.path), v.Dev)
-	if err != nil {
-		// The folder may be gone with its files, or the stick with both.
-		now, ok := c.w.opts.Table.Lookup(r.path)
-		return ok && now.Dev == v.Dev && now.MountID == v.MountID
-	}
-	dev, _ := identity(fi)
-	return dev == r.dev
-}
-
-// findInode looks in a file's folder for the name that it has now.
-func (c *core) findInode(r *record) (string, int64) {
-	d, err := os.Open(filepath.Dir(r.path))
-	if err != nil {
-		return "", 0
-	}
-	defer d.Close()
-	for n := 0; n < 4096; {
-		entries, err := d.ReadDir(256)
-		n += len(entries)
-		for _, x := range entries {
-			fi, err := x.Info()
-			if err != nil || !fi.Mode().IsRegular() {
-				continue
-			}
-			if dev, ino := identity(fi); dev == r.dev && ino == r.ino {
-				return filepath.Join(filepath.Dir(r.path), x.Name()), fi.Size()
-			}
-		}
-		if err != nil {
-			break
-		}
-	}
-	return "", 0
-}
-
-var errStuck = errors.New("file system does not answer")
-
-// stat is os.Lstat that does not wait for ever. A question that hangs keeps a
-// goroutine and a thread, so that there is one at most for each file system.
-func (c *core) stat(path string, dev volume.Dev) (os.FileInfo, error) {
-	return c.ask(dev, func() (os.FileInfo, error) { return os.Lstat(path) })
-}
-
-func (c *core) ask(dev volume.Dev, lstat func() (os.FileInfo, error)) (os.FileInfo, error) {
-	if answered, ok := c.stuck[dev]; ok {
-		select {
-		case <-answered:
-			delete(c.stuck, dev)
-		default:
-			return nil, errStuck
-		}
-	}
-	var answer os.FileInfo
-	var failure error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		answer, failure = lstat()
-	}()
-	t := time.NewTimer(statWait)
-	defer t.Stop()
-	select {
-	case <-done:
-		return answer, failure
-	case <-t.C:
-		c.stuck[dev] = done
-		return nil, errStuck
-	}
 }

@@ -33,12 +33,20 @@ const (
 	maskLocal  = unix.FAN_CLOSE_WRITE
 	maskNames  = unix.FAN_RENAME | unix.FAN_DELETE | unix.FAN_ONDIR
 
-	// readSize is how much is read from a group at once. Each record of 24 bytes
-	// comes with an open file, which counts against our limit of them.
-	readSize = 256 * fanHeader
+	// readFilesSize is how much is read at once of records that come with an open
+	// file: one. Where the file cannot be opened (no more descriptors, gone on its
+	// server) the kernel drops the record, and says so only if it is the first of a
+	// read. More at a time would cost no less that could be measured.
+	readFilesSize = fanHeader
+	// readNamesSize is the same for records with names, some 100 bytes each.
+	readNamesSize = 16 << 10
 	// maxRemote bounds the groups for remote mounts; a user may have 128 groups
 	// (fs.fanotify.max_user_groups). What is beyond shares the last.
 	maxRemote = 64
+	// maxMarkers bounds the marks that are asked for at once: each may hang.
+	maxMarkers = 32
+	// markWait is how long a mark may take before that is told.
+	markWait = 5 * time.Second
 	// maxModified bounds the files known to have been written to and not closed.
 	maxModified = 1 << 16
 	// maxClosed bounds the files whose change time is remembered.
@@ -50,7 +58,8 @@ const (
 )
 
 // keepsChangeTime are file systems on which every write, also by a memory map,
-// gives a file a new change time that programs cannot set.
+// gives a file a new change time that programs cannot set. Of others the time of
+// the last write is looked at, which they can.
 var keepsChangeTime = map[string]bool{"ext2": true, "ext3": true, "ext4": true, "xfs": true, "btrfs": true, "f2fs": true, "tmpfs": true, "overlay": true, "ntfs3": true}
 
 // usersOwn are file systems of a desktop session that root may not enter, by
@@ -61,6 +70,7 @@ var usersOwn = map[string]bool{"fuse.gvfsd-fuse": true, "fuse.kio-fuse": true, "
 type fan struct {
 	w     *Watcher
 	q     *queue
+	procs *processes
 	fail  context.CancelCauseFunc
 	main  *group         // with descriptors: media, local disks, protected folders
 	names *group         // with names: moves and deletions; nil if refused
@@ -74,10 +84,13 @@ type fan struct {
 
 	facts    atomic.Pointer[fanFacts]
 	places   atomic.Pointer[places] // whose folders are marked: protected, and of sync programs
-	lastRead atomic.Int64           // when a file of interest was last read, in Unix seconds
+	began    time.Time              // a moment before any read
+	lastRead atomic.Int64           // when a file of interest was last read, in ns since began; 0: never
 
-	mu      sync.Mutex        // guards all below
-	refused map[string]string // remote mounts that could not be marked: path to why
+	mu      sync.Mutex       // guards all below
+	marks   map[int]*marking // of remote mounts, by mount id
+	todo    []*marking       // not begun yet
+	markers int              // goroutines that work on them
 
 	followMu sync.Mutex       // guards all below
 	followed map[fileKey]bool // files marked one by one for what they hold
@@ -102,37 +115,54 @@ type mountFact struct {
 type group struct {
 	f    *os.File
 	fd   int
+	size int // of what is read at once
 	done chan struct{}
 
 	// Owned by the reader:
 	written map[fileKey]bool          // written to and not closed since
-	closed  map[fileKey]unix.Timespec // change time at the last close
+	closed  map[fileKey]unix.Timespec // when it had been written to last, at the last close
 	sampler sampler
 	forgot  time.Time // when written was cleared: what is closed soon after counts as written to
 }
 
-func (w *Watcher) newNative(q *queue, fail context.CancelCauseFunc) (source, error) {
-	f := &fan{w: w, q: q, fail: fail, far: map[int]*group{}, dirs: map[string]bool{}, refused: map[string]string{}, followed: map[fileKey]bool{}}
+func (w *Watcher) newNative(q *queue, procs *processes, fail context.CancelCauseFunc) (source, error) {
+	f := &fan{w: w, q: q, procs: procs, fail: fail, began: time.Now(), far: map[int]*group{}, dirs: map[string]bool{}, marks: map[int]*marking{}, followed: map[fileKey]bool{}}
 	f.facts.Store(&fanFacts{})
 	f.places.Store(w.space.Load())
 	var err error
-	if f.main, err = f.open(0, f.readFiles); err != nil {
+	if f.main, err = f.open(false, f.readFiles); err != nil {
 		return nil, fmt.Errorf("fanotify %w: %w", errUnavailable, err)
 	}
 	// Kernels before 5.17 have no FAN_RENAME; then renames are found by looking.
-	f.names, _ = f.open(unix.FAN_REPORT_DFID_NAME, f.readNames)
+	f.names, _ = f.open(true, f.readNames)
 	return f, nil
 }
 
-// open makes a group and starts its reader. The files that come with its events
-// are opened without waiting: a pipe would wait for a writer.
-func (f *fan) open(flags uint, read func(*group, []byte)) (*group, error) {
-	eventFlags := uint(unix.O_RDONLY | unix.O_LARGEFILE | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOATIME)
-	fd, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK|unix.FAN_UNLIMITED_MARKS|flags, eventFlags)
+// newGroup makes a group for records with names, or with files, and says how much
+// to read of it at once. The files are opened by the kernel without waiting: a
+// pipe would wait for a writer. Kernels from 6.13 give the record of a file that
+// cannot be opened instead of an error; others drop it without a word if the
+// server says that it is gone.
+func newGroup(names bool) (fd, size int, err error) {
+	const class = unix.FAN_CLASS_NOTIF | unix.FAN_CLOEXEC | unix.FAN_NONBLOCK | unix.FAN_UNLIMITED_MARKS
+	const files = unix.O_RDONLY | unix.O_LARGEFILE | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOATIME
+	if names {
+		fd, err = unix.FanotifyInit(class|unix.FAN_REPORT_DFID_NAME, files)
+		return fd, readNamesSize, err
+	}
+	if fd, err = unix.FanotifyInit(class|unix.FAN_REPORT_FD_ERROR, files); err != nil {
+		fd, err = unix.FanotifyInit(class, files)
+	}
+	return fd, readFilesSize, err
+}
+
+// open makes a group and starts its reader.
+func (f *fan) open(names bool, read func(*group, []byte)) (*group, error) {
+	fd, size, err := newGroup(names)
 	if err != nil {
 		return nil, err
 	}
-	g := &group{f: os.NewFile(uintptr(fd), "fanotify"), fd: fd, done: make(chan struct{}), written: map[fileKey]bool{}, closed: map[fileKey]unix.Timespec{}}
+	g := &group{f: os.NewFile(uintptr(fd), "fanotify"), fd: fd, size: size, done: make(chan struct{}), written: map[fileKey]bool{}, closed: map[fileKey]unix.Timespec{}}
 	go func() {
 		defer close(g.done)
 		if err := guard(func() error { return f.loop(g, read) }); err != nil {
@@ -144,7 +174,7 @@ func (f *fan) open(flags uint, read func(*group, []byte)) (*group, error) {
 
 // loop reads until the group is closed.
 func (f *fan) loop(g *group, read func(*group, []byte)) error {
-	buf := make([]byte, readSize)
+	buf := make([]byte, g.size)
 	for bad := 0; ; {
 		n, err := g.f.Read(buf)
 		switch {
@@ -189,14 +219,17 @@ func (f *fan) close() {
 func (f *fan) readFiles(g *group, b []byte) {
 	facts := f.facts.Load()
 	if err := parseRecords(b, func(k kernelRecord) {
-		if k.mask&unix.FAN_Q_OVERFLOW != 0 {
+		switch {
+		case k.mask&unix.FAN_Q_OVERFLOW != 0:
 			f.q.push(record{kind: recMissed, at: time.Now()})
 			g.forget()
+		case k.pid == f.w.self:
+		case k.fd < 0: // it could not be opened
+			f.q.lose(1)
+		default:
+			f.file(g, facts, k)
 		}
 		if k.fd >= 0 {
-			if k.pid != f.w.self {
-				f.file(g, facts, k)
-			}
 			unix.Close(k.fd)
 		}
 	}); err != nil {
@@ -228,28 +261,35 @@ func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
 	if k.mask&(unix.FAN_OPEN|unix.FAN_CLOSE) == 0 {
 		return
 	}
+	if f.procs.ignored(k.pid, r.at) && !(k.mask&unix.FAN_CLOSE_WRITE != 0 && f.follows(id)) {
+		delete(g.written, id)
+		return
+	}
 	r.names = facts.named[r.dev]
 	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(k.fd))
 	if err == nil {
 		r.path = trueName(path, st.Nlink == 0)
 	}
-	tracing := r.at.Unix()-f.lastRead.Load() < int64(keepFor/time.Second)
+	tracing := f.sinceRead(r.at) < keepFor
 	if k.mask&unix.FAN_OPEN != 0 {
 		r.kind = recOpened
-		f.lastRead.Store(r.at.Unix())
+		f.noteRead(r.at)
 		f.q.push(r)
 	}
 	if k.mask&unix.FAN_CLOSE_WRITE != 0 {
 		r.changed = g.written[id] || time.Since(g.forgot) < freshFor
 		delete(g.written, id)
+		// Written by a memory map, in a way that the kernel does not tell (splice
+		// before 6.4), or before the file system was marked.
+		at := st.Mtim
 		if facts.changeTime[r.dev] {
-			// Written by a memory map, or before the file system was marked.
-			r.changed = r.changed || g.closed[id] != st.Ctim && time.Since(time.Unix(st.Ctim.Unix())) < freshFor
-			if len(g.closed) >= maxClosed {
-				clear(g.closed)
-			}
-			g.closed[id] = st.Ctim
+			at = st.Ctim
 		}
+		r.changed = r.changed || g.closed[id] != at && r.at.Sub(time.Unix(at.Unix())) < freshFor
+		if len(g.closed) >= maxClosed {
+			clear(g.closed)
+		}
+		g.closed[id] = at
 		if st.Nlink > 0 { // else it was deleted while open, or never had a name
 			r.kind, r.idle = recWrote, facts.local[r.dev] && f.idle(r.at, id, r.path)
 			if tracing {
@@ -261,7 +301,7 @@ func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
 	}
 	if k.mask&unix.FAN_CLOSE_NOWRITE != 0 {
 		r.kind = recRead
-		f.lastRead.Store(r.at.Unix())
+		f.noteRead(r.at)
 		f.lookInto(g, facts, k.fd, &r)
 		f.q.push(r)
 	}
@@ -271,13 +311,26 @@ func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
 // nothing of interest was read for a while, it holds nothing, and it lies in no
 // protected place.
 func (f *fan) idle(now time.Time, id fileKey, path string) bool {
-	if now.Unix()-f.lastRead.Load() <= int64(readFor/time.Second) {
-		return false
+	return f.sinceRead(now) > readFor && !f.follows(id) && !f.places.Load().covers(path)
+}
+
+// noteRead remembers that a file of interest was read; sinceRead is how long ago
+// that was last, by the clock that nobody sets.
+func (f *fan) noteRead(now time.Time) { f.lastRead.Store(int64(now.Sub(f.began))) }
+
+func (f *fan) sinceRead(now time.Time) time.Duration {
+	last := f.lastRead.Load()
+	if last == 0 {
+		return keepFor
 	}
+	return now.Sub(f.began) - time.Duration(last)
+}
+
+// follows reports whether a file is marked for what it holds.
+func (f *fan) follows(id fileKey) bool {
 	f.followMu.Lock()
-	held := f.followed[id]
-	f.followMu.Unlock()
-	return !held && !f.places.Load().covers(path)
+	defer f.followMu.Unlock()
+	return f.followed[id]
 }
 
 // lookInto takes a sample of the file of an event.
@@ -529,19 +582,12 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 	for id, g := range f.far {
 		if want[id] == 0 {
 			delete(f.far, id)
-			if g != f.last {
+			if g != f.last && g != f.main {
 				g.closeSoon()
 			}
 		}
 	}
-	f.mu.Lock()
-	for i := range all {
-		path := mountOf(&all[i])
-		if why := f.refused[path]; why != "" && want[all[i].MountID] != 0 {
-			problems = append(problems, fmt.Sprintf("watch %s: %s", path, why))
-		}
-	}
-	f.mu.Unlock()
+	problems = append(problems, f.markProblems(want)...)
 	f.marked = want
 	p, odd := p.with(clouds)
 	f.places.Store(p)
@@ -572,24 +618,77 @@ func (f *fan) markRemote(v *volume.Volume, mask uint64) {
 	g := f.last
 	if len(f.far) < maxRemote || g == nil {
 		var err error
-		if g, err = f.open(0, f.readFiles); err != nil {
+		if g, err = f.open(false, f.readFiles); err != nil {
 			g = f.main
 		} else if len(f.far) == maxRemote-1 {
 			f.last = g
 		}
 	}
 	f.far[v.MountID] = g
-	path, at, fsType := mountOf(v), reachOf(v), v.FileSystemType
-	go func() {
-		_, err := mark(g, unix.FAN_MARK_ADD, mask, at)
-		if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EBADF) || errors.Is(err, unix.EACCES) && usersOwn[fsType] {
-			return
-		}
-		f.mu.Lock()
-		f.refused[path] = err.Error()
+	m := &marking{group: g, mask: mask, path: mountOf(v), at: reachOf(v), fsType: v.FileSystemType, since: time.Now()}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.marks[v.MountID] = m
+	f.todo = append(f.todo, m)
+	if f.markers < maxMarkers {
+		f.markers++
+		go f.markTodo()
+	}
+}
+
+// marking is the mark of a remote mount.
+type marking struct {
+	group    *group
+	mask     uint64
+	path, at string
+	fsType   string
+	since    time.Time // when it was asked for
+
+	// Guarded by fan.mu:
+	done bool
+	why  string // it was refused
+}
+
+// markTodo marks what is to be marked, until there is nothing left. It may hang.
+func (f *fan) markTodo() {
+	late := time.AfterFunc(markWait, func() { f.q.push(record{kind: recResync}) })
+	defer late.Stop()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for len(f.todo) > 0 {
+		m := f.todo[0]
+		f.todo = f.todo[1:]
 		f.mu.Unlock()
-		f.q.push(record{kind: recResync})
-	}()
+		_, err := mark(m.group, unix.FAN_MARK_ADD, m.mask, m.at)
+		f.mu.Lock()
+		m.done = true
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EBADF) && !(errors.Is(err, unix.EACCES) && usersOwn[m.fsType]) {
+			m.why = err.Error()
+		}
+		if m.why != "" || time.Since(m.since) > markWait {
+			f.q.push(record{kind: recResync})
+		}
+	}
+	f.markers--
+}
+
+// markProblems forgets the marks of mounts that are gone and says which others
+// were refused, or not answered.
+func (f *fan) markProblems(want map[int]uint64) (problems []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(f.marks)) {
+		m := f.marks[id]
+		switch {
+		case want[id] == 0:
+			delete(f.marks, id)
+		case m.why != "":
+			problems = append(problems, fmt.Sprintf("watch %s: %s", m.path, m.why))
+		case !m.done && time.Since(m.since) > markWait:
+			problems = append(problems, fmt.Sprintf("watch %s: %v", m.path, errStuck))
+		}
+	}
+	return problems
 }
 
 // nameMount notes where the file system is that names tell by its id.

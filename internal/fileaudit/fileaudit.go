@@ -117,6 +117,7 @@ type Options struct {
 	Process func(pid int) (*event.Process, *event.User)
 
 	ProcRoot string // "" is "/proc"; Linux
+	SysRoot  string // "" is "/sys"; Linux
 
 	InotifyOnly bool // do not try fanotify
 	// Quiet is how long a file must rest before it is told, MaxDelay how long it
@@ -158,6 +159,9 @@ func New(o Options) *Watcher {
 	}
 	if o.ProcRoot == "" {
 		o.ProcRoot = "/proc"
+	}
+	if o.SysRoot == "" {
+		o.SysRoot = "/sys"
 	}
 	w := &Watcher{
 		opts: o,
@@ -242,10 +246,11 @@ func (w *Watcher) run(ctx context.Context, out chan<- *event.Event) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	q := newQueue(w.opts.MaxQueued)
-	c := newCore(w, q, out)
+	procs := newProcesses(&w.opts)
+	c := newCore(w, q, procs, out)
 	src, err := source(nil), errors.New("switched off in the settings")
 	if !w.opts.InotifyOnly {
-		src, err = w.newNative(q, cancel)
+		src, err = w.newNative(q, procs, cancel)
 	}
 	mech, quiet, reason := mechFanotify, w.opts.Quiet, ""
 	if err != nil {

@@ -101,7 +101,7 @@ func TestSettle(t *testing.T) {
 	t0 := time.Unix(1000, 0)
 	at := func(ms int) time.Time { return t0.Add(time.Duration(ms) * time.Millisecond) }
 	w := func(s *settle, path string, ms int) {
-		s.wrote(path, record{path: path, pid: 1, size: int64(ms)}, at(ms))
+		s.wrote(spot{path: path}, record{path: path, pid: 1, size: int64(ms)}, at(ms))
 	}
 	due := func(s *settle, ms int) (paths []string) {
 		for p := s.take(at(ms)); p != nil; p = s.take(at(ms)) {
@@ -131,7 +131,7 @@ func TestSettle(t *testing.T) {
 	w(s, "/d/.x.tmp", 1)
 	w(s, "/d/sub/y", 2)
 	w(s, "/dd", 3)
-	if !s.renamed("/d/.x.tmp", "/d/x", false) || !s.renamed("/d", "/e", true) || s.renamed("/nobody", "/e", true) {
+	if !s.renamed(spot{path: "/d/.x.tmp"}, spot{path: "/d/x"}, false) || !s.renamed(spot{path: "/d"}, spot{path: "/e"}, true) || s.renamed(spot{path: "/nobody"}, spot{path: "/e"}, true) {
 		t.Error("renames are answered wrong")
 	}
 	if got, want := due(s, 5000), []string{"/e/x 1", "/e/sub/y 2", "/dd 3"}; !slices.Equal(got, want) {
@@ -144,7 +144,7 @@ func TestSettle(t *testing.T) {
 	for i := range maxPending {
 		w(s, fmt.Sprint("/", i), i/100)
 	}
-	if p := s.wrote("/more", record{path: "/more"}, at(1)); p == nil || !p.due.Equal(at(300)) {
+	if p := s.wrote(spot{path: "/more"}, record{path: "/more"}, at(1)); p == nil || !p.due.Equal(at(300)) {
 		t.Errorf("early: %+v", p)
 	}
 	if n := len(due(s, 100_000)); n != maxPending {
@@ -376,12 +376,12 @@ func (oneStick) Unwatch(<-chan struct{}) {}
 
 func TestAFileSystemThatHangsIsAskedOneQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCore(New(Options{}), newQueue(1), nil)
+		c := newCore(New(Options{}), newQueue(1), newProcesses(&Options{}), nil)
 		dead, alive := volume.Dev{Major: 8, Minor: 1}, volume.Dev{Major: 8, Minor: 2}
 		var asked atomic.Int32
 		over := make(chan struct{})
 		ask := func(dev volume.Dev) error {
-			_, err := c.ask(dev, func() (os.FileInfo, error) {
+			_, err := ask(c, dev, func() (os.FileInfo, error) {
 				if dev == dead {
 					asked.Add(1)
 					<-over
@@ -480,7 +480,7 @@ func BenchmarkSettle(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		now = now.Add(time.Millisecond)
-		s.wrote(paths[i%1000], record{path: paths[i%1000]}, now)
+		s.wrote(spot{path: paths[i%1000]}, record{path: paths[i%1000]}, now)
 		s.take(now)
 	}
 }

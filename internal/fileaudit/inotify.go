@@ -87,13 +87,13 @@ func (n *inotify) event(e fsnotify.Event) {
 		r.size = fi.Size()
 		r.dev, r.ino = identity(fi)
 		n.q.push(r)
-	case e.Has(fsnotify.Remove):
-		r.kind = recDeleted
-		n.q.push(r)
-	case e.Has(fsnotify.Rename):
+	case e.Has(fsnotify.Remove), e.Has(fsnotify.Rename):
 		// What a rename leads to comes as a creation, which counts the file again
 		// only if the old name was told before. The old name is forgotten, no more.
-		r.kind, r.dir = recDeleted, true
+		r.kind, r.dir = recDeleted, e.Has(fsnotify.Rename)
+		if fi, err := os.Lstat(filepath.Dir(e.Name)); err == nil {
+			r.dev, _ = identity(fi)
+		}
 		n.q.push(r)
 	}
 }

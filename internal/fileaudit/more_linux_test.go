@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -338,8 +339,53 @@ func TestAnOverflowOfTheKernelsQueueIsToldAndMadeGood(t *testing.T) {
 	}
 }
 
+// A file that cannot be opened for an event, here for want of descriptors, makes
+// the kernel drop it, and say so only if it was the first of those read.
+func TestEventsThatCannotBeOpenedAreCounted(t *testing.T) {
+	needFanotify(t)
+	const n = 3000
+	stick := mountTmpfs(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "fileaudit-helper", stick)
+	cmd.Env = append(os.Environ(), "FILEAUDIT_HELPER_FILES=24")
+	said, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	lines := bufio.NewScanner(said)
+	if !lines.Scan() || lines.Text() != "ready" {
+		t.Fatalf("helper says %q", lines.Text())
+	}
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	run(t, fmt.Sprintf(`cd "$1"; head -c %d /dev/zero | split -b 5 -a 4 - f`, 5*n), stick)
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	var files, bytes, lost int64
+	if !lines.Scan() {
+		t.Fatal("helper says nothing")
+	}
+	if _, err := fmt.Sscan(lines.Text(), &files, &bytes, &lost); err != nil {
+		t.Fatalf("helper says %q: %v", lines.Text(), err)
+	}
+	t.Logf("%d files seen, %d losses told", files, lost)
+	if files+lost < n {
+		t.Errorf("%d files seen and %d lost of %d: %d went missing silently", files, lost, n, n-files-lost)
+	}
+}
+
 // TestMain is also the helper: it watches a stick and tells what it saw, once
-// something was and then nothing more for six seconds.
+// something was and then nothing more for six seconds. FILEAUDIT_HELPER_FILES is
+// how many files it may have open.
 func TestMain(m *testing.M) {
 	if len(os.Args) < 3 || os.Args[1] != "fileaudit-helper" {
 		os.Exit(m.Run())
@@ -352,6 +398,11 @@ func TestMain(m *testing.M) {
 	go func() { _ = w.Run(context.Background(), out) }()
 	for !slices.Contains(w.Status().Watching, stick) {
 		time.Sleep(time.Millisecond)
+	}
+	if n, err := strconv.ParseUint(os.Getenv("FILEAUDIT_HELPER_FILES"), 10, 64); err == nil {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: n}); err != nil {
+			panic(err)
+		}
 	}
 	fmt.Println("ready")
 	began := spent()
@@ -483,7 +534,7 @@ func TestCopiesInOtherMountNamespaces(t *testing.T) {
 func TestOnlyTheFileThatWasWrittenIsFollowed(t *testing.T) {
 	needFanotify(t)
 	w := New(Options{Table: oneStick{}})
-	src, err := w.newNative(newQueue(100), func(error) {})
+	src, err := w.newNative(newQueue(100), newProcesses(&w.opts), func(error) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package fileaudit
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -35,6 +36,7 @@ type record struct {
 	changed bool // written to, or so it may be: see fan.wrote
 	names   bool // moves and deletions on this file system are told
 	found   bool // by looking, after a loss
+	grew    int  // how often it was found to grow and put off
 	idle    bool // written on a local disk while nothing of interest was read, as far as the mechanism saw
 	look    sample
 	source  *read     // of the same name, by the same process, just before
@@ -67,6 +69,28 @@ func (q *queue) push(r record) {
 	}
 	q.mu.Unlock()
 	q.signal()
+}
+
+// offerEvery is how long offer waits for the consumer at a time.
+const offerEvery = 10 * time.Millisecond
+
+// offer adds a record once the queue is less than half full, so that what comes
+// from the kernel meanwhile has room; not at all when ctx is done.
+func (q *queue) offer(ctx context.Context, r record) {
+	for {
+		q.mu.Lock()
+		room := len(q.records)+q.taken < (q.max+1)/2
+		q.mu.Unlock()
+		if room {
+			q.push(r)
+			return
+		}
+		select {
+		case <-time.After(offerEvery):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (q *queue) signal() {

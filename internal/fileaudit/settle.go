@@ -2,16 +2,36 @@ package fileaudit
 
 import (
 	"container/heap"
+	"fmt"
 	"strings"
 	"time"
+
+	"sekisho/internal/volume"
 )
 
 // maxPending bounds the files that wait to be told: at 0.3 s each this is a
 // stream of 50,000 files a second.
 const maxPending = 1 << 14
 
+// spot is where a file is, on its volume: the paths of two mount namespaces may be
+// the same.
+type spot struct {
+	dev  volume.Dev
+	path string
+}
+
+// spotOf is where a file of a volume is; one whose path is not known has its
+// inode's number for it.
+func spotOf(v *volume.Volume, r *record) spot {
+	if r.path == "" {
+		return spot{v.Dev, fmt.Sprintf("\x00%d", r.ino)}
+	}
+	return spot{v.Dev, r.path}
+}
+
 // pending is a file that was written and has to rest before it is told.
 type pending struct {
+	key   spot
 	rec   record
 	first time.Time // when it was first written
 	due   time.Time
@@ -21,25 +41,25 @@ type pending struct {
 // settle holds written files until they are at rest. It knows no clock of its own.
 type settle struct {
 	quiet, max time.Duration
-	byKey      map[string]*pending
+	byKey      map[spot]*pending
 	byFile     map[fileKey]*pending // those whose inode is known; one of several names
 	heap       dueHeap
 }
 
 func newSettle(quiet, limit time.Duration) *settle {
-	return &settle{quiet: quiet, max: limit, byKey: map[string]*pending{}, byFile: map[fileKey]*pending{}}
+	return &settle{quiet: quiet, max: limit, byKey: map[spot]*pending{}, byFile: map[fileKey]*pending{}}
 }
 
 // wrote notes a write. If too many files wait, the one due next is returned, to
 // be told now.
-func (s *settle) wrote(key string, r record, now time.Time) (early *pending) {
+func (s *settle) wrote(key spot, r record, now time.Time) (early *pending) {
 	p := s.byKey[key]
 	if p == nil {
 		if len(s.byKey) >= maxPending {
 			early = s.heap[0]
-			s.remove(s.keyOf(early))
+			s.remove(early.key)
 		}
-		p = &pending{first: now}
+		p = &pending{key: key, first: now}
 		s.byKey[key] = p
 		heap.Push(&s.heap, p)
 	}
@@ -60,12 +80,10 @@ func (s *settle) wrote(key string, r record, now time.Time) (early *pending) {
 	return early
 }
 
-func (s *settle) keyOf(p *pending) string { return keyOf(&p.rec) }
-
 // renamed notes that a file, or a folder with files, has another path now. It
 // reports whether files that wait were concerned. What waits at the new path is
 // replaced, as in the file system.
-func (s *settle) renamed(from, to string, dir bool) bool {
+func (s *settle) renamed(from, to spot, dir bool) bool {
 	if p := s.byKey[from]; p != nil {
 		s.move(p, from, to)
 		return true
@@ -73,27 +91,27 @@ func (s *settle) renamed(from, to string, dir bool) bool {
 	if !dir {
 		return false
 	}
-	var below []string
+	var below []spot
 	for key := range s.byKey {
-		if strings.HasPrefix(key, from+"/") {
+		if key.dev == from.dev && strings.HasPrefix(key.path, from.path+"/") {
 			below = append(below, key)
 		}
 	}
 	for _, key := range below {
-		s.move(s.byKey[key], key, to+key[len(from):])
+		s.move(s.byKey[key], key, spot{to.dev, to.path + key.path[len(from.path):]})
 	}
 	return len(below) > 0
 }
 
-func (s *settle) move(p *pending, from, to string) {
+func (s *settle) move(p *pending, from, to spot) {
 	s.remove(to)
 	delete(s.byKey, from)
-	p.rec.path = to
+	p.key, p.rec.path = to, to.path
 	s.byKey[to] = p
 }
 
 // remove forgets a file and reports whether it waited.
-func (s *settle) remove(key string) bool {
+func (s *settle) remove(key spot) bool {
 	p := s.byKey[key]
 	if p == nil {
 		return false
@@ -120,7 +138,7 @@ func (s *settle) take(now time.Time) *pending {
 		return nil
 	}
 	p := s.heap[0]
-	s.remove(s.keyOf(p))
+	s.remove(p.key)
 	return p
 }
 
@@ -133,7 +151,7 @@ func (s *settle) takeIf(ok func(*record) bool) []*pending {
 		}
 	}
 	for _, p := range all {
-		s.remove(s.keyOf(p))
+		s.remove(p.key)
 	}
 	return all
 }

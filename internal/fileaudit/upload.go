@@ -94,7 +94,7 @@ func urlHost(args []string) (string, bool) {
 // uploaded tells that a program that sends files away read one that is of
 // interest. That it arrived is not known.
 func (c *core) uploaded(ctx context.Context, r *record, v *volume.Volume, label string, x *read) {
-	p := c.of(r.pid, r.at).proc
+	p := c.procs.of(r.pid, r.at).proc
 	to := uploaders[p.Name]
 	if to == nil || len(p.Args) == 0 {
 		return

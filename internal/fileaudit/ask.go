@@ -1,0 +1,106 @@
+package fileaudit
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"sekisho/internal/volume"
+)
+
+// statWait is how long a file system may take to answer; one that takes longer
+// is not asked again before it does.
+const statWait = time.Second
+
+var errStuck = errors.New("file system does not answer")
+
+// ask is what a file system answers to a question, which it may never do. A
+// question that hangs keeps a goroutine and a thread, so that there is one at
+// most for each file system.
+func ask[T any](c *core, dev volume.Dev, question func() (T, error)) (T, error) {
+	var none T
+	if answered, ok := c.stuck[dev]; ok {
+		select {
+		case <-answered:
+			delete(c.stuck, dev)
+		default:
+			return none, errStuck
+		}
+	}
+	var answer T
+	var failure error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		answer, failure = question()
+	}()
+	t := time.NewTimer(statWait)
+	defer t.Stop()
+	select {
+	case <-done:
+		return answer, failure
+	case <-t.C:
+		c.stuck[dev] = done
+		return none, errStuck
+	}
+}
+
+// stat is os.Lstat of a path on a volume.
+func (c *core) stat(v *volume.Volume, path string) (os.FileInfo, error) {
+	return ask(c, v.Dev, func() (os.FileInfo, error) { return os.Lstat(v.Reach + path) })
+}
+
+// mounted reports whether the volume of a record is still where it was.
+func (c *core) mounted(v *volume.Volume, r *record) bool {
+	fi, err := c.stat(v, filepath.Dir(r.path))
+	if err != nil {
+		// The folder may be gone with its files, or the stick with both.
+		now, ok := c.w.opts.Table.Lookup(r.path)
+		return ok && now.Dev == v.Dev && now.MountID == v.MountID
+	}
+	dev, _ := identity(fi)
+	return dev == r.dev
+}
+
+// named is a file with the name that it has.
+type named struct {
+	name string // "": not found
+	size int64
+}
+
+// findInode looks in a file's folder for the name that it has now.
+func (c *core) findInode(v *volume.Volume, r *record) (path string, size int64, err error) {
+	dir := filepath.Dir(r.path)
+	x, err := ask(c, v.Dev, func() (named, error) {
+		d, err := os.Open(v.Reach + dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			return named{}, nil
+		} else if err != nil {
+			return named{}, err
+		}
+		defer d.Close()
+		for n := 0; n < 4096; {
+			entries, err := d.ReadDir(256)
+			n += len(entries)
+			for _, x := range entries {
+				fi, err := x.Info()
+				if err != nil || !fi.Mode().IsRegular() {
+					continue
+				}
+				if dev, ino := identity(fi); dev == r.dev && ino == r.ino {
+					return named{x.Name(), fi.Size()}, nil
+				}
+			}
+			if err != nil {
+				break
+			}
+		}
+		return named{}, nil
+	})
+	if err != nil || x.name == "" {
+		return "", 0, err
+	}
+	return filepath.Join(dir, x.name), x.size, nil
+}
