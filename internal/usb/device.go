@@ -231,3 +231,51 @@ func Parent(dir string) (event.Device, bool) {
 	}
 	return event.Device{}, false
 }
+
+// At returns the USB device with an address on a bus, as its node
+// /dev/bus/usb/BUS/ADDRESS has it. Its texts are the device's own, as with Parent.
+func At(sysRoot string, bus, address int) (event.Device, bool) {
+	for _, dir := range children(filepath.Join(sysRoot, "bus", "usb", "devices"), "") {
+		if isBusPath(filepath.Base(dir)) && attrInt(dir, "devnum", 10) == address && attrInt(dir, "busnum", 10) == bus {
+			if dir, err := filepath.EvalSymlinks(dir); err == nil {
+				return Parent(dir)
+			}
+		}
+	}
+	return event.Device{}, false
+}
+
+// Phones returns the bus paths of the phones and cameras that are attached, by
+// their interfaces: devices of the kind "mtp". No driver is waited for.
+func Phones(sysRoot string) (paths []string) {
+	for _, dir := range children(filepath.Join(sysRoot, "bus", "usb", "devices"), "") {
+		path, _, isInterface := strings.Cut(filepath.Base(dir), ":")
+		if !isInterface || !isBusPath(path) || slices.Contains(paths, path) {
+			continue
+		}
+		var i iface
+		switch i.Class = byte(attrInt(dir, "bInterfaceClass", 16)); i.Class {
+		case classImage:
+			i.Sub, i.Proto = byte(attrInt(dir, "bInterfaceSubClass", 16)), byte(attrInt(dir, "bInterfaceProtocol", 16))
+		case classVendor:
+			i.Label = attr(dir, "interface")
+		default:
+			continue
+		}
+		if i.kind() == event.KindMTP {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+// Find returns the USB device at a bus path, with the name of its node,
+// "/dev/bus/usb/001/004". Its texts are the device's own, as with Parent.
+func Find(sysRoot, path string) (d event.Device, node string, ok bool) {
+	dir, err := filepath.EvalSymlinks(filepath.Join(sysRoot, "bus", "usb", "devices", path))
+	if err != nil || !isBusPath(path) {
+		return event.Device{}, "", false
+	}
+	d, ok = Parent(dir)
+	return d, fmt.Sprintf("/dev/bus/usb/%03d/%03d", attrInt(dir, "busnum", 10), attrInt(dir, "devnum", 10)), ok
+}

@@ -21,6 +21,8 @@ type fileSystem struct {
 	// beneath: the source is a folder of another file system, and what holds for
 	// that one holds for this.
 	beneath bool
+	// served: what lies beneath is what the program that answers for it has open.
+	served bool
 }
 
 // fileSystems maps types, as mountinfo writes them, to what they tell.
@@ -42,10 +44,12 @@ var fileSystems = map[string]fileSystem{
 	"fuse.s3fs": {kind: event.VolumeCloudSync}, "fuse.goofys": {kind: event.VolumeCloudSync}, "fuse.dbxfs": {kind: event.VolumeCloudSync},
 
 	// Phones and cameras.
-	"fuse.jmtpfs": {kind: event.VolumeRemovable, bus: "usb"}, "fuse.simple-mtpfs": {kind: event.VolumeRemovable, bus: "usb"},
-	"fuse.go-mtpfs": {kind: event.VolumeRemovable, bus: "usb"}, "fuse.mtpfs": {kind: event.VolumeRemovable, bus: "usb"},
-	"fuse.aft-mtp-mount": {kind: event.VolumeRemovable, bus: "usb"}, "fuse.gphotofs": {kind: event.VolumeRemovable, bus: "usb"},
-	"fuse.ifuse": {kind: event.VolumeRemovable, bus: "usb"},
+	"fuse.jmtpfs": phone, "fuse.simple-mtpfs": phone, "fuse.go-mtpfs": phone, "fuse.mtpfs": phone,
+	"fuse.aft-mtp-mount": phone, "fuse.gphotofs": phone,
+	"fuse.ifuse": {kind: event.VolumeRemovable, bus: "usb"}, // asks usbmuxd, which has all of Apple's devices open
+
+	// They show the inside of a whole encrypted device as a file, which is mounted then.
+	"fuse.dislocker": {encrypted: true, served: true}, "fuse.veracrypt": {encrypted: true, served: true},
 
 	"zfs": {kind: event.VolumeLocal}, "btrfs": {kind: event.VolumeLocal}, "bcachefs": {kind: event.VolumeLocal},
 	"fuseblk": {kind: event.VolumeLocal}, "ubifs": {kind: event.VolumeLocal}, "jffs2": {kind: event.VolumeLocal},
@@ -57,6 +61,8 @@ var fileSystems = map[string]fileSystem{
 	"fuse.bindfs":    {kind: event.VolumeLocal, beneath: true},
 	"overlay":        {kind: event.VolumeVirtual, beneath: true},
 }
+
+var phone = fileSystem{kind: event.VolumeRemovable, bus: "usb", served: true}
 
 // anonymous are file systems with a device number of their own making, whose
 // source nevertheless is a block device. A user's FUSE mount may name any
@@ -83,8 +89,12 @@ func share(typ, source string) string {
 // blocks reads what sysfs says of block devices.
 type blocks struct {
 	sys, dev string
-	// number returns the device number of a node.
+	proc     string
+	// number returns the device number of a block device's node.
 	number func(node string) (Dev, bool)
+	// backing returns on which device the file lies that a loop device ("loop0")
+	// is made of.
+	backing func(loop string) (Dev, bool)
 	// guard bounds what may wait for a driver.
 	guard *guard
 }
@@ -95,9 +105,11 @@ type disk struct {
 	external  bool
 	optical   bool
 	encrypted bool
+	unsure    bool   // whether it is encrypted is not known
 	vendor    string // USB ids
 	product   string
 	serial    string
+	path      string   // USB bus path
 	files     []string // files that loop devices among it lie in
 	err       error    // why vendor, product and serial are not complete
 }
@@ -106,9 +118,14 @@ type disk struct {
 // LVM under LUKS has some tens.
 const maxStack = 64
 
+// block returns where sysfs links to the device with this number.
+func (b *blocks) block(d Dev) string {
+	return filepath.Join(b.sys, "dev", "block", fmt.Sprintf("%d:%d", d.Major, d.Minor))
+}
+
 // find returns what lies beneath the device with this number.
 func (b *blocks) find(d Dev) (disk, error) {
-	dir, err := filepath.EvalSymlinks(filepath.Join(b.sys, "dev", "block", fmt.Sprintf("%d:%d", d.Major, d.Minor)))
+	dir, err := filepath.EvalSymlinks(b.block(d))
 	if err != nil {
 		return disk{}, fmt.Errorf("look up block device %d:%d: %w", d.Major, d.Minor, err)
 	}
@@ -119,22 +136,38 @@ func (b *blocks) find(d Dev) (disk, error) {
 		if exists(dir, "partition") {
 			dir = filepath.Dir(dir)
 		}
-		if name := attr(dir, "dm/name"); name != "" {
-			// cryptsetup (LUKS, BitLocker, TrueCrypt) marks its devices with a
-			// prefix of the UUID; VeraCrypt's own tool only with the name.
-			if strings.HasPrefix(attr(dir, "dm/uuid"), "CRYPT-") || strings.HasPrefix(name, "veracrypt") || strings.HasPrefix(name, "truecrypt") {
-				found.encrypted = true
-			}
-		}
-		if file := attr(dir, "loop/backing_file"); file != "" {
-			found.files = append(found.files, strings.TrimSuffix(file, " (deleted)"))
-		}
-		slaves, _ := os.ReadDir(filepath.Join(dir, "slaves"))
-		for _, s := range slaves {
-			if below, err := filepath.EvalSymlinks(filepath.Join(dir, "slaves", s.Name())); err == nil && !seen[below] {
+		follow := func(below string) {
+			if below, err := filepath.EvalSymlinks(below); err == nil && !seen[below] {
 				seen[below] = true
 				todo = append(todo, below)
 			}
+		}
+		slaves, _ := os.ReadDir(filepath.Join(dir, "slaves"))
+		for _, s := range slaves {
+			follow(filepath.Join(dir, "slaves", s.Name()))
+		}
+		if name := attr(dir, "dm/name"); name != "" {
+			// cryptsetup (LUKS, BitLocker, TrueCrypt) marks its devices with a
+			// prefix of the UUID; VeraCrypt's own tool only with the name.
+			switch uuid := attr(dir, "dm/uuid"); {
+			case strings.HasPrefix(uuid, "CRYPT-"), strings.HasPrefix(name, "veracrypt"), strings.HasPrefix(name, "truecrypt"):
+				found.encrypted = true
+			case uuid == "": // made by hand: what it does with what lies beneath is anybody's guess
+				for _, s := range slaves {
+					encrypted, ok := b.holdsCipher(filepath.Join(dir, "slaves", s.Name()))
+					found.encrypted, found.unsure = found.encrypted || encrypted, found.unsure || !ok
+				}
+			}
+		}
+		if file := attr(dir, "loop/backing_file"); file != "" {
+			// The path is that of whoever made it, in the mount namespace that was
+			// theirs; the device says more. It says nothing where the file lies on
+			// btrfs, FUSE and the like.
+			if on, ok := b.backing(filepath.Base(dir)); ok && on.Major != 0 {
+				follow(b.block(on))
+				continue
+			}
+			found.files = append(found.files, strings.TrimSuffix(file, " (deleted)"))
 		}
 		if len(slaves) == 0 {
 			found.add(b.physical(dir))
@@ -147,7 +180,7 @@ func (b *blocks) find(d Dev) (disk, error) {
 // says what the whole is.
 func (d *disk) add(o disk) {
 	if o.external && !d.external || d.bus == "" {
-		d.bus, d.vendor, d.product, d.serial, d.err = o.bus, o.vendor, o.product, o.serial, o.err
+		d.bus, d.vendor, d.product, d.serial, d.path, d.err = o.bus, o.vendor, o.product, o.serial, o.path, o.err
 	}
 	d.external = d.external || o.external
 	d.optical = d.optical || o.optical
@@ -175,7 +208,7 @@ func (b *blocks) physical(dir string) disk {
 				dev.VendorID, dev.ProductID = attr(dir, "idVendor"), attr(dir, "idProduct")
 				d.err = fmt.Errorf("read usb device %s: %w", filepath.Base(dir), err)
 			}
-			d.vendor, d.product, d.serial = dev.VendorID, dev.ProductID, dev.SerialNumber
+			d.vendor, d.product, d.serial, d.path = dev.VendorID, dev.ProductID, dev.SerialNumber, filepath.Base(dir)
 			return d
 		}
 		switch base, subsystem := filepath.Base(dir), linkBase(dir, "subsystem"); {
@@ -216,14 +249,11 @@ func (b *blocks) physical(dir string) disk {
 
 // attr reads a sysfs attribute without the line end; errors count as absent.
 func attr(dir, name string) string {
-	f, err := os.Open(filepath.Join(dir, filepath.FromSlash(name)))
+	b, err := readUpTo(filepath.Join(dir, filepath.FromSlash(name)), 4<<10) // sysfs gives at most a page
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
-	buf := make([]byte, 4<<10) // sysfs gives at most a page
-	n, _ := f.Read(buf)
-	return strings.TrimSuffix(string(buf[:n]), "\n")
+	return strings.TrimSuffix(string(b), "\n")
 }
 
 func exists(dir, name string) bool {
@@ -251,7 +281,7 @@ func (b *blocks) describe(l *mountLine) (v Volume, beneath []string, errs []stri
 	}
 	v.Writable = event.Some(!l.readOnly())
 
-	fs := fileSystems[l.Type]
+	fs, listed := fileSystems[l.Type]
 	v.Kind, v.BusType = fs.kind, fs.bus
 	switch v.Kind {
 	case event.VolumeNetwork, event.VolumeCloudSync:
@@ -274,6 +304,10 @@ func (b *blocks) describe(l *mountLine) (v Volume, beneath []string, errs []stri
 		}
 		return v, []string{from}, nil
 	}
+	if fs.served || !listed && (l.Type == "fuse" || strings.HasPrefix(l.Type, "fuse.")) {
+		errs, files := b.serve(&v, l)
+		return v, files, errs
+	}
 	dev := l.Dev
 	if slices.Contains(anonymous, l.Type) {
 		if node := filepath.Clean(l.Source); strings.HasPrefix(node, "/dev/") {
@@ -292,6 +326,12 @@ func (b *blocks) describe(l *mountLine) (v Volume, beneath []string, errs []stri
 	if err = errors.Join(err, d.err); err != nil {
 		errs = append(errs, err.Error())
 	}
+	v.liesOn(&d)
+	return v, d.files, errs
+}
+
+// liesOn takes over what is known of the disk beneath a volume.
+func (v *Volume) liesOn(d *disk) {
 	v.Kind = event.VolumeLocal
 	switch {
 	case d.optical:
@@ -300,16 +340,58 @@ func (b *blocks) describe(l *mountLine) (v Volume, beneath []string, errs []stri
 		v.Kind = event.VolumeRemovable
 	}
 	v.Removable = event.Some(d.optical || d.external)
-	v.Encrypted = event.Some(d.encrypted)
-	v.BusType, v.VendorID, v.ProductID, v.SerialNumber = d.bus, d.vendor, d.product, d.serial
-	return v, d.files, errs
+	if !d.unsure || d.encrypted {
+		v.Encrypted = event.Some(d.encrypted || v.Encrypted.V)
+	}
+	v.BusType, v.VendorID, v.ProductID, v.SerialNumber, v.USBPath = d.bus, d.vendor, d.product, d.serial, d.path
+}
+
+// serve fills in what the program that answers for a FUSE mount has open: a
+// phone or a disk. It returns the files of loop devices among that.
+func (b *blocks) serve(v *Volume, l *mountLine) (errs, files []string) {
+	if v.Kind == "" {
+		v.Kind = event.VolumeVirtual
+	}
+	if v.Kind == event.VolumeRemovable {
+		v.Removable = event.Some(true)
+	}
+	s, err := b.serverBehind(l)
+	if err != nil {
+		errs = append(errs, err.Error())
+	}
+	for _, node := range s.nodes {
+		if bus, address, ok := usbNode(node); ok {
+			if phone, err := bounded(b.guard, func() event.Device { d, _ := usb.At(b.sys, bus, address); return d }); err == nil && phone.VendorID != "" {
+				v.isPhone(&phone)
+				v.ServedBy = s.pid
+				return errs, nil
+			}
+		}
+		if dev, ok := b.number(filepath.Join(b.dev, strings.TrimPrefix(node, "/dev/"))); ok {
+			d, err := b.find(dev)
+			if err = errors.Join(err, d.err); err != nil {
+				errs = append(errs, err.Error())
+				continue
+			}
+			v.liesOn(&d)
+			v.ServedBy = s.pid
+			return errs, d.files
+		}
+	}
+	return errs, nil
+}
+
+// isPhone takes over what is known of the phone or camera that a volume shows.
+func (v *Volume) isPhone(d *event.Device) {
+	v.Kind, v.Removable, v.BusType = event.VolumeRemovable, event.Some(true), "usb"
+	v.VendorID, v.ProductID, v.SerialNumber, v.USBPath = d.VendorID, d.ProductID, d.SerialNumber, d.Path
 }
 
 // inherit takes over from a volume what holds for everything that lies in it.
 func (v *Volume) inherit(from *Volume) {
 	if from.Told() && !v.Told() {
 		v.Kind, v.Share, v.Removable = from.Kind, from.Share, from.Removable
-		v.BusType, v.VendorID, v.ProductID, v.SerialNumber = from.BusType, from.VendorID, from.ProductID, from.SerialNumber
+		v.BusType, v.VendorID, v.ProductID, v.SerialNumber, v.USBPath = from.BusType, from.VendorID, from.ProductID, from.SerialNumber, from.USBPath
 	}
 	if from.Encrypted.V {
 		v.Encrypted = from.Encrypted

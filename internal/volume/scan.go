@@ -82,6 +82,7 @@ func (w *Watcher) update(lines, others []mountLine, b *blocks, size func(mount s
 		}
 		all = append(all, v)
 	}
+	begin := time.Now() // servers that are dead all come at once, and a stick's mount waits behind them
 	for i := range all {
 		c := fresh[i]
 		if c == nil || !all[i].Told() {
@@ -90,6 +91,8 @@ func (w *Watcher) update(lines, others []mountLine, b *blocks, size func(mount s
 		if all[i].Folder {
 			// Its disk's size is not its own.
 		} else if all[i].Hidden { // its mount point shows another one
+		} else if time.Since(begin) > 2*w.opt.StatTimeout {
+			c.errs = append(c.errs, "ask size of "+all[i].Mount+": not asked, as others did not answer in time")
 		} else if n, err := size(all[i].Reach + all[i].Mount); err != nil {
 			c.errs = append(c.errs, "ask size of "+all[i].Mount+": "+err.Error())
 		} else {
@@ -163,6 +166,16 @@ func (w *Watcher) tellOne(ctx context.Context, out chan<- *event.Event, a event.
 	e.Sensor, e.Message, e.Errors, e.Volume = mechanism, message, c.errs, c.facts()
 	if c.message != "" {
 		e.Message = c.message
+	}
+	if c.ServedBy != 0 {
+		if a == event.VolumeMounted {
+			w.servers[c.MountID] = serverOf(w.opt.ProcRoot, c.ServedBy)
+		}
+		s := w.servers[c.MountID]
+		e.Process, e.User = s.process, s.user
+		if a == event.VolumeUnmounted {
+			delete(w.servers, c.MountID)
+		}
 	}
 	w.send(ctx, out, e)
 }

@@ -3,10 +3,12 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -57,6 +59,9 @@ func (s tree) stick() {
 	s.write("devices/"+stickDir+"/idProduct", "5581\n")
 	s.write("devices/"+stickDir+"/serial", "4C530001\n")
 	s.write("devices/"+stickDir+"/removable", "unknown\n")
+	s.write("devices/"+stickDir+"/busnum", "1\n")
+	s.write("devices/"+stickDir+"/devnum", "5\n")
+	s.link("bus/usb/devices/1-4", "devices/"+stickDir)
 	disk := stickDir + "/1-4:1.0/host2/target2:0:0/2:0:0:0/block/sdb"
 	s.block("8:16", disk)
 	s.write("devices/"+disk+"/removable", "0\n")
@@ -94,6 +99,33 @@ func newTree(t testing.TB) tree {
 	s.write("devices/virtual/block/loop0/loop/backing_file", "/media/taro/USB/disk image.img\n")
 	s.block("7:1", "virtual/block/loop1")
 	s.write("devices/virtual/block/loop1/loop/backing_file", "/var/images/a.img (deleted)\n")
+	s.block("7:2", "virtual/block/loop2")
+	s.write("devices/virtual/block/loop2/loop/backing_file", "/elsewhere/a.img\n")
+	s.block("7:3", "virtual/block/loop3")
+	s.write("devices/virtual/block/loop3/loop/backing_file", "/mnt/bl/dislocker-file\n")
+	// Mappings made by hand.
+	for i, below := range []string{stickDir + "/1-4:1.0/host2/target2:0:0/2:0:0:0/block/sdb/sdb1", sata + "/block/sda/sda1", sata + "/block/sda"} {
+		dm := "virtual/block/dm-" + strconv.Itoa(3+i)
+		s.block("253:"+strconv.Itoa(3+i), dm)
+		s.write("devices/"+dm+"/dm/name", "by-hand\n")
+		s.link("devices/"+dm+"/slaves/"+filepath.Base(below), "devices/"+below)
+	}
+	lots := make([]byte, sniffed)
+	for i := range lots {
+		lots[i] = byte(rand.Uint32())
+	}
+	s.write("nodes/sdb1", string(lots))
+	s.write("nodes/sda1", strings.Repeat("\x00\x01\x02file system", sniffed))
+	// Programs that have devices open.
+	for pid, p := range map[int]struct{ comm, args, node string }{
+		100: {"simple-mtpfs", "simple-mtpfs\x00phone\x00", "/dev/bus/usb/001/005"},
+		101: {"dislocker", "dislocker-fuse\x00-V\x00/dev/sdb1\x00/mnt/bl\x00", "/dev/sdb1"},
+		102: {"own", "/home/taro/own\x00/home/taro/tel\x00", "/dev/bus/usb/001/005"},
+		103: {"rawfs", "rawfs\x00/home/taro/raw\x00", "/dev/sdb1"},
+		104: {"simple-mtpfs", "simple-mtpfs\x00--device\x001\x00", "/dev/bus/usb/001/009"},
+	} {
+		s.process(pid, p.comm, p.args, "1000", "/dev/null", "/dev/fuse", p.node)
+	}
 	// A card in a slot of its own, flash that is soldered on, a disc, NVMe in a Thunderbolt case.
 	s.block("179:0", "platform/sdhci/mmc_host/mmc0/mmc0:aaaa/block/mmcblk0")
 	s.link("devices/platform/sdhci/mmc_host/mmc0/mmc0:aaaa/subsystem", "bus/mmc")
@@ -120,9 +152,13 @@ type bench struct {
 func newBench(t testing.TB, removable ...string) *bench {
 	s := newTree(t)
 	w := New(Options{SysRoot: s.root, RemovablePaths: removable, StatTimeout: 5 * time.Second})
-	nodes := map[string]Dev{"/dev/sdb1": {8, 17}, "/dev/sda1": {8, 1}}
-	return &bench{w, &blocks{sys: s.root, dev: "/dev", guard: w.guard,
-		number: func(node string) (Dev, bool) { d, ok := nodes[filepath.ToSlash(node)]; return d, ok }},
+	nodes := map[string]Dev{filepath.Join(s.root, "nodes", "sdb1"): {8, 17}, filepath.Join(s.root, "nodes", "sda1"): {8, 1}}
+	return &bench{w, &blocks{sys: s.root, dev: filepath.Join(s.root, "nodes"), proc: filepath.Join(s.root, "proc"), guard: w.guard,
+		backing: func(loop string) (Dev, bool) {
+			d, ok := map[string]Dev{"loop2": {8, 17}, "loop3": {0, 44}}[loop]
+			return d, ok
+		},
+		number: func(node string) (Dev, bool) { d, ok := nodes[node]; return d, ok }},
 		func(string) (int64, error) { return 1 << 30, nil }}
 }
 
@@ -134,7 +170,7 @@ func (w *bench) feed(text string) (gone, come []change) {
 var rootLine = line(1, 0, "8:1", "/", "ext4", "/dev/sda1")
 
 func TestWhatAMountIs(t *testing.T) {
-	stick := event.Volume{BusType: "usb", VendorID: "0781", ProductID: "5581", SerialNumber: "4C530001"}
+	stick := event.Volume{BusType: "usb", VendorID: "0781", ProductID: "5581", SerialNumber: "4C530001", USBPath: "1-4"}
 	with := func(v event.Volume, kind string, enc event.Opt[bool]) event.Volume {
 		v.Kind, v.Encrypted = kind, enc
 		if kind == event.VolumeRemovable || kind == event.VolumeOptical {
@@ -145,6 +181,7 @@ func TestWhatAMountIs(t *testing.T) {
 		}
 		return v
 	}
+	phone := stick // by the number of its node
 	no, yes, unknown := event.Some(false), event.Some(true), event.Opt[bool]{}
 	tests := []struct {
 		name  string
@@ -172,7 +209,17 @@ func TestWhatAMountIs(t *testing.T) {
 		{"NFS", line(2, 1, "0:51", "/mnt/n", "nfs4", "fs1:/export/home"), event.Volume{Kind: "network", Share: "fs1:/export/home"}},
 		{"the system of a PC without a disk", line(2, 0, "0:51", "/", "nfs4", "fs1:/root"), event.Volume{Kind: "local", Share: "fs1:/root"}},
 		{"sshfs", line(2, 1, "0:52", "/mnt/x", "fuse.sshfs", "taro@host.example.jp:/data"), event.Volume{Kind: "network", Share: "host.example.jp:/data"}},
-		{"a phone by FUSE", line(2, 1, "0:53", "/mnt/p", "fuse.jmtpfs", "jmtpfs"), event.Volume{Kind: "removable", BusType: "usb"}},
+		{"a phone by FUSE, whose program is not to be seen", line(2, 1, "0:53", "/mnt/p", "fuse.jmtpfs", "jmtpfs"), with(event.Volume{BusType: "usb"}, "removable", unknown)},
+		{"a phone by FUSE", line(2, 1, "0:53", "/mnt/phone", "fuse.simple-mtpfs", "simple-mtpfs"), with(phone, "removable", unknown)},
+		{"one of two phones by FUSE", line(2, 1, "0:53", "/mnt/phone2", "fuse.simple-mtpfs", "simple-mtpfs"), with(event.Volume{BusType: "usb"}, "removable", unknown)},
+		{"a phone by a FUSE program that nobody knows", line(2, 1, "0:53", "/home/taro/tel", "fuse.own", "own"), with(phone, "removable", unknown)},
+		{"a stick by a FUSE program", line(2, 1, "0:53", "/home/taro/raw", "fuse", "rawfs"), with(stick, "removable", no)},
+		{"a FUSE program that has a stick open and shows another place", line(2, 1, "0:53", "/home/taro/x", "fuse", "rawfs"), with(event.Volume{}, "virtual", unknown)},
+		{"BitLocker by a program of its own", line(2, 1, "0:53", "/mnt/bl", "fuse.dislocker", "dislocker") + line(3, 1, "7:3", "/mnt/open", "ntfs3", "/dev/loop3"), with(stick, "removable", yes)},
+		{"an image on a stick that somebody else has mounted", line(2, 1, "7:2", "/mnt/img", "ext4", "/dev/loop2"), with(stick, "removable", no)},
+		{"a mapping made by hand onto what looks random", line(2, 1, "253:3", "/mnt/v", "ext4", "/dev/mapper/x"), with(stick, "removable", yes)},
+		{"a mapping made by hand onto a file system", line(2, 1, "253:4", "/mnt/v", "ext4", "/dev/mapper/y"), with(event.Volume{BusType: "sata"}, "local", no)},
+		{"a mapping made by hand onto what cannot be read", line(2, 1, "253:5", "/mnt/v", "ext4", "/dev/mapper/z"), with(event.Volume{BusType: "sata"}, "local", unknown)},
 		{"a cloud drive", line(2, 1, "0:54", "/mnt/c", "fuse.rclone", "drive:"), event.Volume{Kind: "cloud-sync", Share: "drive:"}},
 		{"proc", line(2, 1, "0:5", "/proc", "proc", "proc"), with(event.Volume{}, "virtual", unknown)},
 		{"a FUSE mount of a user that names a stick", line(2, 1, "0:70", "/home/taro/x", "fuse.hello", "/dev/sdb1"), with(event.Volume{}, "virtual", unknown)},
@@ -339,6 +386,23 @@ func TestAFileSystemThatDoesNotAnswerIsToldWithoutItsSize(t *testing.T) {
 	}
 	if len(come) != maxHanging+3 || asked != 3 {
 		t.Errorf("%d told, %d of them not asked; want %d and 3", len(come), asked, maxHanging+3)
+	}
+}
+
+func TestDeadServersDoNotHoldUpAStick(t *testing.T) {
+	w := newBench(t)
+	w.guard.timeout, w.opt.StatTimeout = 50*time.Millisecond, 50*time.Millisecond
+	hang := make(chan struct{})
+	defer close(hang)
+	w.size = func(mount string) (int64, error) { return bounded(w.guard, func() int64 { <-hang; return 0 }) }
+	text := rootLine
+	for i := range 15 {
+		text += line(i+2, 1, fmt.Sprint("0:", 50+i), fmt.Sprint("/mnt/", i), "nfs", "dead:/x")
+	}
+	begin := time.Now()
+	_, come := w.feed(text + line(100, 1, "8:17", "/media/taro/USB", "vfat", "/dev/sdb1"))
+	if took := time.Since(begin); took > 500*time.Millisecond || len(come) != 16 {
+		t.Errorf("%d told after %v, want 16 after some 150 ms", len(come), took)
 	}
 }
 

@@ -35,6 +35,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sekisho/internal/endpoint"
@@ -66,6 +67,10 @@ type Volume struct {
 	// has (a container, `unshare -m`), "/proc/PID/root"; "" for all others. Lookup
 	// does not return it: its paths are those of that namespace.
 	Reach string
+
+	// ServedBy is the process that answers for it: of a phone, or of a disk that a
+	// program of its own shows. 0: none, or it could not be told which.
+	ServedBy int
 
 	// Folder says that it is no mount, but a folder of a disk that a program keeps
 	// in step with a cloud. Dev is the disk's, Share the name of the provider.
@@ -99,6 +104,7 @@ type Options struct {
 	SysRoot  string // "/sys" if empty; Linux
 	DevRoot  string // "/dev" if empty; Linux
 	HomeRoot string // what home/ and root/ lie in, "/" if empty; Linux
+	RunRoot  string // "/run" if empty; Linux
 
 	// RemovablePaths are mount points, or folders of mount points, that count as
 	// removable whatever they are (loop images, tmpfs). A path names itself and
@@ -125,6 +131,7 @@ func (o *Options) fill() {
 	set(&o.SysRoot, "/sys")
 	set(&o.DevRoot, "/dev")
 	set(&o.HomeRoot, "/")
+	set(&o.RunRoot, "/run")
 	if o.StatTimeout == 0 {
 		o.StatTimeout = time.Second
 	}
@@ -137,7 +144,10 @@ type Watcher struct {
 	guard   *guard
 	started bool // Run's own: it was told what was there at the start
 	clouds  []cloud
-	cloudID map[string]int // Run's own: mount ids made up for folders, by path
+	cloudID map[string]int           // Run's own: mount ids made up for folders, by path
+	servers map[int]server           // Run's own: who answers for a told mount, by its id; may be gone by its end
+	phoneID int                      // Run's own: the last id made up for a phone
+	phones  atomic.Pointer[[]Volume] // phones that a program has open without a mount; written by Run only
 
 	gauge *endpoint.Gauge
 }
@@ -145,12 +155,17 @@ type Watcher struct {
 // New returns a sensor that is not running.
 func New(opt Options) *Watcher {
 	opt.fill()
-	return &Watcher{
+	w := &Watcher{
 		opt:   opt,
 		table: newTable(),
 		guard: &guard{timeout: opt.StatTimeout},
 		gauge: endpoint.NewGauge("volume"),
+
+		servers: map[int]server{},
+		phoneID: -1 << 20, // below those of folders
 	}
+	w.phones.Store(&[]Volume{})
+	return w
 }
 
 // Name is "volume".
@@ -170,6 +185,7 @@ func (w *Watcher) Open() []Volume {
 			open = append(open, v)
 		}
 	}
+	open = append(open, *w.phones.Load()...)
 	slices.SortFunc(open, func(a, b Volume) int {
 		return cmp.Or(strings.Compare(a.Mount, b.Mount), cmp.Compare(a.MountID, b.MountID))
 	})
