@@ -17,6 +17,9 @@ import (
 // others.
 var bystanders = []string{"usbmuxd", "gvfs-mtp-volume", "gvfs-gphoto2-vo", "mtp-probe", "systemd-udevd", "(udev-worker)", "fwupd", "upowerd", "ModemManager", "usbguard-daemon"}
 
+// mechanismOpenFiles is how phones without a mount are found.
+const mechanismOpenFiles = "open-files"
+
 // phoneType is the file system type of a phone that a program has open without a
 // mount.
 const phoneType = "mtp"

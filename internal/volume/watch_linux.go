@@ -22,7 +22,6 @@ import (
 const (
 	mechanismMountinfo = "mountinfo"
 	mechanismPolling   = "polling"
-	mechanismOpenFiles = "open-files"
 )
 
 const (
