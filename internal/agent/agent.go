@@ -71,6 +71,7 @@ type Agent struct {
 	log      *zap.Logger
 	stateDir string
 	started  time.Time
+	last     time.Time // last sign of life of the run before; zero: there was none
 
 	host      event.Host
 	osVersion string
@@ -131,6 +132,7 @@ func New(o Options) (*Agent, error) {
 	if err := makeStateDir(a.stateDir); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
+	a.last = lastSign(a.stateDir)
 	if a.host, a.osVersion, err = Machine(a.stateDir); err != nil {
 		return nil, err
 	}
@@ -226,8 +228,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	start := event.New(event.AgentStarted, time.Now())
 	start.Message = "agent " + a.o.Version + " started"
+	start.Lost = gap(a.last, start.Time)
+	killed := false
 	if before != nil && before.Action == event.AgentStarted {
 		start.Message += "; " + before.Message
+		killed = true
 	} else if before != nil {
 		a.log.Error("the run before crashed", zap.String("report", before.Message))
 	}
@@ -250,6 +255,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	helpers.Go(func() { a.watchSettings(sourceCtx) })
 	helpers.Go(func() { a.life.run(sourceCtx) })
 	helpers.Go(func() { a.confine(sourceCtx) })
+	helpers.Go(func() { a.keepAlive(sourceCtx) })
+	if killed {
+		helpers.Go(func() { a.tellGap(sourceCtx) })
+	}
 	helpers.Go(func() { a.keepControl(sourceCtx) })
 	if before != nil && before.Action == event.AgentCrashed {
 		// Its report is gone from the run file: it must be on disk before anything

@@ -732,7 +732,7 @@ var factGroups = []struct {
 		"sekisho.copy.confidence", "sekisho.archive.encrypted"}},
 	{"network", []string{"destination.domain", "destination.ip", "destination.port", "network.bytes"}},
 	{"print", []string{"sekisho.print.printer", "sekisho.print.document", "sekisho.print.pages", "sekisho.print.copies"}},
-	{"health", []string{"message", "sekisho.lost.count", "sekisho.expiry.name", "sekisho.expiry.ends", "sekisho.expiry.days"}},
+	{"health", []string{"message", "sekisho.lost.count", "event.start", "event.end", "sekisho.expiry.name", "sekisho.expiry.ends", "sekisho.expiry.days"}},
 }
 
 // monoFields are those shown in a fixed-width face.

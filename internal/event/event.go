@@ -390,9 +390,11 @@ type Print struct {
 	Document string
 }
 
-// Lost is the number of events that a sensor or queue had to drop.
+// Lost is what is missing: events that a sensor or queue had to drop, or all of
+// them while nobody watched.
 type Lost struct {
-	Count Opt[int64]
+	Count    Opt[int64]
+	From, To time.Time // of a gap; zero: not known
 }
 
 // Context is what enrichment adds from what IT told us; see package enrich.

@@ -403,6 +403,8 @@ var table = []Field{
 	num("sekisho.print.copies", printed(func(p *Print) *Opt[int64] { return &p.Copies })),
 	str("sekisho.print.document", printed(func(p *Print) *string { return &p.Document })),
 
+	moment("event.start", in(func(e *Event) **Lost { return &e.Lost }, func(l *Lost) *time.Time { return &l.From })),
+	moment("event.end", in(func(e *Event) **Lost { return &e.Lost }, func(l *Lost) *time.Time { return &l.To })),
 	num("sekisho.lost.count", in(func(e *Event) **Lost { return &e.Lost }, func(l *Lost) *Opt[int64] { return &l.Count })),
 
 	str("sekisho.host.department", context(func(c *Context) *string { return &c.HostDepartment })),
