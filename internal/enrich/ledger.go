@@ -136,7 +136,14 @@ func (t *tables) ledger(e *event.Event, c *event.Context, vs *volumes) {
 	if !e.Has(fDeviceLedger) {
 		switch {
 		case e.Device != nil && stores(e.Device):
-			c.DeviceLedger = look(newDeviceKey(e.Device.VendorID, e.Device.ProductID, e.Device.SerialNumber))
+			k := newDeviceKey(e.Device.VendorID, e.Device.ProductID, e.Device.SerialNumber)
+			c.DeviceLedger = look(k)
+			// Of two devices with one serial number at least one is not that of the
+			// ledger, so the number does not approve the second.
+			if c.DeviceLedger == ledgerApproved && slices.Contains(e.Device.Oddities, event.OddSameSerial) {
+				k.serial = ""
+				c.DeviceLedger = look(k)
+			}
 		case e.Device == nil && e.Volume != nil && onMedium(e.Volume):
 			c.DeviceLedger = look(volumeKey(e.Volume))
 		case e.Device == nil && e.Volume == nil && e.File != nil && e.File.VolumeKind == event.VolumeRemovable:
