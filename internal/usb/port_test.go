@@ -1,6 +1,8 @@
 package usb
 
 import (
+	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"sekisho/internal/event"
 )
@@ -300,5 +303,31 @@ func anInterfaceBehindALieIsFound(t *testing.T) {
 	r.tell(d.uevent("bind"))
 	if e := r.next(); !slices.Equal(e.Device.Kinds, []string{"storage", "keyboard"}) || !slices.Contains(e.Device.Oddities, event.OddDescriptors) {
 		t.Errorf("got %+v, want a stick that types and lies", e.Device)
+	}
+}
+
+func TestTextsOfNonsenseAreToldAsTextOfBoundedLength(t *testing.T) {
+	for name, text := range map[string]string{
+		"255 units of every kind":      strings.Repeat("\u202e\u0007\u2028Ａ\x1b", 51),
+		"surrogates without a partner": strings.Repeat("\xed\xa0\x80", 255),
+		"bytes that are no text":       strings.Repeat("\xff\xfe", 255),
+		"lines":                        strings.Repeat("a\n", 255),
+		"a page":                       strings.Repeat("x", 8<<10),
+	} {
+		bubble(t, name, func(t *testing.T) {
+			d := stickAt("1-4", 7)
+			d.maker, d.model, d.serial = text, text, text
+			r := newRig(t)
+			e := r.comes(d)
+			raw, err := json.Marshal(e)
+			if err != nil || !utf8.Valid(raw) || bytes.ContainsAny(raw, "\n\x1b\x07") {
+				t.Errorf("as JSON: %v, %q", err, raw)
+			}
+			for _, got := range []string{e.Device.VendorName, e.Device.ProductName, e.Device.SerialNumber} {
+				if n := utf8.RuneCountInString(got); n == 0 || n > maxTextRunes || len(got) > maxTextBytes || !strings.HasPrefix(text, got) {
+					t.Errorf("%d characters, %d bytes: %q", n, len(got), got)
+				}
+			}
+		})
 	}
 }

@@ -7,6 +7,15 @@
 // [PresentAtStart]. Root hubs, which are parts of the PC, are not told; other
 // hubs are.
 //
+// What is strange is told with the attach, as [event.Device].Oddities and in the
+// message: a serial number that another attached device has, storage that types,
+// a keyboard where storage was a moment ago, descriptors that lie. None of it is
+// an alert by itself. A device that comes and goes without end is told eight
+// times and then every ten seconds, with how many comings in between were not;
+// the one that stays is always told. What comes back after a sleep of the PC as
+// it was is not told; the end of what does not is told up to five seconds late.
+// A device whose configuration is changed is told anew if that makes it another.
+//
 // Linux: the kernel's own uevents (NETLINK_KOBJECT_UEVENT, group 1; no udev
 // needed), facts from sysfs, names from the device, else from the system's
 // usb.ids, else from gousb's table. Where built with cgo, libusb reads strings

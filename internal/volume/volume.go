@@ -13,13 +13,27 @@
 // device-mapper (LUKS, LVM), md and loop devices are followed down to the disk,
 // and a disk is external when a USB device, an SD card slot or a device that the
 // kernel calls removable is among its ancestors; the `removable` attribute of
-// the disk itself is not asked, real external disks say 0. Mounts that only
+// the disk itself is not asked, real external disks say 0. Whether a volume is
+// encrypted is what device-mapper says; of a mapping that was made by hand, what
+// the beginning of the medium looks like. Mounts that only
 // another mount namespace has (containers, `unshare -m`) are looked for every
 // five seconds, folders of sync programs (OneDrive, Dropbox ...) in home folders
-// on local disks every minute. Limits: a mount that comes and goes between two reads is not
+// on local disks every minute.
+//
+// FUSE mounts are told by what the program behind them has open: phones (jmtpfs
+// and its kin, and what nobody knows by name), disks (dislocker, VeraCrypt
+// without the kernel's help). A phone that a program has open without a mount, as
+// GNOME's file manager does, is told while it has, looked for every five seconds;
+// MountName is then the folder that GNOME shows to its user, DeviceName the
+// device's node. The files of other people's programs need CAP_SYS_PTRACE, the
+// backing device of a loop device and the beginning of a medium the right to read
+// the device; without these the path of the backing file, and "not known".
+//
+// Limits: a mount that comes and goes between two reads is not
 // told; a device replaced between two reads by another one under the same mount
-// id, device number and mount point looks like no change. Phones that speak MTP
-// mount nothing in the kernel; jmtpfs and the like do, and are told.
+// id, device number and mount point looks like no change; of file systems over
+// several disks (ZFS, btrfs) the first counts, of ZFS none; a program that has a
+// phone open for less than five seconds may go unseen.
 //
 // Windows: drive letters are listed each second (GetLogicalDrives,
 // GetDriveType), identity by IOCTL_STORAGE_QUERY_PROPERTY, which needs no
