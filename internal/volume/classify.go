@@ -97,7 +97,20 @@ type blocks struct {
 	backing func(loop string) (Dev, bool)
 	// guard bounds what may wait for a driver.
 	guard *guard
+
+	// What one look found out, so that a hundred thousand mounts of one device, or
+	// a thousand by FUSE, are one question:
+	disks  map[Dev]foundDisk
+	opened *[]opener // nil: not asked yet
 }
+
+type foundDisk struct {
+	disk disk
+	err  error
+}
+
+// forget begins another look.
+func (b *blocks) forget() { b.disks, b.opened = map[Dev]foundDisk{}, nil }
 
 // disk is what lies beneath a block device.
 type disk struct {
@@ -125,6 +138,15 @@ func (b *blocks) block(d Dev) string {
 
 // find returns what lies beneath the device with this number.
 func (b *blocks) find(d Dev) (disk, error) {
+	f, ok := b.disks[d]
+	if !ok {
+		f.disk, f.err = b.look(d)
+		b.disks[d] = f
+	}
+	return f.disk, f.err
+}
+
+func (b *blocks) look(d Dev) (disk, error) {
 	dir, err := filepath.EvalSymlinks(b.block(d))
 	if err != nil {
 		return disk{}, fmt.Errorf("look up block device %d:%d: %w", d.Major, d.Minor, err)

@@ -98,16 +98,22 @@ func (o *opener) serves(l *mountLine) int {
 // serverBehind returns the process with device nodes that answers for a FUSE mount,
 // if it can be told.
 func (b *blocks) serverBehind(l *mountLine) (opener, error) {
-	all, err := bounded(b.guard, func() []opener { return openers(b.proc) })
-	if err != nil {
-		return opener{}, fmt.Errorf("look for the program behind %s: %w", l.Mount, err)
+	if b.opened == nil {
+		all, err := bounded(b.guard, func() []opener { return openers(b.proc) })
+		b.opened = &all
+		if err != nil {
+			return opener{}, fmt.Errorf("look for the program behind %s: %w", l.Mount, err)
+		}
 	}
 	var best opener
 	most, second := 1, 0 // having /dev/fuse open is not enough
-	for i := range all {
-		switch n := all[i].serves(l); {
+	if _, listed := fileSystems[l.Type]; !listed {
+		most = 4 // nor, for what may be anything, to be called so
+	}
+	for i := range *b.opened {
+		switch n := (*b.opened)[i].serves(l); {
 		case n > most:
-			most, second, best = n, 0, all[i]
+			most, second, best = n, 0, (*b.opened)[i]
 		case n == most:
 			second = n
 		}

@@ -22,6 +22,7 @@ type change struct {
 func (w *Watcher) update(lines, others []mountLine, b *blocks, size func(mount string) (int64, error)) (gone, come []change) {
 	hidden := append(hiddenMounts(lines), make([]bool, len(others))...)
 	lines = append(lines, others...)
+	b.forget()
 	old := w.table.All()
 	was := make(map[int]int, len(old)) // mount id to index in old
 	for i := range old {

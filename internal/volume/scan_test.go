@@ -429,6 +429,27 @@ func TestAHundredThousandMounts(t *testing.T) {
 	}
 }
 
+func TestAHundredThousandMountsOfWhatTakesTimeToLookAt(t *testing.T) {
+	w := newBench(t)
+	var text strings.Builder
+	text.WriteString(rootLine)
+	for i := range 100_000 {
+		if i%100 == 0 {
+			text.WriteString(line(i+2, 1, fmt.Sprint("0:", 100+i), fmt.Sprint("/home/taro/", i), "fuse.own", "own"))
+		} else {
+			text.WriteString(line(i+2, 1, "253:2", fmt.Sprint("/srv/", i), "ext4", "/dev/mapper/vg-lv"))
+		}
+	}
+	begin := time.Now()
+	_, come := w.feed(text.String())
+	// A second and a half where it runs alone; looked at one by one it was minutes.
+	if took := time.Since(begin); took > 30*time.Second || len(come) != 99_000 {
+		t.Errorf("%d told after %v, want 99,000 within seconds", len(come), took)
+	} else {
+		t.Logf("took %v", took)
+	}
+}
+
 func TestWaysToWriteAPlaceOnWindows(t *testing.T) {
 	for path, want := range map[string]string{`E:\`: "E:", `e:/docs`: `E:\DOCS`, `\\?\E:\x`: `E:\X`, `\\?\UNC\fs1\share\x`: `\\FS1\SHARE\X`,
 		`\\fs1\share`: `\\FS1\SHARE`, `\Device\HarddiskVolume5\x`: `\DEVICE\HARDDISKVOLUME5\X`, `\Device\Mup\fs1\share\x`: `\\FS1\SHARE\X`} {
