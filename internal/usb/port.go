@@ -138,6 +138,13 @@ func stores(d *event.Device) bool {
 	return slices.Contains(d.Kinds, event.KindStorage) || slices.Contains(d.Kinds, event.KindMTP)
 }
 
+// isThere reports whether a device is still at its port. A stick pushed in
+// slowly is found by the slow half of its port first and by the fast one then,
+// and the word of its leaving the first may still be under way.
+func (t *tracker) isThere(name string, d *device) bool {
+	return attrInt(filepath.Join(t.opt.SysRoot, "bus", "usb", "devices", name), "devnum", 10) == d.devNum
+}
+
 // oddities notes what is strange about a device that is to be told, and returns
 // it in words.
 func (t *tracker) oddities(p *pending) (words []string) {
@@ -147,9 +154,10 @@ func (t *tracker) oddities(p *pending) (words []string) {
 		words = append(words, fmt.Sprintf(format, args...))
 	}
 	d.Oddities = nil
-	if stores(&d.Device) && d.SerialNumber != "" {
+	// On Windows the names are those of disks, and a card reader is several.
+	if stores(&d.Device) && d.SerialNumber != "" && isBusPath(p.name) {
 		for name, o := range t.known {
-			if name != p.name && o.SerialNumber == d.SerialNumber && o.VendorID == d.VendorID && o.ProductID == d.ProductID {
+			if name != p.name && o.SerialNumber == d.SerialNumber && o.VendorID == d.VendorID && o.ProductID == d.ProductID && t.isThere(name, o) {
 				odd(event.OddSameSerial, "the device at port %s has the same serial number: one may be a copy of the other", name)
 				break
 			}

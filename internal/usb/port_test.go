@@ -55,6 +55,11 @@ func TestWhatIsStrangeAboutADevice(t *testing.T) {
 			r.next()
 			return r.comes(stickAt("1-5", 8))
 		}, nil, ""},
+		{"a stick that is found by both halves of its port, one after the other", func(r *rig) *event.Event {
+			r.comes(stickAt("1-4", 7))
+			stickAt("1-4", 7).pull(r.t, r.root) // the word of it comes later
+			return r.comes(stickAt("2-4", 2))
+		}, nil, ""},
 		{"two sticks without a serial number", func(r *rig) *event.Event {
 			a, b := stickAt("1-4", 7), stickAt("1-5", 8)
 			a.serial, b.serial = "", ""
