@@ -526,24 +526,25 @@ func (e *Event) Str(id FieldID) (s string, ok bool) {
 	return s, s != "" || id.Type() == String && e.recordedEmpty(id)
 }
 
-// TextFields is fields of type String, to be read together.
+// TextFields is fields of type String or List, to be read together.
 type TextFields struct {
 	parts []partTexts
-	rest  []FieldID
+	rest  []FieldID // of those that have no place of their own
 }
 
-// partTexts is where texts lie in one part of an event.
+// partTexts is where texts, and lists of them, lie in one part of an event; in
+// order, so that memory is read in one direction.
 type partTexts struct {
-	part    part
-	offsets []uint16
+	part         part
+	texts, lists []uint16
 }
 
-// NewTextFields prepares to read these fields, which are of type String.
+// NewTextFields prepares to read these fields, which are of type String or List.
 func NewTextFields(ids []FieldID) *TextFields {
 	t := &TextFields{}
 	for _, id := range ids {
 		p := places[id]
-		if p.typ != String {
+		if p.typ == None {
 			t.rest = append(t.rest, id)
 			continue
 		}
@@ -552,13 +553,18 @@ func NewTextFields(ids []FieldID) *TextFields {
 			i = len(t.parts)
 			t.parts = append(t.parts, partTexts{part: p.part})
 		}
-		t.parts[i].offsets = append(t.parts[i].offsets, p.offset)
+		at := &t.parts[i].texts
+		if p.typ == List {
+			at = &t.parts[i].lists
+		}
+		*at = append(*at, p.offset)
+		slices.Sort(*at)
 	}
 	return t
 }
 
 // Long appends to buf the texts of n bytes or more that the event has in the
-// fields, and returns it; n is at least 1.
+// fields, those of lists among them, and returns it; n is at least 1.
 func (t *TextFields) Long(e *Event, n int, buf []string) []string {
 	for i := range t.parts {
 		p := &t.parts[i]
@@ -566,14 +572,31 @@ func (t *TextFields) Long(e *Event, n int, buf []string) []string {
 		if from == nil {
 			continue
 		}
-		for _, offset := range p.offsets {
+		for _, offset := range p.texts {
 			if s := (*string)(unsafe.Add(from, offset)); len(*s) >= n {
 				buf = append(buf, *s)
 			}
 		}
+		for _, offset := range p.lists {
+			buf = appendLong(buf, *(*[]string)(unsafe.Add(from, offset)), n)
+		}
 	}
 	for _, id := range t.rest {
-		if s, _ := e.Str(id); len(s) >= n {
+		switch v := table[id].get(e); v.typ {
+		case String:
+			if len(v.s) >= n {
+				buf = append(buf, v.s)
+			}
+		case List:
+			buf = appendLong(buf, v.list, n)
+		}
+	}
+	return buf
+}
+
+func appendLong(buf, texts []string, n int) []string {
+	for _, s := range texts {
+		if len(s) >= n {
 			buf = append(buf, s)
 		}
 	}

@@ -13,8 +13,8 @@ func denseEvents(t testing.TB, p *Program, size int) (out []*event.Event) {
 	var lits []string
 	b := p.buckets[place{string(event.ProcessStarted), "windows"}]
 	for i := range b.finders {
-		for _, l := range b.finders[i].groups.texts {
-			lits = append(lits, l.text)
+		for k := range b.finders[i].groups.lits {
+			lits = append(lits, b.finders[i].groups.text(k))
 		}
 	}
 	for k := 0; len(out) < 200; {

@@ -23,6 +23,9 @@ const (
 // small, its automaton.
 func newExpression(id int, re *regexp.Regexp, prog *syntax.Prog, parsed *syntax.Regexp) *expression {
 	x := &expression{id: id, re: re, prog: prog, kinds: kindsOf(prog), need: needOf(parsed)}
+	if prefix, _ := re.LiteralPrefix(); len(prefix) > 1 {
+		x.kinds.prefix = []byte(prefix)
+	}
 	if !x.need.isLine {
 		x.whole = wholeDFA(x)
 	}
@@ -121,10 +124,12 @@ type kinds struct {
 	special []rune // pairs: first and last of the other characters that are not treated alike
 
 	// A match can only begin with these bytes; skips says that they are known.
-	// alone is the byte where it is just one.
-	skips bool
-	first [256]bool
-	alone int // -1: more than one
+	// alone is the byte where it is just one, prefix what a match begins with where
+	// that is more than one byte.
+	skips  bool
+	first  [256]bool
+	alone  int // -1: more than one
+	prefix []byte
 }
 
 // isSpecial reports whether a character outside ASCII has no kind.
@@ -222,8 +227,14 @@ func (k *kinds) begin(prog *syntax.Prog) {
 	k.skips = n < len(k.first)/2
 }
 
-// skip is the place of the next byte from i on that a match can begin with.
+// skip is the next place from i on where a match can begin.
 func (k *kinds) skip(text []byte, i int) int {
+	if len(k.prefix) > 0 {
+		if n := bytes.Index(text[i:], k.prefix); n >= 0 {
+			return i + n
+		}
+		return len(text)
+	}
 	if k.alone >= 0 {
 		if n := bytes.IndexByte(text[i:], byte(k.alone)); n >= 0 {
 			return i + n

@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -167,9 +168,13 @@ func differ(t testing.TB, data []byte) (matches int, ok bool) {
 	for range 1 + m.pick(4) {
 		e := m.event()
 		got := map[*Rule]bool{}
-		for _, x := range p.Match(e, nil) {
+		first := p.Match(e, nil)
+		for _, x := range first {
 			got[x.Rule] = true
 			matches++
+		}
+		if again := p.Match(e, nil); !slices.Equal(first, again) { // from what the first left in mind
+			t.Fatalf("%v matches, and then %v\n%s\n%s", first, again, text, e.AppendJSON(nil))
 		}
 		for _, r := range p.Rules {
 			if want := interpret(r.doc, e, someSettings); got[r] != want {

@@ -5,12 +5,18 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"slices"
+	"strings"
+
+	"sekisho/internal/event"
 )
 
 // A finder finds the literals of one field in one pass. It is immutable once
 // built.
 type finder struct {
 	field  int
+	recurs bool          // the field's texts come again and again: see recall
+	direct bool          // and are those of a field of the event table,
+	id     event.FieldID // this one
 	ends   ends
 	groups groups
 	hints  []hintNode
@@ -18,11 +24,27 @@ type finder struct {
 
 // find notes the facts that the folded texts of the field establish.
 func (f *finder) find(s *scratch) {
-	texts := s.folded(f.field)
-	if len(texts) == 0 {
-		return
+	if f.direct { // the field's slot can wait until somebody asks for it
+		switch text, ok := s.e.Str(f.id); {
+		case !ok:
+			return
+		case len(text) <= recallBytes:
+			f.recall(s, text)
+			return
+		}
 	}
-	for _, text := range texts {
+	switch v := s.slot(f.field); {
+	case !v.present:
+	case f.recurs && v.joint == 0 && v.value().Type() == event.String && len(v.text) <= recallBytes:
+		f.recall(s, v.text)
+	default:
+		f.look(s)
+	}
+}
+
+// look is find for texts that nothing is known of.
+func (f *finder) look(s *scratch) {
+	for _, text := range s.folded(f.field) {
 		f.ends.find(s, text)
 		f.groups.find(s, text)
 	}
@@ -167,32 +189,58 @@ func (x *ends) find(s *scratch, text []byte) {
 // common one. Most groups of a text are in no literal, which marks (a bit by
 // hash) tell.
 type groups struct {
-	width int    // bytes of a group: 2, 3 or 4
-	mask  uint32 // of these
-	marks []uint64
-	shift uint8   // of a group's hash, to be a place in marks
-	heads []int32 // by the hash's upper bits: first of the literals there, and one more at the end
-	lits  []groupLit
-	texts []groupText // by literal
+	width  int    // bytes of a group: 2, 3 or 4
+	mask   uint32 // of these
+	marks  markSet
+	places uint32  // as a mask: of marks
+	heads  []int32 // by the hash's upper bits: first of the literals there, and one more at the end
+	lits   []groupLit
+	texts  []groupText // by literal, and one more at the end
+	bytes  string      // of the texts
+	facts  []int32     // of the texts
 }
 
-// groupLit is what is looked at of a literal at first: eight bytes of it, or all
-// of it. Nearly always that decides.
+// groupLit is what is looked at of a literal at first: the eight bytes from its
+// group on, or as many as there are. Nearly always that decides.
 type groupLit struct {
-	word uint64
-	back int32 // from the group's place in a text to the word's
-	size uint8 // bytes of word
-	more bool  // what groupText says counts too
-	fact int32 // where the literal establishes just one
+	word, mask uint64
+	fact       int32 // where the literal establishes just one
+	one        bool  // it does
+	more       bool  // what groupText says counts too
+	size       uint8 // bytes of mask
 }
 
-// groupText is the rest of a literal.
+// groupText is the rest of a literal. What it has of bytes and facts ends where
+// that of the next begins.
 type groupText struct {
-	text   string
-	anchor int32 // place of the group in the literal
-	first  bool  // the literal stands at the beginning of a text
-	facts  []int32
+	bytes, facts int32 // the first
+	anchor       int32 // place of the group in the literal
+	first        bool  // the literal stands at the beginning of a text
 }
+
+// text is the literal.
+func (x *groups) text(i int) string { return x.bytes[x.texts[i].bytes:x.texts[i+1].bytes] }
+
+// markSet is a bit set.
+type markSet []uint64
+
+func (m markSet) bit(i uint32) (n int) {
+	if m[i>>6]&(1<<(i&63)) != 0 {
+		n = 1
+	}
+	return n
+}
+
+// maxHits is how many places of a text are collected before they are looked at.
+const maxHits = 256
+
+// markShift leaves of a group's hash the bits that its place in marks needs at
+// most; headShift that of the literals in heads: for 16 marks, which is one
+// group, on average.
+const (
+	markShift = 12
+	headShift = 4
+)
 
 const gramLen = 4
 
@@ -223,45 +271,60 @@ func newGroups(lits []*lit, width int) (x groups) {
 		}
 	}
 	usually := usualGroups(width)
+	type anchored struct {
+		*lit
+		at    int
+		group uint32
+	}
+	var all []anchored
 	distinct := map[uint32]bool{}
 	for _, l := range lits {
-		t := groupText{first: l.shape == prefix, text: l.text, facts: l.facts}
+		a := anchored{lit: l}
 		least := 1 << 30
 		for i := 0; i+width <= len(l.text); i++ {
-			at := groupAt(l.text, i, width)
+			group := groupAt(l.text, i, width)
 			// Judgement: a group that the usual texts hold costs more than one
-			// shared by twenty literals.
-			if n := 20*usually[at] + own[at]; n < least {
-				least, t.anchor = n, int32(i)
+			// shared by twenty literals, and fewer than eight bytes to look at first
+			// four times as much.
+			n := 20*usually[group] + own[group]
+			if len(l.text)-i < 8 {
+				n *= 4
+			}
+			if n < least {
+				least, a.at, a.group = n, i, group
 			}
 		}
-		distinct[groupAt(l.text, int(t.anchor), width)] = true
-		x.texts = append(x.texts, t)
+		distinct[a.group] = true
+		all = append(all, a)
 	}
 	// 16 marks a group: 6 % of the others look marked. At least a word of them.
 	n := uint8(6)
-	for 1<<n < 16*len(distinct) && n < 20 {
+	for 1<<n < 16*len(distinct) && n < 32-markShift {
 		n++
 	}
-	x.shift = 32 - n
-	x.marks = make([]uint64, 1<<n/64)
-	hash := func(t *groupText) uint32 { return groupAt(t.text, int(t.anchor), width) * gramMul >> x.shift }
-	slices.SortStableFunc(x.texts, func(a, b groupText) int { return compareUint(uint64(hash(&a)), uint64(hash(&b))) })
-	x.heads = make([]int32, len(x.marks)*4+1) // one a 16 marks: a group each on average
-	for i := range x.texts {
-		t := &x.texts[i]
-		h := hash(t)
+	x.places = 1<<n - 1
+	x.marks = make(markSet, 1<<n/64)
+	hash := func(a anchored) uint32 { return a.group * gramMul >> markShift & x.places }
+	slices.SortStableFunc(all, func(a, b anchored) int { return compareUint(uint64(hash(a)), uint64(hash(b))) })
+	x.heads = make([]int32, 1<<n>>headShift+1)
+	var texts strings.Builder
+	for _, a := range all {
+		h := hash(a)
 		x.marks[h>>6] |= 1 << (h & 63)
-		x.heads[h>>4+1]++
-		at := max(0, min(int(t.anchor), len(t.text)-8))
-		l := groupLit{back: int32(at) - t.anchor, size: uint8(min(8, len(t.text)))}
+		x.heads[h>>headShift+1]++
+		l := groupLit{fact: a.facts[0], one: len(a.facts) == 1, size: uint8(min(8, len(a.text)-a.at))}
 		for k := range int(l.size) {
-			l.word |= uint64(t.text[at+k]) << (8 * k)
+			l.word |= uint64(a.text[a.at+k]) << (8 * k)
+			l.mask |= 0xff << (8 * k)
 		}
-		l.more = len(t.text) > 8 || t.first || len(t.facts) > 1
-		l.fact = t.facts[0]
+		l.more = int(l.size) < len(a.text) || a.shape == prefix || !l.one
 		x.lits = append(x.lits, l)
+		x.texts = append(x.texts, groupText{int32(texts.Len()), int32(len(x.facts)), int32(a.at), a.shape == prefix})
+		texts.WriteString(a.text)
+		x.facts = append(x.facts, a.facts...)
 	}
+	x.bytes = texts.String()
+	x.texts = append(x.texts, groupText{bytes: int32(len(x.bytes)), facts: int32(len(x.facts))})
 	for i := 1; i < len(x.heads); i++ {
 		x.heads[i] += x.heads[i-1]
 	}
@@ -269,53 +332,59 @@ func newGroups(lits []*lit, width int) (x groups) {
 }
 
 func (x *groups) find(s *scratch, text []byte) {
-	marks, shift, mask, n := x.marks, x.shift&31, x.mask, len(text)
+	marks, places, mask, n := x.marks, x.places, x.mask, len(text)
 	if len(marks) == 0 || n < x.width {
 		return
 	}
-	// The marked places are collected without a branch, and looked at after.
-	padded, hits := text[:n+pad], &s.hits
-	for from, end := 0, n-x.width+1; from < end; from += len(hits) {
-		found := 0
-		for i := from; i < min(from+len(hits), end); i += 4 { // the last of them may lie in the pad
-			text := binary.LittleEndian.Uint64(padded[i:])
-			for k := range 4 {
-				h := uint32(text>>(8*k)) & mask * gramMul >> shift
-				hits[found&(len(hits)-1)] = uint64(i+k)<<32 | uint64(h)
-				found += int(marks[h>>6] >> (h & 63) & 1)
+	padded := text[:n+pad]
+	for from, end := 0, n-x.width+1; from < end; from += len(s.hits) {
+		found := marks.collect(&s.hits, padded, from, min(from+len(s.hits), end), mask, places)
+		for _, hit := range s.hits[:found] {
+			i := int(hit)
+			word := binary.LittleEndian.Uint64(padded[i:])
+			h := uint32(word) & mask * gramMul >> markShift & places >> headShift
+			head, next := int(x.heads[h]), int(x.heads[h+1])
+			for k := head; k < next; k++ {
+				l := &x.lits[k]
+				if (word^l.word)&l.mask != 0 || l.one && s.facts[l.fact>>6]>>(l.fact&63)&1 != 0 {
+					continue // another, or known already
+				}
+				if l.more {
+					x.compare(s, k, i, text)
+				} else if i+int(l.size) <= n {
+					s.noteOne(l.fact)
+				}
 			}
-		}
-		for _, hit := range hits[:found] {
-			x.marked(s, padded, int(hit>>32), uint32(hit))
 		}
 	}
 }
 
-// marked looks for the literals that may have a group of this hash at i.
-func (x *groups) marked(s *scratch, padded []byte, i int, h uint32) {
-	head := int(x.heads[h>>4])
-	lits := x.lits[head:x.heads[h>>4+1]]
-	for k := range lits {
-		l := &lits[k]
-		at := i + int(l.back)
-		if at < 0 || at+8 > len(padded) || (binary.LittleEndian.Uint64(padded[at:])^l.word)<<((64-8*uint(l.size))&63) != 0 {
-			continue
-		}
-		if !l.more {
-			if at+int(l.size)+pad <= len(padded) {
-				s.noteOne(l.fact)
-			}
-			continue
-		}
-		t := &x.texts[head+k]
-		from := i - int(t.anchor)
-		if from < 0 || from > 0 && t.first || from+len(t.text)+pad > len(padded) {
-			continue
-		}
-		if string(padded[from:from+len(t.text)]) == t.text {
-			s.note(t.facts)
-		}
+// compare looks for the whole of a literal whose group stands at i.
+func (x *groups) compare(s *scratch, k, i int, text []byte) {
+	t, next := &x.texts[k], &x.texts[k+1]
+	lit := x.bytes[t.bytes:next.bytes]
+	from := i - int(t.anchor)
+	if from < 0 || from > 0 && t.first || from+len(lit) > len(text) || string(text[from:from+len(lit)]) != lit {
+		return
 	}
+	s.note(x.facts[t.facts:next.facts])
+}
+
+// collect puts the marked places of a text in hits, without a branch, and returns
+// how many they are. Up to three places after the last may be looked at.
+func (m markSet) collect(hits *[maxHits]int32, padded []byte, from, to int, mask, places uint32) (found int) {
+	for i := from; i < to; i += 4 {
+		text := binary.LittleEndian.Uint64(padded[i:])
+		hits[found&(maxHits-1)] = int32(i)
+		found += m.bit(uint32(text) & mask * gramMul >> markShift & places)
+		hits[found&(maxHits-1)] = int32(i + 1)
+		found += m.bit(uint32(text>>8) & mask * gramMul >> markShift & places)
+		hits[found&(maxHits-1)] = int32(i + 2)
+		found += m.bit(uint32(text>>16) & mask * gramMul >> markShift & places)
+		hits[found&(maxHits-1)] = int32(i + 3)
+		found += m.bit(uint32(text>>24) & mask * gramMul >> markShift & places)
+	}
+	return found
 }
 
 // lateFinder finds what only candidates ask about: short texts, and texts that
@@ -488,15 +557,23 @@ func (n *lateNode) match(s *scratch) bool {
 	return false
 }
 
-// charNode asks whether a field holds an ASCII character.
+// charNode asks whether a field holds an ASCII character, folded.
 type charNode struct {
 	field int
-	chars charset
+	char  byte
 }
 
 func (n charNode) cost() int { return 1 }
 func (n charNode) match(s *scratch) bool {
-	return s.slot(n.field).present && s.chars(n.field).holds(&n.chars)
+	if f := s.slot(n.field); f.present && f.charred {
+		return f.chars[n.char>>6]>>(n.char&63)&1 != 0
+	}
+	for _, text := range s.folded(n.field) {
+		if bytes.IndexByte(text, n.char) >= 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // note sets facts and makes candidates of the rules that wait for them.
@@ -527,8 +604,11 @@ func zeroed(old []uint64, n int) []uint64 {
 // establishes the facts.
 func (s *scratch) candidates(b *bucket) []uint64 {
 	s.bucket = b
-	s.set = append(s.set[:0], b.always...)
-	s.facts = zeroed(s.facts, len(b.asked)-1)
+	facts := (len(b.asked) - 1 + 63) / 64
+	s.bits = zeroed(s.bits, 64*(facts+len(b.always)))
+	s.facts, s.set = s.bits[:facts], s.bits[facts:]
+	s.facts[0] = 1 << always
+	copy(s.set, b.always)
 	s.asked, s.held = zeroed(s.asked, b.memos), zeroed(s.held, b.memos)
 	s.ran = slices.Grow(s.ran[:0], len(b.late))[:len(b.late)]
 	clear(s.ran)

@@ -2,6 +2,8 @@ package rules
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/binary"
 	"regexp/syntax"
 	"slices"
 	"strings"
@@ -37,12 +39,28 @@ func usualGroups(width int) map[uint32]int { return allUsualGroups()[width] }
 var allUsualGroups = sync.OnceValue(func() (out [gramLen + 1]map[uint32]int) {
 	for width := 2; width <= gramLen; width++ {
 		out[width] = map[uint32]int{}
-		for i := 0; i+width <= len(usual); i++ {
-			out[width][groupAt(usual, i, width)]++
+		for _, text := range append(encodedUsual(), usual) {
+			for i := 0; i+width <= len(text); i++ {
+				out[width][groupAt(text, i, width)]++
+			}
 		}
 	}
 	return out
 })
+
+// encodedUsual is usual as PowerShell takes commands (-EncodedCommand): UTF-16 in
+// base64, with case folded. A text comes out in three ways, by its place in what
+// is encoded.
+func encodedUsual() (out []string) {
+	for before := range 3 {
+		var text []byte
+		for _, r := range strings.Repeat(" ", before) + usual {
+			text = append(text, byte(r), byte(r>>8))
+		}
+		out = append(out, fold(base64.StdEncoding.EncodeToString(text)))
+	}
+	return out
+}
 
 // usualBytes counts the bytes in usual.
 var usualBytes = sync.OnceValue(func() *[256]int {
@@ -93,26 +111,33 @@ func (c *charset) add(text string) {
 	}
 }
 
-// addFolded is add for longer texts.
+// addFolded is add for longer texts: what occurs is noted in bytes first.
 func (c *charset) addFolded(text []byte) {
-	var low, high uint64
-	var all byte
-	for _, b := range text {
-		bit := uint64(1) << (b & 63)
-		upper := -uint64(b >> 6 & 1) // all ones from '@' on
-		low |= bit &^ upper
-		high |= bit & upper
-		all |= b
-	}
-	if all < utf8.RuneSelf {
-		c[0], c[1] = c[0]|low, c[1]|high
+	if len(text) < 24 {
+		for _, b := range text {
+			if b >= utf8.RuneSelf {
+				b = 0
+			}
+			c[b>>6&1] |= 1 << (b & 63)
+		}
 		return
 	}
+	var seen [256]uint8
 	for _, b := range text {
-		if b >= utf8.RuneSelf {
-			b = 0
+		seen[b] = 1
+	}
+	for i := range 2 {
+		for k := range 8 {
+			// The product has the lowest bits of eight bytes in its highest byte.
+			eight := binary.LittleEndian.Uint64(seen[64*i+8*k:]) * 0x0102040810204080 >> 56
+			c[i] |= eight << (8 * k)
 		}
-		c[b>>6&1] |= 1 << (b & 63)
+	}
+	for k := 128; k < 256; k += 8 {
+		if binary.LittleEndian.Uint64(seen[k:]) != 0 {
+			c[0] |= 1
+			return
+		}
 	}
 }
 

@@ -15,7 +15,8 @@ import (
 //     leave.
 //   - One pass over each field that the rules of a bucket name (finder) finds the
 //     facts: "the command line holds one of these words", "the image is one of
-//     these". Facts are bits.
+//     these". Facts are bits. What texts that come again establish is remembered
+//     (recall).
 //   - Each rule has a few facts of which one has to hold for it to match; they
 //     make it a candidate. Only candidates are evaluated, and of their condition
 //     most is bits by then; what the index does not know (words of three bytes
@@ -41,8 +42,16 @@ type bucket struct {
 // entry is a rule and what of its condition the bucket does not vouch for.
 type entry struct {
 	rule *Rule
+	must [2]factNode // have to hold besides node
+	not  [4]factNode // must not
 	node node
 }
+
+// What the facts of the first two numbers say, whatever the event.
+const (
+	always factNode = iota // holds
+	never                  // does not
+)
 
 func (p *Program) index(actionSlot, osSlot int) {
 	actions, systems := []string{""}, []string{""}
@@ -66,7 +75,7 @@ func (p *Program) index(actionSlot, osSlot int) {
 			b := &bucket{at: place{a, o}}
 			for _, r := range p.Rules {
 				if r.node != nil && !r.Disabled && admits(r.node, actionSlot, a) && admits(r.node, osSlot, o) {
-					b.entries = append(b.entries, entry{r, without(without(r.node, actionSlot, a), osSlot, o)})
+					b.entries = append(b.entries, entry{rule: r, node: without(without(r.node, actionSlot, a), osSlot, o)})
 				}
 			}
 			b.build(p.getters)
@@ -144,7 +153,7 @@ func (p *Program) about(e *event.Event) []*Rule {
 
 // build makes the facts of a bucket and what finds them.
 func (b *bucket) build(getters []Getter) {
-	ix := indexer{facts: map[string]factNode{}, lits: map[litKey]*lit{}, memos: map[string]memoNode{},
+	ix := indexer{weights: make([]float64, never+1), facts: map[string]factNode{}, lits: map[litKey]*lit{}, memos: map[string]memoNode{},
 		lates: map[lateKey]int32{}, lateLits: map[litKey]*lit{}, hints: map[charsKey]*hintNode{}}
 	for i := range b.entries {
 		en := &b.entries[i]
@@ -161,6 +170,7 @@ func (b *bucket) build(getters []Getter) {
 			b.always[i>>6] |= 1 << (i & 63)
 		}
 		candidates[i] = facts
+		en.split(facts)
 	}
 	asks := make([][]int32, len(ix.weights))
 	for i, facts := range candidates {
@@ -176,8 +186,63 @@ func (b *bucket) build(getters []Getter) {
 		b.asks = append(b.asks, l...)
 	}
 	b.asked = append(b.asked, int32(len(b.asks)))
-	b.finders, b.late = ix.finders(asks), ix.lateFinders()
+	b.finders, b.late = ix.finders(getters, asks), ix.lateFinders()
 	b.memos = len(ix.memos)
+}
+
+// split takes facts that have to hold, or must not, out of the entry's node, to be
+// asked first: most candidates fail there.
+func (en *entry) split(triggers []factNode) {
+	for i := range en.not {
+		en.not[i] = never
+	}
+	all, ok := en.node.(allNode)
+	if !ok {
+		return
+	}
+	var rest []node
+	must, not := en.must[:0], en.not[:0]
+	for _, x := range all {
+		f, ok := x.(factNode)
+		banned, bans := bannedFacts(x)
+		switch {
+		case ok && slices.Equal(triggers, []factNode{f}): // holds, or it were no candidate
+		case ok && len(must) < len(en.must):
+			must = append(must, f)
+		case bans && len(not)+len(banned) <= len(en.not):
+			not = append(not, banned...)
+		default:
+			rest = append(rest, x)
+		}
+	}
+	en.node = both(rest...)
+}
+
+// bannedFacts is the facts that must not hold for a node to match, where that is
+// all it asks.
+func bannedFacts(n node) (facts []factNode, ok bool) {
+	not, ok := n.(notNode)
+	if !ok {
+		return nil, false
+	}
+	if f, ok := not.x.(factNode); ok {
+		return []factNode{f}, true
+	}
+	any, ok := not.x.(anyNode)
+	for _, x := range any {
+		f, is := x.(factNode)
+		if !is {
+			return nil, false
+		}
+		facts = append(facts, f)
+	}
+	return facts, ok
+}
+
+// match is the entry's answer to an event whose facts are established.
+func (en *entry) match(s *scratch) bool {
+	return en.must[0].match(s) && en.must[1].match(s) &&
+		!en.not[0].match(s) && !en.not[1].match(s) && !en.not[2].match(s) && !en.not[3].match(s) && en.node.match(s)
 }
 
 // memoNode is a condition that is no fact, answered once an event for all the
@@ -291,9 +356,7 @@ func (ix *indexer) lateFact(keys []litKey) node {
 		case len(some) == 0:
 		case width == 1:
 			for _, k := range some {
-				n := charNode{field: k.field}
-				n.chars.add(k.text)
-				out = append(out, n)
+				out = append(out, charNode{k.field, k.text[0]})
 			}
 		default:
 			at := lateKey{some[0].field, width}
@@ -636,9 +699,9 @@ func (ix *indexer) textual(p *pattern) *elsewhere {
 	var texts []event.FieldID
 	for _, id := range ix.other {
 		switch t := id.Type(); {
-		case t == event.String:
+		case t == event.String || t == event.List:
 			texts = append(texts, id)
-		case t == event.List || numbers.holds(&p.chars):
+		case numbers.holds(&p.chars):
 			out.others = append(out.others, id)
 		}
 	}
@@ -746,7 +809,7 @@ func (ix *indexer) triggers(n node) (facts []factNode, weight float64, ok bool) 
 
 // finders is what establishes the facts, of the hints those that make
 // candidates.
-func (ix *indexer) finders(asks [][]int32) []finder {
+func (ix *indexer) finders(getters []Getter, asks [][]int32) []finder {
 	var out []finder
 	byField := map[int]int{}
 	at := func(field int) *finder {
@@ -754,7 +817,7 @@ func (ix *indexer) finders(asks [][]int32) []finder {
 		if !ok {
 			i = len(out)
 			byField[field] = i
-			out = append(out, finder{field: field})
+			out = append(out, newFinder(field, &getters[field]))
 		}
 		return &out[i]
 	}

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"sekisho/internal/event"
 )
@@ -33,7 +32,7 @@ func (p *Program) Match(e *event.Event, buf []Match) []Match {
 	for w, set := range s.candidates(b) {
 		for ; set != 0; set &= set - 1 {
 			en := &b.entries[w<<6+bits.TrailingZeros64(set)]
-			if en.node.match(s) {
+			if en.match(s) {
 				buf = append(buf, Match{en.rule})
 			}
 		}
@@ -56,17 +55,19 @@ type scratch struct {
 	epoch   uint32
 	slots   []slot
 	arena   []byte
-	set     []uint64 // candidates
+	bits    []uint64 // facts and set
 	facts   []uint64 // bit set, see factNode
+	set     []uint64 // candidates
 	bucket  *bucket  // the event's; before, that of the event before
 
 	asked, held []uint64  // bit sets, see memoNode
 	ran         []lateRun // by late finder
 
-	long []string    // of keywordNode
-	hits [256]uint64 // of groups: places in a text and hashes
+	long []string       // of keywordNode
+	hits [maxHits]int32 // of groups: places in a text
 
 	automata automata
+	recall   recall
 }
 
 type slot struct {
@@ -497,7 +498,11 @@ func (n *refNode) match(s *scratch) bool {
 	if n.cased {
 		texts, others = s.raw(n.field), s.raw(n.other)
 	} else {
-		texts, others = s.folded(n.field), s.folded(n.other)
+		texts = s.folded(n.field)
+		if f := s.slot(n.other); n.how == exact && f.plain && f.joint == 0 && len(texts) == 1 && len(texts[0]) > len(f.text) {
+			return false // folding never lengthens
+		}
+		others = s.folded(n.other)
 	}
 	for _, t := range texts {
 		for _, o := range others {
@@ -546,11 +551,7 @@ func (n *keywordNode) anywhere(s *scratch, p *pattern, x *expression) bool {
 				return true
 			}
 		}
-		there := payloads(s.e)
 		for _, id := range n.others.others {
-			if g := payloadOf[id]; g != 0 && g&there == 0 {
-				continue
-			}
 			if v, ok := s.e.Lookup(id); ok && s.holds(v, p, x) {
 				return true
 			}
@@ -575,33 +576,6 @@ type elsewhere struct {
 	texts  *event.TextFields
 	others []event.FieldID
 }
-
-// payloads is which parts an event has, a bit each.
-func payloads(e *event.Event) (set uint16) {
-	for i, there := range [...]bool{e.Host != nil, e.Agent != nil, e.User != nil, e.Device != nil, e.Volume != nil, e.File != nil,
-		e.Copy != nil, e.Process != nil, e.Network != nil, e.Session != nil, e.Source != nil, e.Print != nil, e.Lost != nil, e.Context != nil} {
-		if there {
-			set |= 1 << i
-		}
-	}
-	return set
-}
-
-// payloadOf is, by field, the part without which it can only be empty, as
-// payloads has it; 0 where that is none.
-var payloadOf = func() []uint16 {
-	samples := map[event.Type]event.Value{event.String: event.Text("x"), event.Int: event.Number(1), event.Bool: event.Truth(true),
-		event.Time: event.Moment(time.Unix(1, 0)), event.List: event.Texts("x")}
-	out := make([]uint16, fields)
-	for i := range out {
-		var e event.Event
-		id := event.FieldID(i)
-		if e.Set(id.Name(), samples[id.Type()]) == nil {
-			out[i] = payloads(&e)
-		}
-	}
-	return out
-}()
 
 func (s *scratch) holds(v event.Value, p *pattern, x *expression) bool {
 	if v.Type() == event.List {

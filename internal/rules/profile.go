@@ -45,7 +45,7 @@ func (f *Profile) Event(e *event.Event) {
 		for ; set != 0; set &= set - 1 {
 			en := &b.entries[w<<6+bits.TrailingZeros64(set)]
 			began := time.Now()
-			hit := en.node.match(f.s)
+			hit := en.match(f.s)
 			c := &f.costs[en.rule.Index]
 			c.Time += time.Since(began)
 			c.Asked++

@@ -120,6 +120,22 @@ func BenchmarkMatchDenseLines(b *testing.B) {
 	}
 }
 
+// What a worker keeps of texts that come again helps little where none does: a
+// worker that forgets them before each round of the events tells by how much.
+func BenchmarkMatchNewTexts(b *testing.B) {
+	c := loadedCorpus(b)
+	p := c.some(len(c.files))
+	p.Match(c.events[0], nil)
+	var buf []Match
+	for i := 0; b.Loop(); i++ {
+		if i%len(c.events) == 0 {
+			clear(p.spare.Load().recall.texts)
+		}
+		buf = p.Match(c.events[i%len(c.events)], buf[:0])
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
+
 // The first event of a worker finds nothing prepared: no room for texts, and no
 // automata but those made with the program.
 func BenchmarkMatchColdWorker(b *testing.B) {
