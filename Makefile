@@ -1,6 +1,6 @@
 # Every target is one line; what takes more is a script in tools/ or test/. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run build test vet lint rules-test fuzz bench bench-agent test-faults test-vm test-wine test-browser bpf setup clean
+.PHONY: help run build test vet lint rules-test fuzz bench bench-agent bench-side test-faults test-vm test-wine test-browser bpf setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,8 +29,11 @@ fuzz: ## every fuzz target for FUZZTIME (20s) each
 bench: ## Go benchmarks of the packages
 	@tools/setup build && tools/go test -run '^$$' -bench . -benchmem ./internal/...
 
-bench-agent: ## the whole agent: 200 starts of a tool, a flood of 20,000 processes
-	@tools/setup build && tools/go test -run '^$$' -bench ToolStart -benchtime 200x ./test/bench && tools/go test -run '^$$' -bench Flood -benchtime 1x ./test/bench
+bench-agent: ## the whole agent: starts of a tool, a flood, 10 idle minutes, how it slows a build and a copy of 5 GB
+	@tools/setup build && tools/go test -run '^$$' -bench ToolStart -benchtime 200x ./test/bench && tools/go test -run '^$$' -bench 'Flood|Idle|Build|Copy' -benchtime 1x -timeout 2h ./test/bench
+
+bench-side: ## the agent, auditd and inotify side by side: 20,000 starts and 20,000 writes, what each sees and costs
+	@tools/setup build && tools/go test -run '^$$' -bench SideBySide -benchtime 3x -timeout 1h ./test/bench
 
 test-faults: ## each program killed 100 times during 1,000 alerts, the judge 30 times during 1,000,000 events and 30 during 100,000 with all evidence
 	@tools/setup build && test/faults/run
