@@ -3,9 +3,11 @@ package procwatch
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/user"
 	"runtime"
 	"slices"
 	"strconv"
@@ -327,6 +329,31 @@ func TestUsersThatAnswerLateAreNamedLater(t *testing.T) {
 	if asked != 3 {
 		t.Errorf("asked %d times", asked)
 	}
+	// It is asked for again, and the server is slow, or away: what was known stands.
+	later := time.Now().Add(2 * userFor)
+	wait, answer := make(chan struct{}), error(nil)
+	u.lookup = func(id string) (string, error) {
+		if <-wait; answer != nil {
+			return "", answer
+		}
+		return "new" + id, nil
+	}
+	for _, tt := range []struct {
+		answer      error
+		first, then string
+	}{{errors.New("no server"), "name5", "name5"}, {nil, "name5", "new5"}, {user.UnknownUserIdError(5), "new5", ""}} {
+		answer = tt.answer
+		if got := u.of(5, later); got.Name != tt.first || got.ID != "5" {
+			t.Errorf("%v: %+v before the answer", answer, got)
+		}
+		wait <- struct{}{}
+		<-u.names[5].ready
+		if got := u.of(5, later); got.ID != "5" || got.Name != tt.then {
+			t.Errorf("%v: %+v after the answer, want %q", answer, got, tt.then)
+		}
+		later = later.Add(2 * userFor)
+	}
+	u.lookup = func(id string) (string, error) { asked++; return "name" + id, nil }
 	if err := os.WriteFile(u.passwd, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package procwatch
 
 import (
+	"errors"
 	"os"
 	"os/user"
 	"strconv"
@@ -31,9 +32,9 @@ type users struct {
 }
 
 type userName struct {
-	id    string        // in decimal
 	ready chan struct{} // closed when user is set
 	user  event.User
+	old   event.User // what it was before it was asked for again
 	asked time.Time
 }
 
@@ -68,24 +69,29 @@ func (u *users) of(uid uint32, now time.Time) event.User {
 			clear(u.names)
 		}
 		id := strconv.FormatUint(uint64(uid), 10)
-		n = &userName{id: id, ready: make(chan struct{}), asked: now}
+		was := n
+		n = &userName{ready: make(chan struct{}), asked: now, old: event.User{ID: id}}
+		if was != nil {
+			n.old, _ = was.last()
+		}
 		u.names[uid] = n
 		go func() {
-			name, _ := u.lookup(id) // an id without a name stays a number
-			n.user = event.Account(name)
+			defer close(n.ready)
+			name, err := u.lookup(id)
+			var unknown user.UnknownUserIdError
+			if err != nil && !errors.As(err, &unknown) {
+				n.user = n.old // the directory server is away
+				return
+			}
+			n.user = event.Account(name) // an id without a name stays a number
 			n.user.ID = id
-			close(n.ready)
 		}()
 	}
 	u.mu.Unlock()
 
-	select {
-	case <-n.ready:
-		return n.user
-	default:
-	}
-	if now.Sub(n.asked) > userWait {
-		return event.User{ID: n.id} // it was waited for before
+	of, ready := n.last()
+	if ready || of.Name != "" || now.Sub(n.asked) > userWait { // the last: it was waited for before
+		return of
 	}
 	t := time.NewTimer(userWait)
 	defer t.Stop()
@@ -93,6 +99,16 @@ func (u *users) of(uid uint32, now time.Time) event.User {
 	case <-n.ready:
 		return n.user
 	case <-t.C:
-		return event.User{ID: n.id}
+		return of
+	}
+}
+
+// last is the user as far as it is known, and whether the answer has come.
+func (n *userName) last() (of event.User, ready bool) {
+	select {
+	case <-n.ready:
+		return n.user, true
+	default:
+		return n.old, false
 	}
 }
