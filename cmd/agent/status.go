@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -131,7 +132,25 @@ func printStatus(w io.Writer, st endpoint.Status, now time.Time) {
 	for _, p := range st.Rules.Problems {
 		row(lang.T("ルール", "rules"), p)
 	}
-	row(lang.T("負荷", "cost"), fmt.Sprintf("CPU %.1f s, %d MB", st.CPUSeconds, st.MemoryBytes>>20))
+	b := st.Budget
+	row(lang.T("負荷", "cost"), fmt.Sprintf(lang.T("CPU %.1f s、今 %.1f %%（上限 %d %%）、%d MB（目安 %d MB）", "CPU %.1f s, now %.1f %% (limit %d %%), %d MB (soft limit %d MB)"),
+		st.CPUSeconds, b.CPUPercent, b.CPULimit, st.MemoryBytes>>20, b.MemoryLimit>>20))
+	if len(b.Shedding) > 0 {
+		row("", fmt.Sprintf(lang.T("上限を超えたため間引き中: %s", "OVER THE LIMIT, left out now: %s"), shedding(b.Shedding)))
+	}
+	if b.Shed > 0 {
+		row("", fmt.Sprintf(lang.T("上限のために間引いた件数: %d", "%d left out for the limits"), b.Shed))
+	}
+}
+
+// shedding is what is left out, in the terminal's language.
+func shedding(what []string) string {
+	names := map[string]string{"reads": lang.T("読み出し", "reads"), "writes": lang.T("書き込みとプロセスの終了", "writes and ends of processes"), "activity": lang.T("アラートにならない活動記録", "activity that raised no alert")}
+	var all []string
+	for _, w := range what {
+		all = append(all, cmp.Or(names[w], w))
+	}
+	return strings.Join(all, lang.T("、", ", "))
 }
 
 // trouble is what is wrong on the way to the console, and what to do about it, in

@@ -101,6 +101,7 @@ type Agent struct {
 	canaries *canaries // of self-tests
 	life     *life     // of the sensors' own proof that they see
 	rights   rights
+	budget   *budget
 
 	reloading     sync.Mutex    // held by Reload: one at a time, or an older file could win
 	judged        atomic.Uint64 // events since start
@@ -124,7 +125,7 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{
 		o: o, log: o.Log, stateDir: cfg.StateDir, started: time.Now().UTC(),
 		events: make(chan *event.Event, eventQueue), commands: make(chan func()),
-		canaries: newCanaries(), ended: make(chan struct{}), expiryTold: map[string]string{},
+		canaries: newCanaries(), budget: newBudget(), ended: make(chan struct{}), expiryTold: map[string]string{},
 	}
 	if a.log == nil {
 		a.log = zap.NewNop()
@@ -206,6 +207,7 @@ func starting(dir string, err error) error {
 func (a *Agent) keep(cfg *config.Agent, problems []string) {
 	a.cfg.Store(cfg)
 	a.problems.Store(&settingsState{time.Now().UTC(), problems})
+	a.budget.set(cfg.Limits)
 	if os.Getenv("GOMEMLIMIT") == "" { // else somebody who tries something has set it for the runtime
 		debug.SetMemoryLimit(int64(cfg.Limits.Memory))
 	}
@@ -381,6 +383,9 @@ func (a *Agent) pipeline(drained <-chan struct{}) {
 		case f := <-a.commands:
 			f()
 		case now := <-t.C:
+			if e := a.budget.look(now); e != nil {
+				a.handle(e)
+			}
 			if now.Sub(sampled) >= rateEvery {
 				sampled = now
 				for _, s := range a.sensors {
@@ -401,6 +406,9 @@ func (a *Agent) pipeline(drained <-chan struct{}) {
 				default:
 				}
 				break
+			}
+			if e := a.budget.close(time.Now()); e != nil {
+				a.handle(e)
 			}
 			a.updates()
 			return
@@ -480,7 +488,7 @@ func (a *Agent) handle(e *event.Event) bool {
 	if a.sessions != nil {
 		a.sessions.Fill(e)
 	}
-	if a.life.take(e, a.matchesCanary) {
+	if a.life.take(e, a.matchesCanary) || a.budget.sheds(e) {
 		return false
 	}
 	canary := a.canaries.mark(e)
@@ -494,7 +502,7 @@ func (a *Agent) handle(e *event.Event) bool {
 		a.tee(al.AppendJSON)
 		a.give(al, false)
 	}
-	kept := shipped(e) && a.out.act(e)
+	kept := shipped(e) && (len(alerts) > 0 || !a.budget.shedsActivity(e)) && a.out.act(e)
 	if a.stage.SessionBegan() && a.open != nil {
 		a.openVolumes(e.Time)
 	}

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -112,11 +113,16 @@ func stick(serial string) *event.Event {
 
 // tee keeps the lines that the agent tees.
 type tee struct {
+	off atomic.Bool // keep no more
+
 	mu sync.Mutex // guards b
 	b  bytes.Buffer
 }
 
 func (t *tee) Write(p []byte) (int, error) {
+	if t.off.Load() {
+		return len(p), nil
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.b.Write(p)
@@ -205,13 +211,19 @@ func start(t testing.TB, dir, settings string, sources ...Source) *running {
 // until waits for something that has to come true.
 func (r *running) until(what string, ok func() bool) {
 	r.t.Helper()
-	for range 1500 {
-		if ok() {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
+	if !r.within(15*time.Second, ok) {
+		r.t.Fatalf("waited in vain until %s", what)
 	}
-	r.t.Fatalf("waited in vain until %s", what)
+}
+
+// within waits for something for a while, and reports whether it came true.
+func (r *running) within(d time.Duration, ok func() bool) bool {
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if ok() {
+			return true
+		}
+	}
+	return false
 }
 
 // saw reports whether a teed line holds all the texts.

@@ -37,7 +37,8 @@ func (a *Agent) Status() endpoint.Status {
 		st.Sensors = append(st.Sensors, x)
 		st.Lost += x.Lost
 	}
-	st.Rights = a.rightsNow()
+	st.Rights, st.Budget = a.rightsNow(), a.budget.status()
+	st.Lost += st.Budget.Shed
 	st.Alerts, st.Activity = a.out.status(int64(cfg.Limits.SpoolAlerts), int64(cfg.Limits.SpoolActivity))
 	st.Lost += uint64(st.Alerts.Dropped+st.Activity.Dropped) - a.droppedBefore
 	if p, err := process.NewProcess(int32(os.Getpid())); err == nil {

@@ -20,8 +20,9 @@ var allowed = slices.Concat(plainly(common), plainly(own), []rule{
 	// services) map their code as it is in the file.
 	{unix.SYS_MMAP, condition{arg: 2, not: unix.PROT_WRITE | unix.PROT_EXEC}},
 	{unix.SYS_MPROTECT, condition{arg: 2, none: unix.PROT_EXEC}},
-	// Maps of programs that are loaded; no new programs.
-	{unix.SYS_BPF, condition{arg: 0, one: []uint32{unix.BPF_MAP_LOOKUP_ELEM, unix.BPF_MAP_UPDATE_ELEM, unix.BPF_MAP_DELETE_ELEM, unix.BPF_MAP_GET_NEXT_KEY, unix.BPF_OBJ_GET_INFO_BY_FD, unix.BPF_MAP_LOOKUP_BATCH}}},
+	// Maps; no new programs. (That maps can be made is what the eBPF library asks the
+	// kernel at every start, also of a canary.)
+	{unix.SYS_BPF, condition{arg: 0, one: []uint32{unix.BPF_MAP_CREATE, unix.BPF_MAP_LOOKUP_ELEM, unix.BPF_MAP_UPDATE_ELEM, unix.BPF_MAP_DELETE_ELEM, unix.BPF_MAP_GET_NEXT_KEY, unix.BPF_OBJ_GET_INFO_BY_FD, unix.BPF_MAP_LOOKUP_BATCH}}},
 })
 
 // missing are refused as if the kernel had none: their arguments lie where a

@@ -55,6 +55,16 @@ type Rights struct {
 	Problem      string   `json:"problem,omitempty"`      // why it has more than it needs, or less
 }
 
+// Budget is what the agent takes of the PC, and what it leaves out to take no more.
+type Budget struct {
+	CPUPercent  float64  `json:"cpu_percent"`        // of one core, over the last two seconds
+	CPULimit    int      `json:"cpu_limit"`          // of one core
+	CPUPressure float64  `json:"cpu_pressure"`       // Linux: percent of the last 10 s in which something on the PC waited for a CPU; asked while the agent is busy
+	MemoryLimit int64    `json:"memory_limit"`       // bytes
+	Shedding    []string `json:"shedding,omitempty"` // what is shed now: "reads", "writes", "activity"
+	Shed        uint64   `json:"shed"`               // since start, as told by events-lost
+}
+
 // Queue is the state of a spool.
 type Queue struct {
 	Records  int64     `json:"records"` // waiting
@@ -111,6 +121,7 @@ type Status struct {
 	Started      time.Time `json:"started"`
 	Sensors      []Sensor  `json:"sensors"`
 	Rights       Rights    `json:"rights"`
+	Budget       Budget    `json:"budget"`
 	Alerts       Queue     `json:"alerts"`
 	Activity     Queue     `json:"activity"`
 	Contact      Contact   `json:"contact"`

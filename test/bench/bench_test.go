@@ -148,6 +148,7 @@ func BenchmarkFloodCost(b *testing.B) {
 		b.ReportMetric((after.CPUSeconds-before.CPUSeconds)/starts*1e6, "cpu-us/start")
 		b.ReportMetric(float64(before.MemoryBytes)/(1<<20), "rss-before-MB")
 		b.ReportMetric(float64(after.MemoryBytes)/(1<<20), "rss-MB")
+		b.ReportMetric(float64(after.Budget.Shed-before.Budget.Shed), "shed")
 	}
 }
 
