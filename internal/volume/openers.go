@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,8 +34,8 @@ type opener struct {
 // dull are beginnings of the names of nodes that nearly everybody has open.
 var dull = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/pts/", "/dev/ptmx", "/dev/tty", "/dev/shm/", "/dev/random", "/dev/urandom", "/dev/dri/", "/dev/snd/", "/dev/input/"}
 
-// openers returns the processes that have a device node of interest open. The
-// files of processes of other people are only to be seen with privilege.
+// openers returns the processes that have a device node of interest open, by
+// pid. The files of processes of other people are only to be seen with privilege.
 func openers(proc string) (found []opener) {
 	for _, name := range someNames(proc, maxProcesses) {
 		pid, err := strconv.Atoi(name)
@@ -61,8 +62,11 @@ func openers(proc string) (found []opener) {
 		for _, a := range bytes.Split(bytes.TrimRight(args, "\x00"), []byte{0}) {
 			o.args = append(o.args, string(a))
 		}
+		slices.Sort(o.nodes)
+		o.nodes = slices.Compact(o.nodes)
 		found = append(found, o)
 	}
+	slices.SortFunc(found, func(a, b opener) int { return a.pid - b.pid })
 	return found
 }
 
@@ -105,23 +109,27 @@ func (b *blocks) serverBehind(l *mountLine) (opener, error) {
 			return opener{}, fmt.Errorf("look for the program behind %s: %w", l.Mount, err)
 		}
 	}
-	var best opener
-	most, second := 1, 0 // having /dev/fuse open is not enough
+	var best *opener
+	most, tie := 1, false // having /dev/fuse open is not enough
 	if _, listed := fileSystems[l.Type]; !listed {
 		most = 4 // nor, for what may be anything, to be called so
 	}
 	for i := range *b.opened {
-		switch n := (*b.opened)[i].serves(l); {
+		o := &(*b.opened)[i]
+		switch n := o.serves(l); {
 		case n > most:
-			most, second, best = n, 0, (*b.opened)[i]
-		case n == most:
-			second = n
+			most, tie, best = n, false, o
+		case n < most || best == nil:
+		case slices.Equal(o.args, best.args) && slices.Equal(o.nodes, best.nodes):
+			best = o // it goes on in the background: for a moment there are two of it, the newer one stays
+		default:
+			tie = true
 		}
 	}
-	if second == most {
+	if best == nil || tie {
 		return opener{}, nil
 	}
-	return best, nil
+	return *best, nil
 }
 
 // readUpTo reads the beginning of a file.

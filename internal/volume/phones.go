@@ -79,8 +79,7 @@ func (w *Watcher) openPhones(b *blocks, paths []string) []Volume {
 		if o.fuse || o.pid == os.Getpid() || slices.Contains(bystanders, o.comm) {
 			continue // the mount of a FUSE program is told
 		}
-		slices.Sort(o.nodes)
-		for _, node := range slices.Compact(o.nodes) {
+		for _, node := range o.nodes {
 			d, ok := phones[node]
 			if !ok {
 				continue

@@ -119,6 +119,7 @@ func newTree(t testing.TB) tree {
 	// Programs that have devices open.
 	for pid, p := range map[int]struct{ comm, args, node string }{
 		100: {"simple-mtpfs", "simple-mtpfs\x00phone\x00", "/dev/bus/usb/001/005"},
+		99:  {"simple-mtpfs", "simple-mtpfs\x00phone\x00", "/dev/bus/usb/001/005"}, // as 100, which it is about to leave the work to
 		101: {"dislocker", "dislocker-fuse\x00-V\x00/dev/sdb1\x00/mnt/bl\x00", "/dev/sdb1"},
 		102: {"own", "/home/taro/own\x00/home/taro/tel\x00", "/dev/bus/usb/001/005"},
 		103: {"rawfs", "rawfs\x00/home/taro/raw\x00", "/dev/sdb1"},
