@@ -31,15 +31,17 @@ func newSensors(cfg *config.Agent, log *zap.Logger) (all []*supervised, files *f
 	volumes := volume.New(volume.Options{RemovablePaths: cfg.Sensors.Volume.RemovablePaths})
 	processes := procwatch.New(procwatch.Options{TellEnds: true, TellRunning: true})
 	logins := session.New(session.Options{})
-	process := processes.Lookup
 	if cfg.Sensors.Session.Enabled {
 		sessions = logins
-		process = func(pid int) (*event.Process, *event.User) {
-			// Asked now, while the process lives; the pipeline asks again when the
-			// file is told, and a copy is told a second later.
-			sessions.Remember(pid)
-			return processes.Lookup(pid)
+	}
+	process := func(pid int) (*event.Process, *event.User) {
+		x, user, session := processes.Lookup(pid)
+		if sessions != nil && user != nil {
+			// Now, while it is known: the pipeline asks when the file is told, and a copy
+			// is told a second later.
+			sessions.Remember(pid, session, user.ID)
 		}
+		return x, user
 	}
 	files = fileaudit.New(fileaudit.Options{
 		Table:             volumes.Table(),

@@ -420,7 +420,7 @@ func TestEveryMechanismTellsTheSame(t *testing.T) {
 					if d := e.Process.Start.Sub(r.proc.image.started).Abs(); d > 200*time.Millisecond { // the clocks are read at two moments
 						t.Errorf("start %v, by /proc %v", e.Process.Start, r.proc.image.started)
 					}
-					if p, u := w.Lookup(pid); p == nil || p.EntityID != e.Process.EntityID || p.Executable != e.Process.Executable || u == nil || u.ID != e.User.ID {
+					if p, u, _ := w.Lookup(pid); p == nil || p.EntityID != e.Process.EntityID || p.Executable != e.Process.Executable || u == nil || u.ID != e.User.ID {
 						t.Errorf("looked up %+v, %+v", p, u)
 					}
 				})
@@ -458,11 +458,11 @@ func TestLookupIsNotBehindTheReader(t *testing.T) {
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)
 	}
-	if p, _ := w.Lookup(cmd.Process.Pid); p == nil || !strings.Contains(p.CommandLine, "lookup") {
+	if p, _, _ := w.Lookup(cmd.Process.Pid); p == nil || !strings.Contains(p.CommandLine, "lookup") {
 		t.Errorf("a process that has ended before the reader came is %+v", p)
 	}
 	b.close()
-	_, _ = w.Lookup(1) // no longer read from: does not crash
+	_, _, _ = w.Lookup(1) // no longer read from: does not crash
 }
 
 // A daemon gives up root without executing anything.
@@ -490,7 +490,7 @@ func TestAChangeOfUserIsNoticed(t *testing.T) {
 		}
 		fmt.Fprintln(in)
 		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-			if _, u := w.Lookup(cmd.Process.Pid); u != nil && u.ID == "65534" {
+			if _, u, _ := w.Lookup(cmd.Process.Pid); u != nil && u.ID == "65534" {
 				return
 			}
 			if time.Now().After(deadline) {

@@ -125,7 +125,7 @@ func TestWhoIsBehindAProcess(t *testing.T) {
 					if (e.SessionID != "") != (tt.login != none) {
 						t.Errorf("session %q", e.SessionID)
 					}
-					if _, u := w.Lookup(int(e.Process.PID.V)); u == nil || *u != *e.User {
+					if _, u, _ := w.Lookup(int(e.Process.PID.V)); u == nil || *u != *e.User {
 						t.Errorf("looked up as %+v, told as %+v", u, e.User)
 					}
 					// An agent that is started now says the same.

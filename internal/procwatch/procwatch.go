@@ -456,11 +456,12 @@ func (l *lastLine) line(im *image) string {
 	return l.text
 }
 
-// Lookup tells what is known of a process by its id, and its account: of a
-// living one, or of one that ended within the last minute. Command lines are
-// cut at 4 KiB. The caller owns what it gets; nil, nil if the process is not
-// known and cannot be read. Safe for concurrent use.
-func (w *Watcher) Lookup(pid int) (*event.Process, *event.User) {
+// Lookup tells what is known of a process by its id, whose doing it is, and the
+// login session that the kernel's audit has it in, "" for none: of a living one,
+// or of one that ended within the last minute. Command lines are cut at 4 KiB. The
+// caller owns what it gets; nil if the process is not known and cannot be read.
+// Safe for concurrent use.
+func (w *Watcher) Lookup(pid int) (*event.Process, *event.User, string) {
 	w.mu.Lock()
 	catchUp := w.catchUp
 	w.mu.Unlock()
@@ -474,9 +475,10 @@ func (w *Watcher) Lookup(pid int) (*event.Process, *event.User) {
 		}
 	}
 	if p == nil {
-		return nil, nil
+		return nil, nil, ""
 	}
-	return w.fill(new(about), p, p.image.raw, time.Now())
+	x, owner := w.fill(new(about), p, p.image.raw, time.Now())
+	return x, owner, p.session
 }
 
 // reading is a process as it was just read from the system.

@@ -165,7 +165,7 @@ func aStartIsTold(t *testing.T, w *Watcher, out <-chan *event.Event) {
 	if s := w.Status(); s.Name != "process" || s.Events == 0 || s.Lost != 0 || e.Sensor != s.Mechanism || (s.State == endpoint.SensorOK) != (s.Mechanism == mechBPF) {
 		t.Errorf("status %+v", s)
 	}
-	if x, u := w.Lookup(cmd.Process.Pid); x == nil || x.EntityID != p.EntityID || u == nil {
+	if x, u, _ := w.Lookup(cmd.Process.Pid); x == nil || x.EntityID != p.EntityID || u == nil {
 		t.Errorf("a process that has just ended is not known: %+v", x)
 	}
 }

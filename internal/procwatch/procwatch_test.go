@@ -493,17 +493,17 @@ func TestStatusIsSafeWhileRunning(t *testing.T) {
 	go func() {
 		for ctx.Err() == nil {
 			_ = w.Status()
-			_, _ = w.Lookup(os.Getpid())
+			_, _, _ = w.Lookup(os.Getpid())
 			runtime.Gosched()
 		}
 	}()
 	if err := w.Run(ctx, out); err != nil {
 		t.Error(err)
 	}
-	if p, _ := w.Lookup(os.Getpid()); p == nil || p.Executable == "" {
+	if p, _, _ := w.Lookup(os.Getpid()); p == nil || p.Executable == "" {
 		t.Errorf("we ourselves are %+v", p)
 	}
-	if p, u := w.Lookup(1 << 30); p != nil || u != nil {
+	if p, u, _ := w.Lookup(1 << 30); p != nil || u != nil {
 		t.Errorf("nobody is %+v", p)
 	}
 }

@@ -143,8 +143,16 @@ func (w *Watcher) Fill(e *event.Event) {
 	}
 }
 
-// Remember looks a living process up, for events of it that come when it is gone.
-func (w *Watcher) Remember(pid int) { w.ofProcess(pid) }
+// Remember looks a process up by what is known of it, the session of audit ("" for
+// none) and the account, for events of it that come when it is gone.
+func (w *Watcher) Remember(pid int, audit, uid string) {
+	if audit == "" {
+		w.ofProcess(pid)
+		return
+	}
+	a, _ := w.locate(audit, uid, pid)
+	w.lookup.keep(pid, a)
+}
 
 // present reports whether an account is logged in.
 func (k *lookup) present(uid string) bool {
@@ -171,11 +179,16 @@ func (w *Watcher) ofProcess(pid int) answer {
 	if !alive && found && a.id != "" && now.Sub(a.at) < goneFor {
 		return a
 	}
-	b.at = now
-	k.mu.Lock()
-	set(k.cache, maxCached, pid, b)
-	k.mu.Unlock()
+	k.keep(pid, b)
 	return b
+}
+
+// keep remembers the session of a process.
+func (k *lookup) keep(pid int, a answer) {
+	a.at = time.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	set(k.cache, maxCached, pid, a)
 }
 
 // read returns a file of a process, "" if it is gone.

@@ -476,7 +476,7 @@ func TestSessionOfAProcess(t *testing.T) {
 
 	// A copy is told when its program is gone.
 	process(30, "5", "1000", "0::/\n")
-	w.Remember(30)
+	w.Remember(30, "", "")
 	w.lookup.mu.Lock()
 	old := w.lookup.cache[30]
 	old.at = old.at.Add(-2 * cachedFor)
@@ -488,13 +488,17 @@ func TestSessionOfAProcess(t *testing.T) {
 	if a := w.ofProcess(30); a.id != "5" {
 		t.Errorf("a process that just ended is in session %q", a.id)
 	}
+	w.Remember(31, "9", "1000") // ended before anybody could look
+	if a := w.ofProcess(31); a.id != "3" {
+		t.Errorf("a process that ended before it was looked up is in session %q", a.id)
+	}
 	// What a remote person leaves behind was started from there.
 	tr.end("b", time.Time{})
 	if got := of(10, "5"); got != "tanaka 5 remote from 192.0.2.7" {
 		t.Errorf("after its session ended a process is in %q", got)
 	}
 	for i := range 3 * maxKept {
-		w.Remember(1000 + i)
+		w.Remember(1000+i, "", "")
 		of(1000+i, fmt.Sprint(1000+i))
 		process(5, fmt.Sprint(100000+i), "1000", "0::/system.slice\n")
 		of(5, fmt.Sprint(100000+i))
