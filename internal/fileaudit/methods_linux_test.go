@@ -86,6 +86,10 @@ a=os.open(sys.argv[1],os.O_RDONLY); b=os.open(sys.argv[2],os.O_WRONLY|os.O_CREAT
 		[]string{"file-copied arrived content medium plan.doc 1", "file-uploaded plan.doc same-process medium plan.doc 1 > far.example.jp"}},
 	{"zip, then scp", "scp", `printf '#!/bin/sh\nfor a; do c=$a; done\nexec sh -c "$c"\n' > "$W/ssh"; chmod +x "$W/ssh"; cd "$S"; zip -q -r "$W/z.zip" dir; sleep 0.6; scp -q -O -S "$W/ssh" "$W/z.zip" far.example.jp:"$W/arrived"`,
 		[]string{"archive-created z.zip archive medium * 3 clear", "file-copied arrived archive medium z.zip 3 clear", "file-uploaded z.zip archive medium z.zip 3 clear > far.example.jp"}},
+	{"smbclient", "smbd", `mkdir "$W/far"; printf '[global]\nmap to guest = Bad User\nload printers = no\nserver min protocol = SMB2\nlog level = 0\nlog file = %s/log\nlock directory = %s\nstate directory = %s\ncache directory = %s\nprivate dir = %s\npid directory = %s\nncalrpc dir = %s/rpc\nsmb ports = 44551\ninterfaces = lo\nbind interfaces only = yes\n[x]\npath = %s/far\nguest ok = yes\nforce user = root\nread only = no\n' "$W" "$W" "$W" "$W" "$W" "$W" "$W" "$W" > "$W/smb.conf"
+smbd -i -s "$W/smb.conf" </dev/null >"$W/said" 2>&1 & p=$!
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do smbclient -N -p 44551 //127.0.0.1/x -c "put \"$S/plan.doc\" got" >>"$W/said" 2>&1 && break; sleep 0.3; done
+sleep 0.6; kill $p 2>/dev/null || true`, []string{"file-copied got content medium plan.doc 1", "file-uploaded plan.doc same-process medium plan.doc 1 > 127.0.0.1"}},
 	{"nothing leaves", "cp", `cp "$S/plan.doc" "$S/copy of plan.doc"`, []string{"file-written copy of plan.doc"}},
 }
 

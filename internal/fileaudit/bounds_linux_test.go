@@ -1,0 +1,154 @@
+package fileaudit
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"sekisho/internal/event"
+	"sekisho/internal/volume"
+)
+
+// A hundred thousand mounts, half of them of servers: taken over in bounded time,
+// with a bounded number of groups, goroutines and words.
+func TestAHundredThousandMounts(t *testing.T) {
+	needFanotify(t)
+	const n = 100_000
+	w := New(Options{Table: oneStick{}})
+	src, err := w.newNative(newQueue(100), newProcesses(&w.opts), func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.close()
+	f := src.(*fan)
+	nowhere := t.TempDir()
+	all := make([]volume.Volume, n)
+	for i := range all {
+		at := filepath.Join(nowhere, fmt.Sprint(i))
+		all[i] = volume.Volume{MountID: i + 1, Mount: at, Dev: volume.Dev{Minor: uint32(i)}, Volume: event.Volume{MountName: at, Kind: event.VolumeLocal, FileSystemType: "overlay"}}
+		if i%2 == 0 {
+			all[i].Kind, all[i].Share, all[i].FileSystemType = event.VolumeNetwork, "nas:/vol", "nfs4"
+		}
+	}
+	before := runtime.NumGoroutine()
+	for range 2 {
+		began := time.Now()
+		if _, problems := f.sync(all, newPlaces(nil)); len(problems) != 0 {
+			t.Fatalf("problems %q", problems[:1])
+		}
+		if d := time.Since(began); d > 10*time.Second {
+			t.Errorf("taken over in %v", d)
+		} else {
+			t.Logf("taken over in %v", d)
+		}
+	}
+	if n := runtime.NumGoroutine() - before; n > maxRemote+maxMarkers {
+		t.Errorf("%d goroutines more", n)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		f.mu.Lock()
+		left, markers := len(f.todo), f.markers
+		f.mu.Unlock()
+		if left == 0 && markers == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d marks are left, %d work on them", left, markers)
+		}
+	}
+	f.sync(nil, newPlaces(nil))
+	if len(f.far) != 0 || len(f.marks) != 0 {
+		t.Errorf("%d remote mounts and %d marks are remembered that are gone", len(f.far), len(f.marks))
+	}
+}
+
+// A server that does not answer: told by name, and the others are marked.
+func TestAMarkThatHangsIsTold(t *testing.T) {
+	f := &fan{marks: map[int]*marking{
+		1: {path: "/mnt/alive", since: time.Now().Add(-time.Hour), done: true},
+		2: {path: "/mnt/dead", since: time.Now().Add(-time.Hour)},
+		3: {path: "/mnt/young", since: time.Now()},
+		4: {path: "/mnt/refused", since: time.Now(), done: true, why: "permission denied"},
+		5: {path: "/mnt/unmounted", since: time.Now().Add(-time.Hour)},
+	}}
+	got := strings.Join(f.markProblems(map[int]uint64{1: 1, 2: 1, 3: 1, 4: 1}), "; ")
+	if want := "watch /mnt/dead: file system does not answer; watch /mnt/refused: permission denied"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if len(f.marks) != 4 {
+		t.Errorf("%d marks are remembered, want 4", len(f.marks))
+	}
+}
+
+// Whatever a program that is passed over does never gets to the pipeline.
+func TestIgnoredProgramsArePassedOverByTheReader(t *testing.T) {
+	needFanotify(t)
+	stick := mountTmpfs(t)
+	var v volume.Volume
+	v.Mount, v.MountID, v.Kind, v.FileSystemType, v.MountName = stick, 1, event.VolumeRemovable, "tmpfs", stick
+	fi, err := os.Stat(stick)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Dev, _ = identity(fi)
+	w := New(Options{Table: oneStick{v}, IgnoreExecutables: []string{"/**/dd"}, Process: func(pid int) (*event.Process, *event.User) {
+		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		return &event.Process{PID: event.Some(int64(pid)), Executable: exe, EntityID: fmt.Sprint(pid)}, nil
+	}})
+	q := newQueue(1000)
+	src, err := w.newNative(q, newProcesses(&w.opts), func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.close()
+	src.sync([]volume.Volume{v}, newPlaces(nil))
+	// It goes on for a while, so that what it is can be known.
+	run(t, `(cat; sleep 0.3) </dev/null | dd "of=$1/ignored" bs=1 status=none; : > "$1/told"`, stick)
+	time.Sleep(200 * time.Millisecond)
+	for _, r := range q.take() {
+		if r.kind == recWrote && filepath.Base(r.path) == "ignored" {
+			t.Errorf("record %+v", r)
+		}
+	}
+}
+
+// Paths of 4,096 bytes and more, made of what no shell would take.
+func TestTheLongestPathsAreTold(t *testing.T) {
+	needFanotify(t)
+	py, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("no python3 here")
+	}
+	stick := mountTmpfs(t)
+	_, out := watch(t, Options{}, nil, stick)
+	const script = `import os, sys
+os.chdir(sys.argv[1].encode())
+left = int(sys.argv[2]) - len(os.getcwdb()) - 1
+while left > 250:
+    d = b"\n\xff" + b"d" * 198
+    os.makedirs(d, exist_ok=True); os.chdir(d); left -= len(d) + 1
+open(b"x" * left, "w").write("12345")`
+	// The kernel's PATH_MAX is 4,096 with the NUL at the end.
+	for _, size := range []int{4000, 4094, 4095, 4096, 4097, 5000} {
+		if o, err := exec.Command(py, "-c", script, stick, fmt.Sprint(size)).CombinedOutput(); err != nil {
+			t.Fatalf("%d: %v: %s", size, err, o)
+		}
+		e := collect(out, 700*time.Millisecond)
+		if len(e) != 1 || e[0].Action != event.FileCopied || e[0].Copy.Bytes.V != 5 {
+			t.Errorf("%d bytes: got %d events", size, len(e))
+			continue
+		}
+		switch p := e[0].File.Path; {
+		case p == "" && size >= 4095 && len(e[0].Errors) > 0:
+		case len(p) == size && bytes.Contains([]byte(p), []byte("\n\xff")):
+		default:
+			t.Errorf("%d bytes: path of %d bytes, errors %q", size, len(p), e[0].Errors)
+		}
+	}
+}
