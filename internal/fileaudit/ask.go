@@ -2,7 +2,6 @@ package fileaudit
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -70,14 +69,13 @@ type named struct {
 	size int64
 }
 
-// findInode looks in a file's folder for the name that it has now.
+// findInode looks in a file's folder for the name that it has now. Of a folder
+// that is gone it cannot tell whether it was renamed or deleted: an error.
 func (c *core) findInode(v *volume.Volume, r *record) (path string, size int64, err error) {
 	dir := filepath.Dir(r.path)
 	x, err := ask(c, v.Dev, func() (named, error) {
 		d, err := os.Open(v.Reach + dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			return named{}, nil
-		} else if err != nil {
+		if err != nil {
 			return named{}, err
 		}
 		defer d.Close()

@@ -431,6 +431,16 @@ func (c *core) applied(r *record) bool {
 	}
 	at := spotOf(v, r)
 	old := at
+	if r.kind == recRenamed && r.from == "" && !r.dir {
+		// The folder that it was in is gone.
+		fi, err := c.stat(v, r.path)
+		if err != nil {
+			return false
+		}
+		dev, ino := identity(fi)
+		p := c.set.byFile[fileKey{dev, ino}]
+		return p != nil && p.key != at && c.set.renamed(p.key, at, false)
+	}
 	if r.kind == recRenamed {
 		old.path = r.from
 	}

@@ -461,10 +461,9 @@ func (f *fan) readNames(_ *group, b []byte) {
 		}
 		r := record{at: time.Now(), pid: k.pid, path: path, dev: dev, size: -1, names: true, dir: k.mask&unix.FAN_ONDIR != 0}
 		if k.mask&unix.FAN_RENAME != 0 {
-			if r.from, _, ok = resolve(k.old); ok {
-				r.kind = recRenamed
-				f.q.push(r)
-			}
+			r.kind = recRenamed
+			r.from, _, _ = resolve(k.old)
+			f.q.push(r)
 			if r.dir {
 				clear(dirs)
 			}

@@ -57,15 +57,19 @@
 // Windows: ReadDirectoryChangesW through fsnotify on each folder of removable
 // volumes and protected places, degraded in the same way.
 //
-// What can be missed: writes through a memory map into an existing file on a
-// file system that keeps no change time of its own (vfat, exFAT); the first
-// milliseconds after a mount; reads in a protected folder within about 0.1 s of
-// its creation; shares that a desktop's file manager opens by FUSE (gvfs, kio),
-// which root may not enter; files on an NFS export with root_squash that root may
-// not read (counted as lost); a file that is deleted again before
-// it is told; what happens while a queue is full, which is counted, told as
+// What can be missed: a second write through a memory map within the two seconds
+// to which vfat keeps times; the first milliseconds after a mount; reads in a
+// protected folder within about 0.1 s of its creation; shares that a desktop's
+// file manager opens by FUSE (gvfs, kio), which root may not enter; files on an NFS
+// export with root_squash that root may not read (counted as lost); those that an
+// NFS server calls gone (counted from Linux 6.13 on); a file that is deleted again
+// before it is told; what happens while a queue is full, which is counted, told as
 // events-lost and, as far as it was written to removable volumes and protected
-// folders, looked for afterwards; sources as docs/limits.md lists them.
+// folders, looked for afterwards (100,000 files of each); sources as docs/limits.md
+// lists them.
+//
+// A file system that does not answer is asked one question at a time, for a second;
+// its files are told without what it would have said.
 package fileaudit
 
 import (

@@ -113,7 +113,10 @@ func watchAs(t *testing.T, o Options, vo volume.Options, shares map[string]strin
 	}()
 	o.Table = table{vw.Table(), shares}
 	if o.Process == nil {
-		o.Process = pw.Lookup
+		o.Process = func(pid int) (*event.Process, *event.User) {
+			p, u, _ := pw.Lookup(pid)
+			return p, u
+		}
 	}
 	w := New(o)
 	out := make(chan *event.Event, 1024)

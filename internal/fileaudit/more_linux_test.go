@@ -162,9 +162,37 @@ func TestRenamesAreFoundWhereTheyAreNotTold(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
 	_, out := watch(t, Options{}, nil, at)
-	run(t, `printf 12345 > "$1/.a.Xy"; mv "$1/.a.Xy" "$1/a"; printf 1 > "$1/t"; rm "$1/t"`, at)
-	if got, want := lines(collect(out, 700*time.Millisecond), at), []string{"file-copied a 5"}; !slices.Equal(got, want) {
+	run(t, `printf 12345 > "$1/.a.Xy"; mv "$1/.a.Xy" "$1/a"; printf 1 > "$1/t"; rm "$1/t"; mkdir "$1/d"; printf 123 > "$1/d/b"; sleep 0.1; mv "$1/d" "$1/e"`, at)
+	e := collect(out, 700*time.Millisecond)
+	if got, want := lines(e, at), []string{"file-copied a 5", "file-copied d/b 3"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+	for _, e := range e {
+		if e.File.Name == "b" && len(e.Errors) == 0 {
+			t.Error("that its path is not the one it has now is not told")
+		}
+	}
+}
+
+// A file is moved out of a folder that is removed at once: its old place cannot be
+// told any more when the record of the move is read.
+func TestAMoveOutOfAFolderThatIsGone(t *testing.T) {
+	stick := mountTmpfs(t)
+	c, dev, out := stickAt(t, stick, Options{})
+	run(t, `mkdir "$1/d"; printf 12345 > "$1/d/a"; mv "$1/d/a" "$1/b"; rmdir "$1/d"`, stick)
+	fi, err := os.Stat(stick + "/b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, ino := identity(fi)
+	c.handle(t.Context(), record{kind: recWrote, at: time.Now(), path: stick + "/d/a", size: 5, dev: dev, ino: ino, changed: true, names: true})
+	c.handle(t.Context(), record{kind: recRenamed, at: time.Now(), path: stick + "/b", size: -1, dev: dev, names: true})
+	c.finish(t.Context(), c.set.take(time.Now().Add(time.Hour)), false)
+	if len(out) != 1 {
+		t.Fatalf("%d events, want 1", len(out))
+	}
+	if e := <-out; e.Action != event.FileCopied || e.File.Name != "b" {
+		t.Errorf("told %s %s", e.Action, e.File.Path)
 	}
 }
 

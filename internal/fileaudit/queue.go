@@ -28,7 +28,7 @@ type record struct {
 	at      time.Time
 	pid     int    // 0: unknown
 	path    string // "": longer than the kernel tells
-	from    string // old path of a rename
+	from    string // old path of a rename; "": its folder is gone
 	size    int64  // -1: unknown
 	dev     volume.Dev
 	ino     uint64 // 0: unknown
