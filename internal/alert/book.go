@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
-	"maps"
 	"slices"
 	"time"
 
@@ -260,28 +259,34 @@ func (b *Book) closeOldest() {
 }
 
 // Flush hands out what changed since the last Flush that succeeded: the groups
-// of the alerts that were opened, joined or closed, each with its state, nil
-// where none is open any more. The changes that Changed has not given out yet
-// are not told as such: take these first.
-func (b *Book) Flush(put func(group, state []byte) error) error {
-	var alert []byte
-	for _, g := range slices.Sorted(maps.Keys(b.touched)) {
-		var state []byte
+// of the alerts that were opened, joined or closed, each with what appends its
+// state, nil where none is open any more. That is put's to keep: it holds a copy
+// of the alert and may be called from any goroutine. The changes that Changed has
+// not given out yet are not told as such: take these first.
+func (b *Book) Flush(put func(group string, state func(b []byte) []byte) error) error {
+	for g := range b.touched {
+		var state func(b []byte) []byte
 		if e := b.open[g]; e != nil {
-			alert = e.a.AppendJSON(alert[:0]) // it was touched, so it is decoded
-			e.Sum = checksum([]byte(g), alert)
-			first, err := json.Marshal(e.head)
-			if err != nil {
-				return fmt.Errorf("open alert %s: %w", e.ID, err)
-			}
-			state = slices.Concat(first, []byte("\n"), alert)
+			h, a := e.head, e.a.clone() // it was touched, so it is decoded
+			state = func(b []byte) []byte { return h.append(b, g, a) }
 		}
-		if err := put([]byte(g), state); err != nil {
+		if err := put(g, state); err != nil {
 			return err
 		}
 	}
 	clear(b.touched)
 	return nil
+}
+
+// append appends the state of an open alert.
+func (h head) append(b []byte, group string, a *Alert) []byte {
+	alert := a.AppendJSON(nil)
+	h.Sum = checksum([]byte(group), alert)
+	first, err := json.Marshal(h)
+	if err != nil {
+		return b // a time beyond the year 9999: a repeat after a restart is a new alert
+	}
+	return append(append(append(b, first...), '\n'), alert...)
 }
 
 // Load takes over an open alert that Flush handed out; the state may be reused

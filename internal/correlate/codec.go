@@ -69,6 +69,21 @@ func append64(b []byte, n uint64) []byte   { return binary.LittleEndian.AppendUi
 
 func (a amount) append(b []byte) []byte { return appendInt(appendInt(b, a.whole), a.parts) }
 
+// copy is a copy of a window for append, which nobody writes to. Events are
+// shared: nobody writes to them either.
+func (w *window) copy() *window {
+	c := &window{c: w.c, used: w.used, told: w.told, fresh: w.fresh, unseen: w.unseen, proofs: slices.Clone(w.proofs)}
+	if w.long == nil {
+		c.entries = slices.Clone(w.live())
+		return c
+	}
+	l := *w.long
+	l.buckets, l.marks, l.times = slices.Clone(l.buckets), slices.Clone(l.marks), slices.Clone(l.times)
+	l.values.slots, l.values.index = slices.Clone(l.values.slots), nil
+	c.long = &l
+	return c
+}
+
 // append appends a window's value.
 func (w *window) append(b []byte) []byte {
 	b = append(b, codecVersion, byte(slices.Index(types, w.c.def.Type)))

@@ -31,11 +31,11 @@ func (m mapStore) Each(prefix []byte, f func(key, value []byte) error) error {
 	return nil
 }
 
-func (m mapStore) put(key, value []byte) error {
+func (m mapStore) put(key []byte, value func([]byte) []byte) error {
 	if value == nil {
 		delete(m, string(key))
 	} else {
-		m[string(key)] = value
+		m[string(key)] = value(nil)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package correlate
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -121,13 +120,16 @@ func (s *Set) recall(c *corr, k key) *window {
 	return w
 }
 
-// Flush hands out what changed since the last Flush that succeeded: every key
-// with its value, nil where the key is gone. All of it belongs into one
-// transaction; key and value are put's to keep. If put fails, so does Flush, and
-// the next one hands out the same again; once Flush returned nil, what it handed
-// out is the Store's, which has to answer with it even if the transaction fails
-// later. Once a day of event time the Store is looked through for what is over.
-func (s *Set) Flush(put func(key, value []byte) error) error {
+// Flush hands out what changed since the last Flush that succeeded: every key,
+// good until put returns, and what appends its value, nil where the key is gone.
+// That is put's to keep: it holds a copy of the window, gives the same each time,
+// and may be called from any goroutine, so that whoever owns the Set need not wait
+// for values to be made. All of it belongs into one transaction. If put fails, so
+// does Flush, and the next one hands out the same again; once Flush returned nil,
+// what it handed out is the Store's, which has to answer with it even if the
+// transaction fails later. Once a day of event time the Store is looked through
+// for what is over.
+func (s *Set) Flush(put func(key []byte, value func(b []byte) []byte) error) error {
 	if s.store == nil {
 		return nil
 	}
@@ -151,7 +153,7 @@ func (s *Set) Flush(put func(key, value []byte) error) error {
 		}
 	}
 	for _, key := range over.ahead {
-		if err := put(key, binary.BigEndian.AppendUint64(nil, uint64(s.watermark))); err != nil {
+		if err := put(key, valueOf(s.watermark)); err != nil {
 			return fmt.Errorf("keep a combination: %w", err)
 		}
 	}
@@ -161,8 +163,8 @@ func (s *Set) Flush(put func(key, value []byte) error) error {
 			if !w.dirty {
 				continue
 			}
-			s.buf = w.append(s.buf[:0])
-			if err := put(c.prefix.with(w.key), bytes.Clone(s.buf)); err != nil {
+			s.buf = append(append(s.buf[:0], c.prefix[:]...), w.key[:]...)
+			if err := put(s.buf, w.copy().append); err != nil {
 				return fmt.Errorf("keep a window: %w", err)
 			}
 			if w.long != nil && !w.stored {
@@ -173,12 +175,13 @@ func (s *Set) Flush(put func(key, value []byte) error) error {
 	}
 	for _, f := range k.seen {
 		if rec, ok := f.k.seen[f.key]; ok {
-			if err := put(f.k.prefix.with(f.key), binary.BigEndian.AppendUint64(nil, uint64(rec.t))); err != nil {
+			if err := put(f.k.prefix.with(f.key), valueOf(rec.t)); err != nil {
 				return fmt.Errorf("keep a combination: %w", err)
 			}
 		}
 	}
-	if err := put(stateKey, s.appendState(nil, swept, stored)); err != nil {
+	state := s.appendState(nil, swept, stored)
+	if err := put(stateKey, func(b []byte) []byte { return append(b, state...) }); err != nil {
 		return fmt.Errorf("keep state of windows: %w", err)
 	}
 
@@ -200,6 +203,11 @@ func (s *Set) Flush(put func(key, value []byte) error) error {
 	}
 	s.shrinkKnown()
 	return nil
+}
+
+// valueOf is the value of a combination last seen at a time.
+func valueOf(t int64) func(b []byte) []byte {
+	return func(b []byte) []byte { return binary.BigEndian.AppendUint64(b, uint64(t)) }
 }
 
 // overdue is what a sweep found.

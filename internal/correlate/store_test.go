@@ -295,7 +295,7 @@ func TestAFlushThatFailsIsHandedOutAgain(t *testing.T) {
 		}
 		left := r.IntN(2) // there are a window and the state at least
 		errFull := errors.New("disk full")
-		err := s.Flush(func(k, v []byte) error {
+		err := s.Flush(func([]byte, func([]byte) []byte) error {
 			if left--; left < 0 {
 				return errFull
 			}

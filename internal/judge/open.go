@@ -319,10 +319,10 @@ func (j *Judge) StartCheckpoint() error {
 	for _, a := range slices.Concat(j.given, j.unsettled) {
 		c.unkept = append(c.unkept, a.AppendJSON(nil))
 	}
-	return s.begin(c, func(put func(kind byte, key, value []byte)) error {
+	return s.begin(c, func(put func(kind byte, key []byte, v value)) error {
 		return errors.Join(
-			j.windows.Flush(func(k, v []byte) error { put(keyWindows, k, v); return nil }),
-			j.book.Flush(func(k, v []byte) error { put(keyOpen, k, v); return nil }))
+			j.windows.Flush(func(k []byte, v func([]byte) []byte) error { put(keyWindows, k, v); return nil }),
+			j.book.Flush(func(g string, v func([]byte) []byte) error { put(keyOpen, []byte(g), v); return nil }))
 	})
 }
 

@@ -395,11 +395,11 @@ func TestACheckpointThatFailedLosesNothing(t *testing.T) {
 			defer func(db *bolt.DB) { s.db = db }(s.db)
 			s.db = closed
 		}
-		err := s.begin(&checkpoint{meta: meta{Version: storeVersion}}, func(put func(kind byte, key, value []byte)) error {
+		err := s.begin(&checkpoint{meta: meta{Version: storeVersion}}, func(put func(kind byte, key []byte, v value)) error {
 			for i := 0; i < len(pairs); i += 2 {
-				var v []byte
-				if pairs[i+1] != "" {
-					v = []byte(pairs[i+1])
+				var v value
+				if text := pairs[i+1]; text != "" {
+					v = func(b []byte) []byte { return append(b, text...) }
 				}
 				put(keyWindows, []byte(pairs[i]), v)
 			}

@@ -71,6 +71,8 @@ const (
 	retryAfter = 10 * time.Second
 	// mapBytes is mapped from the start: most stores never need more.
 	mapBytes = 1 << 20
+	// arenaBytes is the memory that a checkpoint's values are made in, piece by piece.
+	arenaBytes = 1 << 20
 	// lockWait is how long a store that another process holds is waited for.
 	lockWait = time.Second
 )
@@ -93,7 +95,7 @@ type store struct {
 	// pending is what was handed over for a transaction that is under way or
 	// failed, by key; nil values are gone keys. Whoever reads sees it, and what
 	// failed the next one writes. It is not written to while one is under way.
-	pending map[string][]byte
+	pending map[string]value
 	handed  int         // how much that was the last time
 	under   *checkpoint // nil: none is under way
 	result  chan result // of the one that is
@@ -104,6 +106,9 @@ type store struct {
 	last    time.Time // when it was begun, or was tried
 	problem error     // of the last try to write
 }
+
+// value appends what is kept under a key; any goroutine may ask for it.
+type value func(b []byte) []byte
 
 // checkpoint is one transaction: what it writes besides pending, and what of the
 // journal it stands for.
@@ -271,7 +276,10 @@ func setAside(path string) (string, error) {
 func (s *store) Get(key []byte) (value []byte, err error) {
 	k := prefixed(keyWindows, key)
 	if v, ok := s.pending[string(k)]; ok {
-		return v, nil
+		if v == nil {
+			return nil, nil
+		}
+		return v(nil), nil
 	}
 	err = guarded(func() error {
 		return s.db.View(func(tx *bolt.Tx) error {
@@ -302,7 +310,7 @@ func (s *store) each(prefix []byte, f func(key, value []byte) error) error {
 			k := pending[0]
 			pending = pending[1:]
 			if v := s.pending[k]; v != nil {
-				if err := f([]byte(k)[1:], v); err != nil {
+				if err := f([]byte(k)[1:], v(nil)); err != nil {
 					return err
 				}
 			}
@@ -335,12 +343,16 @@ func prefixed(kind byte, key []byte) []byte {
 // begin takes what flush hands to its put, and writes it with the rest of a
 // checkpoint on a goroutine of its own: the disk is not waited for. None may be
 // under way.
-func (s *store) begin(c *checkpoint, flush func(put func(kind byte, key, value []byte)) error) error {
+func (s *store) begin(c *checkpoint, flush func(put func(kind byte, key []byte, v value)) error) error {
 	if s.pending == nil {
-		s.pending = make(map[string][]byte, s.handed)
+		s.pending = make(map[string]value, s.handed)
 	}
 	s.last = time.Now()
-	if err := flush(func(kind byte, key, value []byte) { s.pending[string(prefixed(kind, key))] = value }); err != nil {
+	err := flush(func(kind byte, key []byte, v value) {
+		s.buf = append(append(s.buf[:0], kind), key...)
+		s.pending[string(s.buf)] = v
+	})
+	if err != nil {
 		s.problem = fmt.Errorf("write %s: %w", dbName, err)
 		return s.problem
 	}
@@ -399,17 +411,26 @@ func (s *store) write(c *checkpoint) (written int64, err error) {
 	err = guarded(func() error {
 		return s.db.Update(func(tx *bolt.Tx) error {
 			b := tx.Bucket(bucketName)
-			put := func(key, value []byte) error {
-				written += int64(len(key) + len(value))
-				if value == nil {
-					return b.Delete(key)
+			var arena []byte // values have to stay until the end
+			put := func(key string, v value) error {
+				from := len(arena)
+				if v != nil {
+					arena = v(arena)
 				}
-				return b.Put(key, value)
+				written += int64(len(key) + len(arena) - from)
+				if from == len(arena) {
+					return b.Delete([]byte(key))
+				}
+				err := b.Put([]byte(key), arena[from:len(arena):len(arena)])
+				if len(arena) > arenaBytes*7/8 {
+					arena = make([]byte, 0, arenaBytes)
+				}
+				return err
 			}
 			// In order: bbolt splits a page at the end only, and until then moves all
 			// that lies behind a key.
 			for _, k := range slices.Sorted(maps.Keys(s.pending)) {
-				if err := put([]byte(k), s.pending[k]); err != nil {
+				if err := put(k, s.pending[k]); err != nil {
 					return err
 				}
 			}
@@ -424,7 +445,8 @@ func (s *store) write(c *checkpoint) (written int64, err error) {
 				}
 			}
 			for i, a := range c.unkept {
-				if err := put(binary.BigEndian.AppendUint64([]byte{keyUnkept}, uint64(i)), a); err != nil {
+				key := binary.BigEndian.AppendUint64([]byte{keyUnkept}, uint64(i))
+				if err := put(string(key), func(b []byte) []byte { return append(b, a...) }); err != nil {
 					return err
 				}
 			}
@@ -432,7 +454,7 @@ func (s *store) write(c *checkpoint) (written int64, err error) {
 			if err != nil {
 				return err
 			}
-			return put([]byte{keyMeta}, m)
+			return put(string(keyMeta), func(b []byte) []byte { return append(b, m...) })
 		})
 	})
 	return written, err
