@@ -76,8 +76,9 @@ func (w *Watcher) openPhones(b *blocks, paths []string) []Volume {
 		}
 	}
 	for _, o := range openers(b.proc) {
-		if o.fuse || o.pid == os.Getpid() || slices.Contains(bystanders, o.comm) {
-			continue // the mount of a FUSE program is told
+		// The mount of a FUSE program is told; before it there is a moment without.
+		if o.fuse || fileSystems["fuse."+o.comm].served || o.pid == os.Getpid() || slices.Contains(bystanders, o.comm) {
+			continue
 		}
 		for _, node := range o.nodes {
 			d, ok := phones[node]

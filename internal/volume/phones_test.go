@@ -45,6 +45,7 @@ func TestAPhoneThatAFileManagerHasOpenIsTold(t *testing.T) {
 	s.write("run/udev/data/c189:8", "S:libmtp-1-6\nE:ID_SERIAL=Google_Pixel_8A1X\nE:ID_MTP_DEVICE=1\n")
 	const node = "/dev/bus/usb/001/009"
 	s.process(200, "gvfs-mtp-volume", "gvfs-mtp-volume-monitor\x00", "1000", "/dev/null", node)
+	s.process(202, "jmtpfs", "jmtpfs\x00/mnt/phone\x00", "1000", "/dev/null", node) // about to mount
 	w := New(Options{SysRoot: s.root, ProcRoot: filepath.Join(s.root, "proc"), RunRoot: filepath.Join(s.root, "run"), StatTimeout: 5 * time.Second})
 	b := &bench{w, &blocks{sys: s.root, proc: w.opt.ProcRoot, guard: w.guard, number: func(string) (Dev, bool) { return Dev{}, false }},
 		func(string) (int64, error) { return 1, nil }}

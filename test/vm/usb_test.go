@@ -179,7 +179,7 @@ func TestSticksAndAKeyboard(t *testing.T) {
 	}
 	dir := run(t,
 		"--exe", agent+":/usr/bin/sekisho-agent",
-		"--put", "scenarios/usb.agent.yaml:/etc/agent.yaml",
+		"--put", "scenarios/usb.agent.yaml:/etc/agent.yaml", "--put", "scenarios/lib.sh:/tmp/lib.sh",
 		"--stick", "name=S1,size=64M,fs=vfat,serial=S1-0001",
 		"--stick", "name=S2,size=64M,fs=vfat,serial=S2-APPROVED",
 		"--usb", "name=K1,type=kbd",
@@ -313,6 +313,188 @@ func TestSticksAndAKeyboard(t *testing.T) {
 
 	t.Run("nothing was lost", func(t *testing.T) {
 		if lost := where(events, "event.action", "events-lost"); len(lost) > 0 {
+			t.Errorf("got %v", lost)
+		}
+	})
+}
+
+// brought returns the arguments that bring a program of this machine into the guest, or skips the test. The program may be
+// where only root's PATH has it.
+func brought(t *testing.T, names ...string) (args []string) {
+	t.Helper()
+	for _, name := range names {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			path, err = exec.LookPath("/usr/sbin/" + name)
+		}
+		if err != nil {
+			t.Skipf("%v; test/vm/setup installs it", err)
+		}
+		args = append(args, "--exe", path+":/usr/bin/"+name)
+	}
+	return args
+}
+
+// TestDevicesOfEveryShape adds some two minutes to make test-vm.
+func TestDevicesOfEveryShape(t *testing.T) {
+	if os.Getenv("SEKISHO_VM") == "" {
+		t.Skip("boots a guest for minutes; make test-vm runs it")
+	}
+	const conversions = "/usr/lib/x86_64-linux-gnu/gconv" // what jmtpfs's libraries need of the C library
+	phone := t.TempDir()
+	if err := os.WriteFile(filepath.Join(phone, "picture.txt"), []byte("a picture"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	dir := run(t, append(brought(t, "cryptsetup", "dmsetup", "jmtpfs"),
+		"--exe", "../../bin/static/sekisho-agent:/usr/bin/sekisho-agent",
+		"--put", conversions+"/gconv-modules:"+conversions+"/gconv-modules", "--put", conversions+"/gconv-modules.d:"+conversions+"/gconv-modules.d", "--put", conversions+"/UTF-16.so:"+conversions+"/UTF-16.so",
+		"--put", conversions+"/UNICODE.so:"+conversions+"/UNICODE.so",
+		"--put", "scenarios/kinds.agent.yaml:/etc/agent.yaml", "--put", "scenarios/lib.sh:/tmp/lib.sh",
+		"--stick", "name=BOOT,serial=BOOT-1", "--stick", "name=T1,serial=TWIN-1", "--stick", "name=T2,serial=TWIN-1",
+		"--usb", "name=PHONE,type=mtp,dir="+phone, "--usb", "name=DOCK,type=hub", "--stick", "name=D1,hub=DOCK,serial=DOCKED-1",
+		"--usb", "name=D2,type=kbd,hub=DOCK", "--usb", "name=D3,type=mouse,hub=DOCK", "--usb", "name=D4,type=net,hub=DOCK",
+		"--usb", "name=D5,type=audio,hub=DOCK", "--usb", "name=D6,type=ccid,hub=DOCK",
+		"--stick", "name=L1,fs=none,serial=LUKS-1", "--stick", "name=S1,serial=SLEEP-1",
+		"--script", "scenarios/kinds.sh", "--get", "/tmp/tee.jsonl:OUT/tee.jsonl", "--get", "/tmp/marks:OUT/marks",
+		"--timeout", "500", "--smp", "2")...)
+	all, alerts := readTold(t, filepath.Join(dir, "tee.jsonl"))
+	marks := readMarks(t, filepath.Join(dir, "marks"))
+	// between returns what was told of devices and volumes from one mark of the scenario to another.
+	between := func(list []told, from, to string) (out []told) {
+		for _, e := range list {
+			at, action := e.time(t, "@timestamp"), e.str("event.action")
+			ours := strings.HasPrefix(action, "usb-") || strings.HasPrefix(action, "volume-")
+			if e.str("event.kind") == "alert" {
+				ours = !strings.HasPrefix(e.str("sekisho.rule"), "HLT") // what this guest lacks is no matter here
+			}
+			if ours && !at.Before(marks[from].wall) && at.Before(marks[to].wall) {
+				out = append(out, e)
+			}
+		}
+		return out
+	}
+	// kinds returns what was attached, in its order: "storage+keyboard" of one device.
+	kinds := func(list []told) string {
+		var out []string
+		for _, e := range where(list, "event.action", "usb-attached") {
+			var k []string
+			for _, one := range e["sekisho.device.kinds"].([]any) {
+				k = append(k, one.(string))
+			}
+			out = append(out, strings.Join(k, "+"))
+		}
+		return strings.Join(out, " ")
+	}
+	// step runs the checks of a part of the scenario, which raises so many alerts.
+	step := func(name, from, to string, raised int, check func(t *testing.T, list []told)) {
+		t.Run(name, func(t *testing.T) {
+			list := between(all, from, to)
+			ids := map[string]bool{}
+			for _, a := range between(alerts, from, to) {
+				ids[a.str("event.id")] = true
+			}
+			if len(ids) != raised {
+				t.Errorf("%d alerts, want %d", len(ids), raised)
+			}
+			if a, d := len(where(list, "event.action", "usb-attached")), len(where(list, "event.action", "usb-detached")); a != d && from != "start" {
+				t.Errorf("%d attached, %d detached", a, d)
+			}
+			check(t, list)
+			if t.Failed() {
+				for _, e := range list {
+					t.Log(e)
+				}
+			}
+		})
+	}
+
+	step("what is there before the agent is told as present", "start", "badusb", 1, func(t *testing.T, list []told) {
+		got := where(list, "event.action", "usb-attached")
+		if len(got) != 1 || got[0].str("device.serial_number") != "BOOT-1" || got[0].str("message") != "present at start" {
+			t.Errorf("got %v, want one stick, present at start", got)
+		}
+	})
+	step("a stick that is a keyboard as well is one device and one alert", "badusb", "swap", 1, func(t *testing.T, list []told) {
+		got := where(list, "event.action", "usb-attached")
+		if kinds(list) != "storage+keyboard" || !got[0].has("sekisho.usb.oddities", "types-and-stores") || got[0].str("sekisho.device.ledger") != "unregistered" {
+			t.Errorf("got %v", got)
+		}
+	})
+	step("a keyboard in the place of a stick is told as that", "swap", "twins", 1, func(t *testing.T, list []told) {
+		got := where(list, "event.action", "usb-attached")
+		if kinds(list) != "storage keyboard" || got[1].str("sekisho.usb.path") != got[0].str("sekisho.usb.path") || got[1].str("sekisho.device.ledger") != "" {
+			t.Errorf("got %v", got)
+		}
+		// Whether it came soon enough to be strange depends on how busy this machine is.
+		since := got[1].time(t, "@timestamp").Sub(where(list, "event.action", "usb-detached")[0].time(t, "@timestamp"))
+		if odd := got[1].has("sekisho.usb.oddities", "port-swap"); odd != (since < 3*time.Second) {
+			t.Errorf("after %v: strange is %v", since, odd)
+		}
+	})
+	step("two sticks with one serial number are told apart by their ports", "twins", "phone", 1, func(t *testing.T, list []told) {
+		got := where(list, "event.action", "usb-attached", "device.serial_number", "TWIN-1")
+		if kinds(list) != "storage storage" || len(got) != 2 || got[0].str("sekisho.usb.path") == got[1].str("sekisho.usb.path") ||
+			got[0].has("sekisho.usb.oddities", "same-serial") || !got[1].has("sekisho.usb.oddities", "same-serial") {
+			t.Fatalf("got %v", got)
+		}
+		for i, mount := range []string{"/mnt/t1", "/mnt/t2"} {
+			v := where(list, "event.action", "volume-mounted", "volume.mount_name", mount)
+			if len(v) != 1 || v[0].str("volume.serial_number") != "TWIN-1" || v[0].str("sekisho.volume.usb_path") != got[i].str("sekisho.usb.path") {
+				t.Errorf("%s: got %v, want the one at port %s", mount, v, got[i].str("sekisho.usb.path"))
+			}
+		}
+	})
+	step("a phone is told without a volume, and with its identity where a program shows or opens it", "phone", "dock", 1, func(t *testing.T, list []told) {
+		got := where(list, "event.action", "usb-attached")
+		if kinds(list) != "mtp" || got[0].str("sekisho.device.ledger") != "unregistered" {
+			t.Fatalf("got %v", got)
+		}
+		for _, tt := range []struct{ fs, program string }{{"fuse.jmtpfs", "/usr/bin/jmtpfs"}, {"mtp", "/bin/busybox"}} {
+			v := where(list, "event.action", "volume-mounted", "volume.file_system_type", tt.fs, "sekisho.volume.kind", "removable",
+				"volume.serial_number", got[0].str("device.serial_number"), "volume.product_id", got[0].str("device.product.id"), "sekisho.volume.usb_path", got[0].str("sekisho.usb.path"))
+			if len(v) != 1 || v[0].str("process.executable") != tt.program || v[0].str("user.id") != "0" || v[0].str("sekisho.device.ledger") != "unregistered" {
+				t.Errorf("%s: got %v", tt.fs, v)
+			}
+			if v := where(list, "event.action", "volume-unmounted", "volume.file_system_type", tt.fs); len(v) != 1 {
+				t.Errorf("%s: ended %d times, want once", tt.fs, len(v))
+			}
+		}
+	})
+	step("a dock with six devices is seven of them and one alert", "dock", "luks", 1, func(t *testing.T, list []told) {
+		if got := strings.Join(slices.Sorted(slices.Values(strings.Fields(kinds(list)))), " "); got != "audio hub keyboard mouse network smartcard storage" {
+			t.Errorf("got %s", got)
+		}
+		if len(list) != 2*7 {
+			t.Errorf("told %d times, want 14", len(list))
+		}
+	})
+	step("what lies on an encrypted stick has its identity", "shifted", "flap", 0, func(t *testing.T, list []told) {
+		for _, mount := range []string{"/mnt/luks", "/mnt/image"} { // LVM's kind of mapping on dm-crypt; a file in that by a loop device
+			v := where(list, "event.action", "volume-mounted", "volume.mount_name", mount, "sekisho.volume.kind", "removable", "volume.serial_number", "LUKS-1",
+				"volume.bus_type", "usb", "sekisho.device.ledger", "approved")
+			if len(v) != 1 || v[0]["sekisho.volume.encrypted"] != true {
+				t.Errorf("%s: got %v, want it encrypted and approved", mount, v)
+			}
+		}
+	})
+	step("a device that will not stay is bounded, and told when it does", "flap", "sleep", 0, func(t *testing.T, list []told) {
+		if took := marks["flapped"].wall.Sub(marks["flap"].wall); took > 80*time.Second {
+			t.Skipf("17 times in %v is not too often", took)
+		}
+		got := where(list, "event.action", "usb-attached")
+		if len(got) == 0 || len(got) > 8+int(marks["sleep"].wall.Sub(marks["flap"].wall)/(10*time.Second)) {
+			t.Errorf("attached %d times, of 17 in %v", len(got), marks["sleep"].wall.Sub(marks["flap"].wall))
+		} else if last := got[len(got)-1]; !last.has("sekisho.usb.oddities", "re-enumerates") || last.str("device.serial_number") != "FLAP-1" {
+			t.Errorf("the last is %s, want all of it and that it came again and again", last)
+		}
+	})
+	step("a sleep of the PC is quiet", "asleep", "awake", 0, func(t *testing.T, list []told) {
+		if len(list) != 0 {
+			t.Errorf("told %v", list)
+		}
+	})
+	t.Run("nothing was lost", func(t *testing.T) {
+		if lost := where(all, "event.action", "events-lost"); len(lost) > 0 {
 			t.Errorf("got %v", lost)
 		}
 	})

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FORMAT = "7"  # raise it when the layout of anything in the cache changes
@@ -23,7 +24,7 @@ usbnet cdc_ether cdc_ncm rndis_host cdc_acm usbserial ftdi_sio snd_usb_audio
 dummy_hcd libcomposite configfs
 usb_f_mass_storage usb_f_hid usb_f_ecm usb_f_rndis usb_f_acm usb_f_fs
 usbmon cifs md4 md5 cmac hmac ccm gcm ctr cbc ecb seqiv ghash_generic aes_generic
-sha256_generic sha512_generic nls_utf8 nfs nfsv3 nfsv4 nfsd rpcsec_gss_krb5 dns_resolver
+sha256_generic sha512_generic xts algif_skcipher algif_hash dm_mod dm_crypt nls_utf8 nfs nfsv3 nfsv4 nfsd rpcsec_gss_krb5 dns_resolver
 af_packet autofs4 nf_tables unix
 """.split()
 
@@ -35,6 +36,9 @@ PACKAGES = {  # program -> Debian package
     "mkfs.ext4": "e2fsprogs",
     "mcopy": "mtools",
     "depmod": "kmod",
+    "cryptsetup": "cryptsetup-bin",  # these three run in the guest (scenarios/kinds.sh)
+    "dmsetup": "dmsetup",
+    "jmtpfs": "jmtpfs",
 }
 
 ROOTFS_PACKAGES = """systemd systemd-sysv libpam-systemd udev dbus kmod procps iproute2 usbutils
@@ -259,7 +263,7 @@ def base():
     bb = which("busybox")
     if not bb:
         raise Failure("busybox-static is missing; run test/vm/setup")
-    tag = "%s %s %d %d" % (FORMAT, version, os.stat(bb).st_size, os.stat(vmlinuz).st_mtime)
+    tag = "%s %s %d %d %08x" % (FORMAT, version, os.stat(bb).st_size, os.stat(vmlinuz).st_mtime, zlib.crc32(" ".join(MODULES).encode()))
     if not (stamp_ok("base", tag) and os.path.exists(img)):
         t = time.time()
         shutil.rmtree(mods, ignore_errors=True)

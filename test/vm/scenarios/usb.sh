@@ -2,23 +2,7 @@
 # Leaves /tmp/tee.jsonl (all the agent saw and said) and /tmp/marks (name, wall clock, seconds since boot).
 # The guest is slow, so this waits for what it expects in the agent's output, each time with a limit; the checks come on
 # the host.
-tee=/tmp/tee.jsonl
-
-mark() { # mark NAME: now, by the wall clock, and by the clock of the kernel's messages
-	: >/tmp/now
-	read -r up _ </proc/uptime
-	echo "$1 $(stat -c %y /tmp/now | cut -d. -f1 | tr ' ' T).$(stat -c %y /tmp/now | cut -d. -f2 | cut -c1-3)Z $up" >>/tmp/marks
-}
-await() { # await SECONDS PATTERN: until the agent wrote a line like it
-	local up end
-	read -r up _ </proc/uptime
-	end=$((${up%.*} + $1))
-	until grep -qE "$2" $tee; do
-		read -r up _ </proc/uptime
-		[ "${up%.*}" -lt $end ] || { echo "no line like $2 within $1 s"; return 1; }
-		usleep 10000
-	done
-}
+. /tmp/lib.sh
 
 mkdir -p /var/lib/sekisho /home/user/papers
 for i in $(seq -w 80); do dd if=/dev/urandom of=/home/user/papers/list-$i.csv bs=1000 count=20 2>/dev/null; done
