@@ -279,8 +279,15 @@ func TestTrackerRemembersTheDeadAndItsBounds(t *testing.T) {
 	for i := range 2 * maxLive {
 		tr.exit(i, now)
 	}
-	if len(tr.live) != 0 || len(tr.dead) > maxDead || len(tr.ring) > maxDead {
-		t.Errorf("%d live, %d dead, ring %d", len(tr.live), len(tr.dead), len(tr.ring))
+	if len(tr.live) != 0 || len(tr.dead) != maxDead || len(tr.died) != maxDead {
+		t.Errorf("%d live, %d dead, %d in order", len(tr.live), len(tr.dead), len(tr.died))
+	}
+	tr.put(&proc{image: &image{pid: 1}})
+	tr.put(&proc{image: &image{pid: 2}})
+	tr.exit(1, now.Add(deadFor/2))
+	tr.exit(2, now.Add(deadFor))
+	if len(tr.dead) != 2 || len(tr.died) != 2 {
+		t.Errorf("%d dead, %d in order are left of a flood a minute ago, want those that ended since", len(tr.dead), len(tr.died))
 	}
 }
 

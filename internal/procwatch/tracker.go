@@ -77,14 +77,19 @@ type death struct {
 	at time.Time
 }
 
+// dying is that a process id ended at a time.
+type dying struct {
+	pid int
+	at  time.Time
+}
+
 // tracker remembers the processes, so that a parent that is gone is still
 // known. Safe for concurrent use.
 type tracker struct {
 	mu   sync.Mutex // guards all below
 	live map[int]*proc
 	dead map[int]death
-	ring []int // pids in dead by time of death, oldest at next
-	next int
+	died []dying // what is in dead, in the order of dying
 	// forgotten counts the living processes that were told and had to make room
 	// for others: their ends will not be told.
 	forgotten uint64
@@ -196,15 +201,16 @@ func (t *tracker) exit(pid int, at time.Time) *proc {
 		return nil
 	}
 	delete(t.live, pid)
-	if len(t.ring) < maxDead {
-		t.ring = append(t.ring, pid)
-	} else {
-		// The id may have died twice: then its newer record goes early, which costs one look-up.
-		delete(t.dead, t.ring[t.next])
-		t.ring[t.next] = pid
-		t.next = (t.next + 1) % maxDead
-	}
 	t.dead[pid] = death{p, at}
+	t.died = append(t.died, dying{pid, at})
+	// A flood leaves thousands behind: they go when nobody may ask for them any more,
+	// not when the next flood comes.
+	for len(t.died) > maxDead || at.Sub(t.died[0].at) >= deadFor {
+		first := t.died[0]
+		if t.died = t.died[1:]; t.dead[first.pid].at.Equal(first.at) { // else the id has died again
+			delete(t.dead, first.pid)
+		}
+	}
 	return p
 }
 
