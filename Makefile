@@ -39,7 +39,7 @@ test-faults: ## each program killed 100 times during 1,000 alerts, the judge 30 
 	@tools/setup build && test/faults/run
 
 test-vm: ## the agent on a real kernel with emulated USB devices
-	@tools/setup build vm && tools/build static && SEKISHO_VM=1 tools/go test -count=1 ./test/vm
+	@tools/setup build vm && tools/build static && SEKISHO_VM=1 tools/go test -count=1 -timeout 3h ./test/vm
 
 test-wine: ## the Windows programs and every Go test under Wine
 	@tools/setup build wine && tools/build windows && test/wine/test
