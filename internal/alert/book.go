@@ -2,6 +2,7 @@ package alert
 
 import (
 	"bytes"
+	"container/heap"
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
@@ -47,8 +48,32 @@ const closing = 3 * time.Minute
 // It has one owner.
 type Book struct {
 	open    map[string]*entry // by group
+	ends    byEnd             // of those that are open, and some that were
 	changed []*entry          // in the order of their change
 	touched map[string]bool   // groups that changed since they were last flushed
+}
+
+// byEnd is a heap of when quiet times end, the first on top.
+type byEnd []end
+
+// end is when the quiet time of a group's alert ends.
+type end struct {
+	t     time.Time
+	group string
+}
+
+func (h byEnd) Len() int { return len(h) }
+func (h byEnd) Less(i, j int) bool {
+	c := h[i].t.Compare(h[j].t)
+	return c < 0 || c == 0 && h[i].group < h[j].group
+}
+func (h byEnd) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *byEnd) Push(x any)   { *h = append(*h, x.(end)) }
+func (h *byEnd) Pop() any {
+	last := len(*h) - 1
+	x := (*h)[last]
+	*h = (*h)[:last]
+	return x
 }
 
 // entry is an open alert.
@@ -117,7 +142,7 @@ func (b *Book) Add(f *Finding) (a *Alert, raised bool) {
 	if len(b.open) >= maxOpen {
 		b.closeOldest()
 	}
-	b.open[f.Group] = &entry{head: head{ID: a.ID, Time: t, Until: t.Add(f.Quiet), Event: a.Event.ID}, a: a}
+	b.enter(f.Group, &entry{head: head{ID: a.ID, Time: t, Until: t.Add(f.Quiet), Event: a.Event.ID}, a: a})
 	b.touched[f.Group] = true
 	return a.clone(), true
 }
@@ -248,14 +273,28 @@ func (b *Book) Open(group, id string) bool {
 // Len is how many alerts are open.
 func (b *Book) Len() int { return len(b.open) }
 
+// enter opens an alert.
+func (b *Book) enter(group string, e *entry) {
+	b.open[group] = e
+	heap.Push(&b.ends, end{e.Until, group})
+	if len(b.ends) > 2*maxOpen {
+		b.ends = b.ends[:0]
+		for g, e := range b.open {
+			b.ends = append(b.ends, end{e.Until, g})
+		}
+		heap.Init(&b.ends)
+	}
+}
+
+// closeOldest closes the alert whose quiet time ends first; there is one.
 func (b *Book) closeOldest() {
-	oldest := ""
-	for g, e := range b.open {
-		if o := b.open[oldest]; o == nil || e.Until.Before(o.Until) || e.Until.Equal(o.Until) && g < oldest {
-			oldest = g
+	for {
+		x := heap.Pop(&b.ends).(end)
+		if e := b.open[x.group]; e != nil && e.Until.Equal(x.t) {
+			b.close(x.group)
+			return
 		}
 	}
-	b.close(oldest)
 }
 
 // Flush hands out what changed since the last Flush that succeeded: the groups
@@ -303,6 +342,6 @@ func (b *Book) Load(group, state []byte) error {
 	if e.Sum != checksum(group, alert) {
 		return fmt.Errorf("open alert %s: it is not as it was written", e.ID)
 	}
-	b.open[string(group)] = e
+	b.enter(string(group), e)
 	return nil
 }

@@ -1,8 +1,11 @@
 package alert
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -179,5 +182,38 @@ func TestABookIsBounded(t *testing.T) {
 	}
 	if b.Len() != maxOpen || b.open["0"] != nil || b.open["9"] != nil || b.open["10"] == nil {
 		t.Errorf("%d open, the oldest should be closed", b.Len())
+	}
+
+	// Whatever was opened, closed and opened again: the one that ends first goes.
+	r := rand.New(rand.NewPCG(1, 2))
+	closed := 0
+	for i := range 2500 {
+		before := maps.Clone(b.open)
+		f := finding(10_000+i/10, time.Duration(1+r.IntN(900))*time.Minute)
+		f.Group = fmt.Sprint(r.IntN(5000))
+		b.Add(f)
+		if len(before) == maxOpen && before[f.Group] == nil {
+			gone := ""
+			for g := range before {
+				if b.open[g] == nil {
+					gone += g
+				}
+			}
+			first := slices.MinFunc(slices.Collect(maps.Keys(before)), func(g, h string) int {
+				return cmp.Or(before[g].Until.Compare(before[h].Until), cmp.Compare(g, h))
+			})
+			if closed++; gone != first {
+				t.Fatalf("finding %d: %s was closed, want %s", i, gone, first)
+			}
+		}
+		if r.IntN(1000) == 0 {
+			b.Expire(f.Event.Time)
+		}
+		if len(b.ends) > 2*maxOpen {
+			t.Fatalf("%d ends of %d alerts", len(b.ends), b.Len())
+		}
+	}
+	if closed < 100 {
+		t.Errorf("%d were closed: that says little", closed)
 	}
 }
