@@ -22,6 +22,13 @@
 //
 // Windows: polling.
 //
+// Who is behind a process (user.*) is the account of the login that led to it,
+// which the kernel's audit keeps (pam_loginuid(8)) and sudo, su, pkexec and runuser
+// do not change; where there is none, the first account on the way from init that is
+// not root. The account whose rights it has, its effective user, is told beside it
+// where it is another (user.effective.*). What a service does on somebody's behalf
+// (systemd-run, D-Bus, the daemon of a container) is the service's.
+//
 // What can be missed: programs started while the kernel's or our own queue was
 // full (counted, told as events-lost; a rescan of /proc finds those that still
 // run) or while the agent did not run; a library call that loads foreign code into

@@ -1,9 +1,12 @@
 // Package session tells who logs on to this PC and off again, when a screen is
-// locked and unlocked, and when a session is used that was left idle.
+// locked and unlocked, and when a session is used that was left idle; and in which
+// session a process is ([Watcher.Fill]).
 //
 // Events: session-logon, session-logoff, session-locked, session-unlocked and
-// session-resumed, with the account (user.*), the session (sekisho.session.id)
-// and whether it is at the PC or from elsewhere (sekisho.session.kind). Sessions
+// session-resumed, with the account (user.*), the session (sekisho.session.id),
+// whether it is at the PC or from elsewhere (sekisho.session.kind), and from where
+// as the program that let the person in wrote it down (source.ip, else
+// source.domain): sshd does, xrdp does not. Sessions
 // that are there when Run starts for the first time are known and not told: the
 // time of a logon that nobody saw is no use to a rule about hours. What began
 // and ended while the agent did not run is not told either. While it runs, what
