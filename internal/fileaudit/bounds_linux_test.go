@@ -122,6 +122,41 @@ func TestIgnoredProgramsArePassedOverByTheReader(t *testing.T) {
 	}
 }
 
+// writeByAIO writes 300 bytes to the file of its argument by io_submit(2), of
+// which fanotify tells no write.
+const writeByAIO = `$c = pack("Q", 0); syscall(206, 1, $c) == 0 or die "io_setup: $!"; $x = unpack("Q", $c);
+$b = "x" x 300; open T, ">", $ARGV[0] or die;
+$i = pack("QLLSsLQQqQLL", 0, 0, 0, 1, 0, fileno(T), unpack("Q", pack("p", $b)), 300, 0, 0, 0, 0); $p = pack("p", $i);
+syscall(209, $x, 1, $p) == 1 or die "io_submit: $!"; $e = "\0" x 32; syscall(208, $x, 1, 1, $e, 0) == 1 or die "io_getevents: $!"`
+
+func TestWritesThatTheKernelDoesNotTell(t *testing.T) {
+	needFanotify(t)
+	if _, err := exec.LookPath("perl"); err != nil || runtime.GOARCH != "amd64" {
+		t.Skip("no perl here, or other numbers of system calls")
+	}
+	for _, keeps := range []bool{true, false} {
+		t.Run(fmt.Sprintf("change time kept %v", keeps), func(t *testing.T) {
+			if !keeps { // as on vfat and exFAT
+				delete(keepsChangeTime, "tmpfs")
+				t.Cleanup(func() { keepsChangeTime["tmpfs"] = true })
+			}
+			stick := mountTmpfs(t)
+			_, out := watch(t, Options{}, nil, stick)
+			if o, err := exec.Command("perl", "-e", writeByAIO, stick+"/a").CombinedOutput(); err != nil {
+				t.Skipf("%v: %s", err, o)
+			}
+			if got := lines(collect(out, 700*time.Millisecond), stick); len(got) != 1 || got[0] != "file-copied a 300" {
+				t.Errorf("got %q", got)
+			}
+			// Opened for writing only: told once.
+			run(t, `sleep 0.1; : 3<>"$1/a"`, stick)
+			if got := lines(collect(out, 700*time.Millisecond), stick); len(got) != 0 {
+				t.Errorf("got %q of a file that was not written to", got)
+			}
+		})
+	}
+}
+
 // Paths of 4,096 bytes and more, made of what no shell would take.
 func TestTheLongestPathsAreTold(t *testing.T) {
 	needFanotify(t)

@@ -279,8 +279,8 @@ func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
 	if k.mask&unix.FAN_CLOSE_WRITE != 0 {
 		r.changed = g.written[id] || time.Since(g.forgot) < freshFor
 		delete(g.written, id)
-		// Written by a memory map, in a way that the kernel does not tell (splice
-		// before 6.4), or before the file system was marked.
+		// Written by a memory map, by io_submit(2), of which the kernel tells nothing,
+		// or before the file system was marked.
 		at := st.Mtim
 		if facts.changeTime[r.dev] {
 			at = st.Ctim
