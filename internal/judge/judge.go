@@ -198,16 +198,16 @@ func (j *Judge) finding(r *rules.Rule, e *event.Event, keys map[string]string) *
 	return f
 }
 
-// maxGiven is how many alerts may wait for the caller to keep them: more than
-// the agent's queue holds while its disk is full. Over it the oldest are taken
-// for lost, as they are there.
+// maxGiven is how many alerts may wait for the caller to keep them, besides those
+// that Open recovered: more than the agent's queue holds while its disk is full.
+// Over it the oldest are taken for lost, as they are there.
 const maxGiven = 8192
 
 // give notes the alerts that are given out, until the caller has kept them.
 func (j *Judge) give(alerts []*alert.Alert) []*alert.Alert {
 	if j.store != nil {
 		j.given = append(j.given, alerts...)
-		if over := len(j.given) - maxGiven; over > 0 {
+		if over := len(j.given) - maxGiven - len(j.recovery.Alerts); over > 0 {
 			j.Kept(j.kept + uint64(over))
 		}
 	}

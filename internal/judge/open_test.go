@@ -548,6 +548,21 @@ func TestAlertsThatNobodyKeepsAreBounded(t *testing.T) {
 	if j.Kept(2*maxGiven + 1); len(j.given) != 0 {
 		t.Errorf("%d wait still", len(j.given))
 	}
+
+	// What was recovered is not lost to what follows.
+	dir := t.TempDir()
+	j = mustOpen(t, dir, Options{Program: pack(t, rules.Options{})})
+	for n := range 3 {
+		j.Event(attached(n, fmt.Sprint("S", n)))
+	}
+	kill(t, j)
+	j = mustOpen(t, dir, Options{Program: pack(t, rules.Options{})})
+	for range 2 * maxGiven {
+		j.give(as)
+	}
+	if len(j.Recovery().Alerts) != 3 || len(j.given) != maxGiven+3 {
+		t.Errorf("%d recovered, %d wait", len(j.Recovery().Alerts), len(j.given))
+	}
 }
 
 // copyDir copies a folder as it is on disk now.
