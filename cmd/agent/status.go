@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,17 +36,30 @@ func printJSON(v any) error {
 func statusCommand() *cobra.Command {
 	var s settings
 	var asJSON bool
+	var cost time.Duration
 	c := &cobra.Command{
 		Use:     "status",
 		Short:   lang.T("今の状態: センサー、欠落、送信待ち、コンソールとの連絡", "what each sensor does, what was lost, what waits, last contact"),
-		Example: "  sekisho-agent status\n  sekisho-agent status --json",
+		Example: "  sekisho-agent status\n  sekisho-agent status --json\n  sekisho-agent status --cost 10s",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := s.load()
 			if err != nil {
 				return err
 			}
-			st, err := agent.Dial(cfg.StateDir).Status(c.Context())
+			ctl := agent.Dial(cfg.StateDir)
+			if cost > 0 {
+				parts, err := ctl.Cost(c.Context(), cost)
+				if err != nil {
+					return cli.Exit(cli.Failure, err)
+				}
+				if asJSON {
+					return printJSON(parts)
+				}
+				printCost(os.Stdout, parts)
+				return nil
+			}
+			st, err := ctl.Status(c.Context())
 			if err != nil {
 				return cli.Exit(cli.Failure, err)
 			}
@@ -57,7 +72,16 @@ func statusCommand() *cobra.Command {
 	}
 	s.flag(c)
 	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSON で出力する", "as one JSON document"))
+	c.Flags().DurationVar(&cost, "cost", 0, lang.T("この時間だけ測り、センサーごとの CPU 使用率を示す（1 分まで）", "measure for so long, a minute at most, and tell the CPU of each sensor"))
 	return c
+}
+
+// printCost is the CPU of each part, the dearest first.
+func printCost(w io.Writer, parts map[string]float64) {
+	names := slices.SortedFunc(maps.Keys(parts), func(a, b string) int { return cmp.Or(cmp.Compare(parts[b], parts[a]), cmp.Compare(a, b)) })
+	for _, n := range names {
+		fmt.Fprintf(w, "%s  %6.2f %%\n", runewidth.FillRight(n, 14), parts[n])
+	}
 }
 
 // printStatus is the status for a person. It hides nothing that is bad.

@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -248,7 +249,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	drained := make(chan struct{})
 
 	outbox.Go(func() { a.out.run(sourceCtx.Done()) })
-	pipeline.Go(func() { a.pipeline(drained) })
+	pipeline.Go(func() {
+		pprof.Do(shipCtx, pprof.Labels(costLabel, "rules"), func(context.Context) { a.pipeline(drained) })
+	})
 	shipping.Go(func() {
 		a.awaitSensors(sourceCtx, sensorsWithin)
 		a.link.run(shipCtx)

@@ -27,6 +27,19 @@ const maxControlBody = 64 << 10
 func (a *Agent) control() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, a.Status()) })
+	mux.HandleFunc("GET /cost", func(w http.ResponseWriter, r *http.Request) {
+		d, err := time.ParseDuration(r.FormValue("for"))
+		if err != nil || d <= 0 || d > maxCostTime {
+			answer(w, http.StatusBadRequest, controlError{"for how long? up to " + maxCostTime.String()})
+			return
+		}
+		parts, err := measureCost(r.Context(), d)
+		if err != nil {
+			answer(w, http.StatusConflict, controlError{err.Error()})
+			return
+		}
+		answer(w, http.StatusOK, parts)
+	})
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, _ *http.Request) {
 		changes, err := a.Reload()
 		if err != nil {
@@ -137,6 +150,14 @@ func Dial(stateDir string) *Control {
 func (c *Control) Status(ctx context.Context) (endpoint.Status, error) {
 	var st endpoint.Status
 	return st, c.call(ctx, "GET", "/status", &st)
+}
+
+// Cost asks the agent to measure for a while, at most a minute, what its parts
+// take of the CPU: percent of a core by part, a sensor's name or "rules" or
+// "other". It is a sample a hundred times a second of CPU, so that little work
+// shows roughly.
+func (c *Control) Cost(ctx context.Context, d time.Duration) (parts map[string]float64, err error) {
+	return parts, c.call(ctx, "GET", "/cost?for="+d.String(), &parts)
 }
 
 // Reload asks the agent to read its settings and rules again, and answers what

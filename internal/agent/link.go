@@ -50,7 +50,8 @@ func consoleURLs(cfg *config.Agent, id *enroll.Identity) []string {
 }
 
 // link is the agent's side of the way to the console: who we are, shipping, and
-// renewing the certificate. It waits while the PC is not enrolled.
+// renewing the certificate. While the PC is not enrolled
+// it waits, or enrols it by the token that was left for it.
 type link struct {
 	a   *Agent
 	dir string
@@ -60,6 +61,12 @@ type link struct {
 	shipper  *ship.Shipper
 	trouble  string // why the identity cannot be used
 	failure  string // why the shipper could not be made
+
+	enrolling error // why the token that waits did not help
+
+	// Of the token that waits; run's own.
+	tried    string    // the one that was tried last
+	tryAgain time.Time // not before then, if it is still the same
 }
 
 func newLink(a *Agent) *link {
@@ -112,6 +119,7 @@ func (l *link) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		id := l.current()
 		if id == nil {
+			l.enrol(ctx)
 			if l.sleep(ctx) {
 				l.load()
 			}
@@ -256,13 +264,18 @@ func (l *link) renew(ctx context.Context, id *enroll.Identity) {
 // contact tells how the way to the console is.
 func (l *link) contact() endpoint.Contact {
 	l.mu.Lock()
-	id, s, trouble, failure := l.identity, l.shipper, l.trouble, l.failure
+	id, s, trouble, failure, enrolling := l.identity, l.shipper, l.trouble, l.failure, l.enrolling
 	l.mu.Unlock()
 	var c endpoint.Contact
 	if s != nil {
 		c = s.State().Contact
 	}
-	if trouble != "" {
+	if id == nil && enrolling != nil {
+		c.Code, c.Error = enroll.CodeStore, enrolling.Error()
+		if e, ok := errors.AsType[*enroll.Error](enrolling); ok {
+			c.Code = e.Code
+		}
+	} else if trouble != "" {
 		c.Code, c.Error = enroll.CodeIdentity, trouble
 	} else if failure != "" {
 		c.Code, c.Error = ship.CodeSetup, failure

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"runtime/pprof"
 	"sync"
 	"time"
 
@@ -202,7 +203,9 @@ func (s *supervised) once(ctx context.Context, out chan<- *event.Event) (err err
 	s.mu.Lock()
 	s.cancel = cancel
 	s.mu.Unlock()
-	if err := s.src.Run(ctx, out); err != nil {
+	// What the sensor starts bears its name in a profile, see cost.go.
+	pprof.Do(ctx, pprof.Labels(costLabel, s.src.Name()), func(ctx context.Context) { err = s.src.Run(ctx, out) })
+	if err != nil {
 		return err
 	}
 	if errors.Is(context.Cause(ctx), errAgain) {
