@@ -190,7 +190,7 @@ func (c *core) flush() {
 	}
 	c.work(ctx)
 	c.settleLate(ctx, time.Now().Add(lateFor))
-	for _, p := range c.set.takeIf(func(*record) bool { return true }) {
+	for _, p := range c.set.takeIf(func(*pending) bool { return true }) {
 		c.finish(ctx, p, true)
 	}
 	for _, e := range c.burst.due(time.Time{}) {
@@ -241,11 +241,11 @@ func (c *core) sync(ctx context.Context, src source, reason string) {
 		c.send(ctx, e)
 	}
 	// What was written to a stick that is gone is told now.
-	for _, p := range c.set.takeIf(func(r *record) bool {
-		_, there := c.byDev[r.dev]
-		return !there && r.dev != (volume.Dev{})
+	for _, p := range c.set.takeIf(func(p *pending) bool {
+		_, there := c.byDev[p.key.dev]
+		return !there && p.key.dev != (volume.Dev{})
 	}) {
-		c.finish(ctx, p, false)
+		c.finish(ctx, p, true)
 	}
 }
 
@@ -262,7 +262,7 @@ func (c *core) lost(ctx context.Context, every time.Duration) {
 	e := event.New(event.EventsLost, time.Now())
 	e.Sensor = c.mech
 	e.Lost = &event.Lost{Count: event.Some(int64(n))}
-	e.Message = fmt.Sprintf("at least %d file events were lost: a queue was full", n)
+	e.Message = fmt.Sprintf("at least %d file events were lost: a queue was full, or their files could not be opened", n)
 	c.send(ctx, e)
 	if !c.ending {
 		c.rescanNow(ctx)
@@ -349,8 +349,10 @@ func (c *core) handle(ctx context.Context, r record) {
 	}
 	v := c.volumeOf(r.path, r.dev)
 	if v == nil {
-		if r.kind == recWrote {
-			c.q.lose(1) // on a volume that nothing is known of
+		// On a volume that nothing is known of. Without a device it is of no
+		// interest: an overlay of a container has several numbers.
+		if r.kind == recWrote && r.dev.Major != 0 {
+			c.q.lose(1)
 		}
 		return
 	}

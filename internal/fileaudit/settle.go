@@ -143,10 +143,10 @@ func (s *settle) take(now time.Time) *pending {
 }
 
 // takeIf returns the files that ok accepts, due or not.
-func (s *settle) takeIf(ok func(*record) bool) []*pending {
+func (s *settle) takeIf(ok func(*pending) bool) []*pending {
 	var all []*pending
 	for _, p := range s.byKey {
-		if ok(&p.rec) {
+		if ok(p) {
 			all = append(all, p)
 		}
 	}
