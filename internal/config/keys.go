@@ -82,7 +82,7 @@ var agentHead = []Key{
 
 	{Path: "host.department", Example: "総務課", JA: "この PC を使う部署。", EN: "Department that uses this PC."},
 	{Path: "host.tags", Example: "[sensitive]", check: checkTag,
-		JA: "この PC の区分。sensitive（重要）、maintenance（保守端末）、emergency-only（緊急用）、shared（共用）など。", EN: "What kind of PC it is: sensitive, maintenance, emergency-only, shared ..."},
+		JA: "この PC の区分。sensitive（重要）、maintenance（保守端末）、emergency-only（緊急用）、department-only（部署専用）、shared（共用）など。", EN: "What kind of PC it is: sensitive, maintenance, emergency-only, department-only, shared ..."},
 
 	{Path: "state_dir", Restart: true, path: true, Example: "/var/lib/sekisho", Default: "/var/lib/sekisho; %ProgramData%\\Sekisho",
 		JA: "証明書と未送信の記録を置くフォルダ。", EN: "Folder of the certificate and of records not yet sent."},
