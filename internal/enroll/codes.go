@@ -92,6 +92,17 @@ func (e *Error) Text(lang string) string {
 	return s
 }
 
+// Passing reports whether the same may work later with nothing changed on this
+// PC: not where the token is refused, the other end is another console, or the
+// identity cannot be stored.
+func (e *Error) Passing() bool {
+	switch e.Code {
+	case CodeToken, CodeTokenUnknown, CodeTokenExpired, CodeTokenUsedUp, CodeTokenRevoked, CodePin, CodeRequest, CodeStore:
+		return false
+	}
+	return true
+}
+
 // Unwrap is the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
