@@ -100,7 +100,7 @@ for i in $(seq 16); do # as fast as the kernel takes it
 	until [ -d "$port" ]; do usleep 10000; done
 done
 mark flapped
-await 15 're-enumerates' # it stays, and has to be told in the end
+usleep 12000000 # it stays, and is told within ten seconds
 vm unplug FLAP
 
 mark sleep
