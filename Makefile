@@ -1,6 +1,6 @@
 # Every target is one line; what takes more is a script in tools/ or test/. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run build test vet lint rules-test fuzz bench bench-agent bench-side test-faults test-vm test-wine test-browser bpf setup clean
+.PHONY: help run build test vet lint rules-test fuzz bench bench-agent bench-side package test-package test-faults test-vm test-wine test-browser bpf setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,6 +34,12 @@ bench-agent: ## the whole agent: starts of a tool, a flood, 10 idle minutes, how
 
 bench-side: ## the agent, auditd and inotify side by side: 20,000 starts and 20,000 writes, what each sees and costs
 	@tools/setup build && tools/go test -run '^$$' -bench SideBySide -benchtime 3x -timeout 1h ./test/bench
+
+package: ## deb, rpm, Windows programs, bills of materials and checksums into dist/
+	@tools/setup build && tools/package
+
+test-package: ## packages built twice, in two clones, with nothing shared: the same bytes; installed, upgraded, purged in a folder
+	@tools/setup build package && SEKISHO_PACKAGE=1 tools/go test -count=1 -timeout 90m ./packaging
 
 test-faults: ## each program killed 100 times during 1,000 alerts, the judge 30 times during 1,000,000 events and 30 during 100,000 with all evidence
 	@tools/setup build && test/faults/run
