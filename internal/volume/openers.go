@@ -47,10 +47,10 @@ func openers(proc string) (found []opener) {
 		for _, fd := range someNames(filepath.Join(dir, "fd"), maxOpen) {
 			to, err := os.Readlink(filepath.Join(dir, "fd", fd))
 			switch {
-			case err != nil || !strings.HasPrefix(to, "/dev/") || len(o.nodes) == maxNodes:
+			case err != nil || !strings.HasPrefix(to, "/dev/"):
 			case to == "/dev/fuse":
 				o.fuse = true
-			case !hasPrefix(to, dull):
+			case len(o.nodes) < maxNodes && !hasPrefix(to, dull):
 				o.nodes = append(o.nodes, to)
 			}
 		}

@@ -430,12 +430,12 @@ func TestAHundredThousandMounts(t *testing.T) {
 	}
 }
 
-func TestAHundredThousandMountsOfWhatTakesTimeToLookAt(t *testing.T) {
+func TestManyMountsOfWhatTakesTimeToLookAt(t *testing.T) {
 	w := newBench(t)
 	var text strings.Builder
 	text.WriteString(rootLine)
-	for i := range 100_000 {
-		if i%100 == 0 {
+	for i := range 20_000 {
+		if i%20 == 0 {
 			text.WriteString(line(i+2, 1, fmt.Sprint("0:", 100+i), fmt.Sprint("/home/taro/", i), "fuse.own", "own"))
 		} else {
 			text.WriteString(line(i+2, 1, "253:2", fmt.Sprint("/srv/", i), "ext4", "/dev/mapper/vg-lv"))
@@ -443,9 +443,9 @@ func TestAHundredThousandMountsOfWhatTakesTimeToLookAt(t *testing.T) {
 	}
 	begin := time.Now()
 	_, come := w.feed(text.String())
-	// A second and a half where it runs alone; looked at one by one it was minutes.
-	if took := time.Since(begin); took > 30*time.Second || len(come) != 99_000 {
-		t.Errorf("%d told after %v, want 99,000 within seconds", len(come), took)
+	// A third of a second where it runs alone; looked at one by one it was a minute.
+	if took := time.Since(begin); took > 15*time.Second || len(come) != 19_000 {
+		t.Errorf("%d told after %v, want 19,000 within a second", len(come), took)
 	} else {
 		t.Logf("took %v", took)
 	}
