@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -270,7 +271,7 @@ func (l *life) take(e *event.Event, matches func(*event.Event) bool) bool {
 	var sensor string
 	switch {
 	case e.File != nil:
-		if l.dir == "" || !strings.HasPrefix(e.File.Path, l.dir+string(filepath.Separator)) {
+		if l.dir == "" || !samePath(filepath.Dir(e.File.Path), l.dir) {
 			return false
 		}
 		sensor = fileSensor
@@ -283,7 +284,7 @@ func (l *life) take(e *event.Event, matches func(*event.Event) bool) bool {
 	defer l.mu.Unlock()
 	for _, b := range l.recent {
 		switch {
-		case sensor == fileSensor && e.File.Path == b.file:
+		case sensor == fileSensor && samePath(e.File.Path, b.file):
 		case sensor == processSensor && e.Process.Args[2] == b.nonce:
 			b.entity = e.Process.EntityID
 		case sensor == "" && e.Process.EntityID == b.entity:
@@ -311,6 +312,11 @@ func (l *life) take(e *event.Event, matches func(*event.Event) bool) bool {
 		return true
 	}
 	return false
+}
+
+// samePath compares as the system does.
+func samePath(a, b string) bool {
+	return a == b || runtime.GOOS == "windows" && strings.EqualFold(filepath.Clean(a), filepath.Clean(b))
 }
 
 // vital is the sensor's; the caller holds the lock.
