@@ -50,8 +50,8 @@ func consoleURLs(cfg *config.Agent, id *enroll.Identity) []string {
 }
 
 // link is the agent's side of the way to the console: who we are, shipping, and
-// renewing the certificate. While the PC is not enrolled
-// it waits, or enrols it by the token that was left for it.
+// renewing the certificate. While the PC is not enrolled it waits, or enrols it by
+// the token that was left for it.
 type link struct {
 	a   *Agent
 	dir string
