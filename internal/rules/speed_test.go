@@ -226,27 +226,3 @@ func BenchmarkMatchPack(b *testing.B) {
 	}
 	b.Run("mix", func(b *testing.B) { measure(b, p, mix) })
 }
-
-func TestAnEventOfLiteralsOnlyStaysBounded(t *testing.T) {
-	if raceEnabled || testing.Short() {
-		t.Skip("takes ten times as long under the race detector")
-	}
-	dir := corpusDir(t)
-	files, _ := corpusFiles(t, dir)
-	p, _ := Compile(files, Options{})
-	worst := time.Duration(0)
-	for _, e := range denseEvents(t, p, 8191) {
-		least := time.Hour
-		for range 5 {
-			began := time.Now()
-			p.Match(e, nil)
-			least = min(least, time.Since(began))
-		}
-		worst = max(worst, least)
-	}
-	t.Logf("the dearest event of 8,191 bytes takes %v", worst)
-	// Ten times what a quiet machine takes: a step back in the algorithm is more.
-	if worst > 5*time.Millisecond {
-		t.Errorf("an event of 8,191 bytes takes %v", worst)
-	}
-}
