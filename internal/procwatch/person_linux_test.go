@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,7 +48,7 @@ func accounts(t *testing.T) string {
 	return "set -e; " + script.String()
 }
 
-// Whose doing a process is, by every mechanism and with and without a login that
+// Whose doing a process is, by every mechanism, with and without a login that
 // the kernel knows of.
 func TestWhoIsBehindAProcess(t *testing.T) {
 	if os.Getuid() != 0 {
@@ -58,40 +57,36 @@ func TestWhoIsBehindAProcess(t *testing.T) {
 	const none = -1
 	tests := []struct {
 		name      string
-		chain     bool // others run before it in its process, which polling cannot tell apart
-		login     int  // whose login leads to the command; none: the kernel knows of none
+		login     int // whose login leads to the command; none: the kernel knows of none
 		command   string
 		user      string
 		effective string // "" where the rights are the user's own
 	}{
-		{"a person", true, tanaka, "setpriv --reuid 4242 --clear-groups sleep $N", "4242", ""},
-		{"sudo", false, tanaka, "setpriv --reuid 4242 --clear-groups sudo -n sleep $N", "4242", "0"},
-		{"sudo without a login", false, none, "setpriv --reuid 4242 --clear-groups sudo -n sleep $N", "4242", "0"},
-		{"sudo to another person", false, tanaka, "setpriv --reuid 4242 --clear-groups sudo -n -u sato sleep $N", "4242", "4243"},
-		{"a shell of sudo", false, none, "setpriv --reuid 4242 --clear-groups sudo -n sh -c 'sleep $N; true'", "4242", "0"},
-		{"sudo, then su", false, tanaka, "setpriv --reuid 4242 --clear-groups sudo -n su sato -c 'sleep $N; true'", "4242", "4243"},
-		{"sudo, then su, without a login", false, none, "setpriv --reuid 4242 --clear-groups sudo -n su sato -c 'sleep $N; true'", "4242", "4243"},
-		{"su -, then sudo", false, none, "su - sato -c 'sudo -n sleep $N'", "4243", "0"},
-		{"runuser of a service", true, none, "runuser -u sato sleep $N", "4243", ""},
-		{"root's own", false, 0, "sleep $N", "0", ""},
-		{"root becomes a person", false, 0, "su tanaka -c 'sleep $N; true'", "0", "4242"},
-		{"a program with the rights of its owner", true, tanaka, "cp /bin/sleep /run/suid; chown sato /run/suid; chmod 4755 /run/suid; exec setpriv --reuid 4242 --clear-groups /run/suid $N", "4242", "4243"},
-		{"left behind by sudo", false, tanaka, "setpriv --reuid 4242 --clear-groups sudo -n sh -c 'setsid -f sleep '$N; sleep 1", "4242", "0"},
-		{"a service", true, none, "setpriv --reuid 33 --clear-groups sleep $N", "33", ""},
-		{"a service that uses sudo", false, none, "setpriv --reuid 33 --clear-groups sudo -n sleep $N", "33", "0"},
+		{"a person", tanaka, "setpriv --reuid 4242 --clear-groups sleep $N", "4242", ""},
+		{"sudo", tanaka, "setpriv --reuid 4242 --clear-groups sudo -n sleep $N", "4242", "0"},
+		{"sudo without a login", none, "setpriv --reuid 4242 --clear-groups sudo -n sleep $N", "4242", "0"},
+		{"sudo to another person", tanaka, "setpriv --reuid 4242 --clear-groups sudo -n -u sato sleep $N", "4242", "4243"},
+		{"a shell of sudo", none, "setpriv --reuid 4242 --clear-groups sudo -n sh -c 'sleep $N; true'", "4242", "0"},
+		{"sudo, then su", tanaka, "setpriv --reuid 4242 --clear-groups sudo -n su sato -c 'sleep $N; true'", "4242", "4243"},
+		{"sudo, then su, without a login", none, "setpriv --reuid 4242 --clear-groups sudo -n su sato -c 'sleep $N; true'", "4242", "4243"},
+		{"su -, then sudo", none, "su - sato -c 'sudo -n sleep $N'", "4243", "0"},
+		{"runuser of a service", none, "runuser -u sato sleep $N", "4243", ""},
+		{"root's own", 0, "sleep $N", "0", ""},
+		{"root becomes a person", 0, "su tanaka -c 'sleep $N; true'", "0", "4242"},
+		{"a program with the rights of its owner", tanaka, "cp /bin/sleep /run/suid; chown sato /run/suid; chmod 4755 /run/suid; exec setpriv --reuid 4242 --clear-groups /run/suid $N", "4242", "4243"},
+		{"left behind by sudo", tanaka, "setpriv --reuid 4242 --clear-groups sudo -n sh -c 'setsid -f sleep '$N; sleep 1", "4242", "0"},
+		{"a service", none, "setpriv --reuid 33 --clear-groups sleep $N", "33", ""},
+		{"a service that uses sudo", none, "setpriv --reuid 33 --clear-groups sudo -n sleep $N", "33", "0"},
 	}
-	for i, m := range append(slices.Clone(mechanisms), mechanism{name: mechPolling}) {
+	for i, m := range mechanisms {
 		t.Run(m.name, func(t *testing.T) {
-			w := newBy(Options{PollOnly: m.name == mechPolling, PollEvery: 20 * time.Millisecond}, m.without)
+			w := newBy(Options{}, m.without)
 			out := start(t, w, 1<<14)
 			if s := w.Status(); s.Mechanism != m.name {
 				t.Skip(s.Reason)
 			}
 			for j, tt := range tests {
 				t.Run(tt.name, func(t *testing.T) {
-					if tt.chain && m.name == mechPolling {
-						t.Skip("polling sees one program of a process")
-					}
 					if strings.Contains(tt.command, "sudo") {
 						if _, err := exec.LookPath("sudo"); err != nil {
 							t.Skip(err)
@@ -128,7 +123,7 @@ func TestWhoIsBehindAProcess(t *testing.T) {
 					if _, u, _ := w.Lookup(int(e.Process.PID.V)); u == nil || *u != *e.User {
 						t.Errorf("looked up as %+v, told as %+v", u, e.User)
 					}
-					// An agent that is started now says the same.
+					// An agent that is started now says the same, and so does one that polls.
 					if r, ok := New(Options{}).readProcess(int(e.Process.PID.V)); !ok {
 						t.Error("ended before it could be compared")
 					} else if _, u := w.fill(new(about), r.proc, "", time.Now()); u == nil || *u != *e.User {
