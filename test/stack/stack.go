@@ -34,13 +34,21 @@ type Stack struct {
 	procs map[string]*exec.Cmd
 }
 
-func freePort(t testing.TB) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// freePorts are two ports that nobody listens on. Both are held until both are
+// known: one that is given back at once may come again.
+func freePorts(t testing.TB) (a, b int) {
+	port := func() (int, net.Listener) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.Addr().(*net.TCPAddr).Port, l
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	a, first := port()
+	defer first.Close()
+	b, second := port()
+	defer second.Close()
+	return a, b
 }
 
 // Start builds both programs and brings them up, enrolled, until the test ends.
@@ -52,7 +60,7 @@ func Start(t testing.TB) *Stack {
 			t.Fatalf("build %s: %v\n%s", pkg, err, out)
 		}
 	}
-	agents, web := freePort(t), freePort(t)
+	agents, web := freePorts(t)
 	s.Web = fmt.Sprintf("http://127.0.0.1:%d", web)
 	s.Write("console.yaml", fmt.Sprintf("data_dir: %s/console\nnames: [127.0.0.1]\nlisten:\n  agents: 127.0.0.1:%d\n  web: 127.0.0.1:%d\n  metrics: \"\"\n", s.Dir, agents, web))
 	s.Write("agent.yaml", fmt.Sprintf("state_dir: %s/agent\n", s.Dir))
