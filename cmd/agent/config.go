@@ -21,7 +21,7 @@ import (
 // defaultAgentFile is where installers put the settings.
 func defaultAgentFile() string {
 	if runtime.GOOS == "windows" {
-		return filepath.Join(os.Getenv("ProgramData"), "Sekisho", "agent.yaml")
+		return filepath.Join(config.DefaultAgent().StateDir, "agent.yaml")
 	}
 	return "/etc/sekisho/agent.yaml"
 }

@@ -19,7 +19,6 @@
 package config
 
 import (
-	"os"
 	"path/filepath"
 	"runtime"
 	"time"
@@ -382,9 +381,5 @@ func defaultDir(posix, windows string) string {
 	if runtime.GOOS != "windows" {
 		return posix
 	}
-	root := os.Getenv("ProgramData")
-	if root == "" {
-		root = `C:\ProgramData`
-	}
-	return filepath.Join(root, windows)
+	return filepath.Join(programData(), windows)
 }
