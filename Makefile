@@ -35,8 +35,8 @@ bench-agent: ## the whole agent: starts of a tool, a flood, 10 idle minutes, how
 bench-side: ## the agent, auditd and inotify side by side: 20,000 starts and 20,000 writes, what each sees and costs
 	@tools/setup build && tools/go test -run '^$$' -bench SideBySide -benchtime 3x -timeout 1h ./test/bench
 
-package: ## deb, rpm, Windows programs, bills of materials and checksums into dist/
-	@tools/setup build && tools/package
+package: ## deb, rpm, MSI, bills of materials and checksums into dist/
+	@tools/setup build package && tools/package
 
 test-package: ## packages built twice, in two clones, with nothing shared: the same bytes; installed, upgraded, purged in a folder
 	@tools/setup build package && SEKISHO_PACKAGE=1 tools/go test -count=1 -timeout 90m ./packaging
