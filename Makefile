@@ -1,6 +1,6 @@
 # Every target is one line; what takes more is a script in tools/ or test/. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run build test vet lint rules-test fuzz bench bench-agent bench-side package test-package test-faults test-vm test-wine test-browser bpf setup clean
+.PHONY: help run build test vet lint rules-test fuzz bench bench-agent bench-side package msi test-package test-faults test-vm test-wine test-browser bpf setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,6 +38,9 @@ bench-side: ## the agent, auditd and inotify side by side: 20,000 starts and 20,
 package: ## deb, rpm, MSI, bills of materials and checksums into dist/
 	@tools/setup build package && tools/package
 
+msi: ## the agent's installer for Windows into dist/ (SIGN_CERT and SIGN_KEY sign it)
+	@tools/setup build msi && tools/build windows && packaging/windows/build
+
 test-package: ## packages built twice, in two clones, with nothing shared: the same bytes; installed, upgraded, purged in a folder
 	@tools/setup build package && SEKISHO_PACKAGE=1 tools/go test -count=1 -timeout 90m ./packaging
 
@@ -48,7 +51,7 @@ test-vm: ## the agent on a real kernel with emulated USB devices
 	@tools/setup build vm && tools/build static && SEKISHO_VM=1 tools/go test -count=1 -timeout 3h ./test/vm
 
 test-wine: ## the Windows programs and every Go test under Wine
-	@tools/setup build wine && tools/build windows && test/wine/test
+	@tools/setup build wine msi && tools/build windows && test/wine/test
 
 test-browser: ## the console in Chromium; SCREENSHOTS=DIR keeps pictures
 	@tools/setup build browser && test/browser/run
