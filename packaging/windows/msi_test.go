@@ -64,6 +64,8 @@ func TestTheTablesSayWhatWindowsShallDo(t *testing.T) {
 		{"InstallExecuteSequence", "UndoSetup|DATA_IS_NEW|5855", "before Setup, and never where there was data before"},
 		{"InstallExecuteSequence", "Setup|NOT REMOVE|5860", "before StartServices, 5900"},
 		{"InstallExecuteSequence", "RemoveData|REMOVE = \"ALL\" AND NOT UPGRADINGPRODUCTCODE AND NOT KEEP_DATA|6500", "an upgrade keeps the data, and so does who asks for it"},
+		{"InstallExecuteSequence", "WaitStopped|Installed|2010", "after StopServices, 1900, before RemoveFiles, 3500"},
+		{"CustomAction", "WaitStopped|3137|InstallDll|WaitStopped|", "deferred, as the system, at most 15 s"},
 		{"CustomAction", "Prepare|1|InstallDll|Prepare|", "as the person who installs"},
 		{"CustomAction", "Setup|11265|InstallDll|Setup|", "deferred, as the system, checked, its data hidden"},
 		{"CustomAction", "UndoSetup|3393|InstallDll|RemoveData|", "at undoing, as the system"},

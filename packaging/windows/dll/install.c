@@ -2,6 +2,7 @@
  * install.dll: what the agent's installer cannot do by tables. Windows runs its functions from within msiexec:
  *
  *   Prepare     immediate, as the person who installs: finds the enrolment token, tells the others what to work on
+ *   WaitStopped deferred, as the system: waits until the service's process is gone, so that its file can be replaced
  *   Setup       deferred, as the system: first settings, then enrolment; a failure ends and undoes the installation
  *   RemoveData  commit (removal) or rollback (a first installation that failed): deletes the data folder
  *
@@ -84,7 +85,7 @@ out:
 /* Prepare sets the properties by which the other functions get their work, and DATA_IS_NEW, KEEP_DATA. */
 __declspec(dllexport) UINT WINAPI Prepare(MSIHANDLE h)
 {
-	WCHAR program[1024], data[1024];
+	WCHAR program[1100], data[1024];
 	DWORD n = 1024, keep = 0, size = sizeof keep;
 	WCHAR *token = room(MAX_TOKEN * sizeof *token), *all = room(DATA * sizeof *all);
 	UINT status = ERROR_INSTALL_FAILURE;
@@ -111,6 +112,8 @@ __declspec(dllexport) UINT WINAPI Prepare(MSIHANDLE h)
 	lstrcatW(all, token);
 	MsiSetPropertyW(h, L"Setup", all);
 	MsiSetPropertyW(h, L"RemoveData", data);
+	lstrcatW(program, L"sekisho-agent.exe"); /* a path of Windows is far shorter than the buffer */
+	MsiSetPropertyW(h, L"WaitStopped", program);
 	MsiSetPropertyW(h, L"UndoSetup", data);
 	if (GetFileAttributesW(data) == INVALID_FILE_ATTRIBUTES)
 		MsiSetPropertyW(h, L"DATA_IS_NEW", L"1");
@@ -208,6 +211,26 @@ out:
 	clear(said, MAX_SAID);
 	clear(text, (MAX_SAID + 512) * sizeof *text);
 	return status;
+}
+
+/* A service says that it has stopped shortly before its process ends; a program that runs cannot be opened for writing. */
+__declspec(dllexport) UINT WINAPI WaitStopped(MSIHANDLE h)
+{
+	WCHAR path[1100];
+
+	if (!property(h, L"CustomActionData", path, 1100))
+		return ERROR_SUCCESS;
+	for (int i = 0; i < 150; i++) { /* 15 s */
+		HANDLE f = CreateFileW(path, GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING, 0, NULL);
+		if (f != INVALID_HANDLE_VALUE) {
+			CloseHandle(f);
+			break;
+		}
+		if (GetLastError() == ERROR_FILE_NOT_FOUND || GetLastError() == ERROR_PATH_NOT_FOUND)
+			break;
+		Sleep(100);
+	}
+	return ERROR_SUCCESS;
 }
 
 /* Setup writes first settings where there are none and enrols the PC where there is a token. */
