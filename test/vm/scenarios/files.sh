@@ -41,7 +41,7 @@ within 60 grep -q agent-started $tee || exit 1
 vm share /mnt/hr || exit 1
 vm plug EX FAT || exit 1
 vm mount EX /mnt/ex exfat uid=1000 && vm mount FAT /mnt/fat vfat uid=1000 || exit 1
-for m in hr ex fat; do within 30 sh -c "sekisho-agent status --json | grep -q '\"/mnt/$m\"'" || { sekisho-agent status; exit 1; }; done
+for m in hr ex fat; do within 30 sh -c "sekisho-agent status --config /etc/agent.yaml --json | grep -q '\"/mnt/$m\"'" || { sekisho-agent status --config /etc/agent.yaml; exit 1; }; done
 usleep 1000000
 
 su user -c 'cp /mnt/hr/papers/*.csv /mnt/ex/' || exit 1
