@@ -37,7 +37,7 @@ func TestCopiesOnFileSystemsOfSticksAndShares(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	dir := run(t, "--exe", agent+":/usr/bin/sekisho-agent", "--put", "scenarios/files.agent.yaml:/etc/agent.yaml", "--share", share,
+	dir, _ := run(t, "--exe", agent+":/usr/bin/sekisho-agent", "--put", "scenarios/files.agent.yaml:/etc/agent.yaml", "--share", share,
 		"--stick", "name=EX,size=256M,fs=exfat,serial=EX-0001", "--stick", "name=FAT,size=256M,fs=vfat,serial=FAT-0001",
 		"--env", fmt.Sprint("N=", n), "--script", "scenarios/files.sh", "--smp", "2", "--timeout", fmt.Sprint(400+n/5),
 		"--get", "/tmp/tee.jsonl:OUT/tee.jsonl", "--get", "/tmp/floods:OUT/floods")

@@ -63,13 +63,13 @@ func flatten(out told, prefix string, v map[string]any) {
 	}
 }
 
-// run boots the guest with a scenario of the folder and returns the folder with what it brought back.
-func run(t *testing.T, args ...string) string {
+// run boots the guest with a scenario of the folder and returns the folder with what it brought back, and what it said.
+func run(t *testing.T, args ...string) (dir, said string) {
 	t.Helper()
 	if os.Getenv("SEKISHO_VM") == "" {
 		t.Skip("boots a guest for minutes; make test-vm runs it")
 	}
-	dir := t.TempDir()
+	dir = t.TempDir()
 	for i, a := range args {
 		args[i] = strings.ReplaceAll(a, "OUT", dir)
 	}
@@ -79,7 +79,7 @@ func run(t *testing.T, args ...string) string {
 	if err != nil {
 		t.Errorf("scenario: %v", err)
 	}
-	return dir
+	return dir, string(out)
 }
 
 // readTold returns the events and the alerts of a file of `run --tee`, in the order they were told.
@@ -177,7 +177,7 @@ func TestSticksAndAKeyboard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := run(t,
+	dir, _ := run(t,
 		"--exe", agent+":/usr/bin/sekisho-agent",
 		"--put", "scenarios/usb.agent.yaml:/etc/agent.yaml", "--put", "scenarios/lib.sh:/tmp/lib.sh",
 		"--stick", "name=S1,size=64M,fs=vfat,serial=S1-0001",
@@ -345,7 +345,7 @@ func TestDevicesOfEveryShape(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(phone, "picture.txt"), []byte("a picture"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	dir := run(t, append(brought(t, "cryptsetup", "dmsetup", "jmtpfs"),
+	dir, _ := run(t, append(brought(t, "cryptsetup", "dmsetup", "jmtpfs"),
 		"--exe", "../../bin/static/sekisho-agent:/usr/bin/sekisho-agent",
 		"--put", conversions+"/gconv-modules:"+conversions+"/gconv-modules", "--put", conversions+"/gconv-modules.d:"+conversions+"/gconv-modules.d", "--put", conversions+"/UTF-16.so:"+conversions+"/UTF-16.so",
 		"--put", conversions+"/UNICODE.so:"+conversions+"/UNICODE.so",
