@@ -57,10 +57,8 @@ func newFinder(field int, g *Getter) finder {
 var varied = func() []bool {
 	out := make([]bool, fields)
 	for _, name := range []string{"event.id", "file.path", "file.name", "process.command_line", "process.parent.command_line",
-		"process.entity_id", "process.parent.entity_id", "process.title", "sekisho.source.path", "sekisho.source.name"} {
-		if id, ok := event.FieldByName(name); ok {
-			out[id] = true
-		}
+		"process.entity_id", "process.parent.entity_id", "sekisho.source.path"} {
+		out[fieldID(name)] = true
 	}
 	return out
 }()
