@@ -327,26 +327,7 @@ func TestAnOverflowOfTheKernelsQueueIsToldAndMadeGood(t *testing.T) {
 	}
 	const n = 20_000
 	stick := mountTmpfs(t)
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self, "fileaudit-helper", stick)
-	said, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	lines := bufio.NewScanner(said)
-	if !lines.Scan() || lines.Text() != "ready" {
-		t.Fatalf("helper says %q", lines.Text())
-	}
-	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	cmd, lines := stopped(t, stick)
 	run(t, `cd "$1"; head -c 100000 /dev/zero | split -b 5 -a 4 - f`, stick)
 	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
@@ -373,27 +354,7 @@ func TestEventsThatCannotBeOpenedAreCounted(t *testing.T) {
 	needFanotify(t)
 	const n = 3000
 	stick := mountTmpfs(t)
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self, "fileaudit-helper", stick)
-	cmd.Env = append(os.Environ(), "FILEAUDIT_HELPER_FILES=24")
-	said, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	lines := bufio.NewScanner(said)
-	if !lines.Scan() || lines.Text() != "ready" {
-		t.Fatalf("helper says %q", lines.Text())
-	}
-	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	cmd, lines := stopped(t, stick, "FILEAUDIT_HELPER_FILES=24")
 	run(t, fmt.Sprintf(`cd "$1"; head -c %d /dev/zero | split -b 5 -a 4 - f`, 5*n), stick)
 	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
@@ -588,4 +549,32 @@ func TestOnlyTheFileThatWasWrittenIsFollowed(t *testing.T) {
 			t.Errorf("%s as %s: followed %v, want %v", tt.path, tt.id, got, tt.want)
 		}
 	}
+}
+
+// stopped starts this program as a watcher of stick, and stops it once it is ready:
+// what happens then waits in the kernel. lines is what it says.
+func stopped(t *testing.T, stick string, env ...string) (cmd *exec.Cmd, lines *bufio.Scanner) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd = exec.Command(self, "fileaudit-helper", stick)
+	cmd.Env = append(os.Environ(), env...)
+	said, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	lines = bufio.NewScanner(said)
+	if !lines.Scan() || lines.Text() != "ready" {
+		t.Fatalf("helper says %q", lines.Text())
+	}
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, lines
 }
