@@ -36,17 +36,12 @@ func TestPackagesUnderSystemd(t *testing.T) {
 	}
 	first, console := build("v1.0.0")
 	second, _ := build("v1.1.0")
-	cmd := exec.Command("./run", "--rootfs", "debian", "--smp", "2", "--timeout", "600",
+	_, said := run(t, "--rootfs", "debian", "--smp", "2", "--timeout", "600",
 		"--put", first+":/root/agent-1.deb", "--put", second+":/root/agent-2.deb", "--put", console+":/root/console-1.deb",
 		"--script", "scenarios/packages.sh")
-	out, err := cmd.CombinedOutput()
-	t.Logf("scenario:\n%s", out)
-	if err != nil {
-		t.Error(err)
-	}
 	for _, want := range []string{"installed and watching", "watching", "selftest", "verified", "installed twice", "upgraded", "watches on", "stays off", "removed",
 		"kept", "console", "enrolled", "agent purged beside the console", "nothing left"} {
-		if !strings.Contains(string(out), "== "+want+"\n") {
+		if !strings.Contains(said, "== "+want+"\n") {
 			t.Errorf("no %q", want)
 		}
 	}

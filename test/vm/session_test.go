@@ -21,23 +21,18 @@ func TestSessionsOfLogind(t *testing.T) {
 		t.Skip("no sudo here to bring into the guest: apt-get install sudo")
 	}
 	file := filepath.Join(t.TempDir(), "told.jsonl")
-	cmd := exec.Command("./run", "--rootfs", "debian", "--smp", "2", "--timeout", "400",
+	_, said := run(t, "--rootfs", "debian", "--smp", "2", "--timeout", "400",
 		"--put", "../../bin/static/sekisho-agent:/usr/bin/sekisho-agent", "--put", "scenarios/service.agent.yaml:/root/agent.yaml",
 		"--exe", "/usr/bin/sudo:/usr/bin/sudo", "--put", "/usr/libexec/sudo:/usr/libexec/sudo", "--put", "/etc/pam.d/sudo:/etc/pam.d/sudo",
 		"--script", "scenarios/session.sh", "--get", "/root/told.jsonl:"+file)
-	out, err := cmd.CombinedOutput()
-	t.Logf("scenario:\n%s", out)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, want := range []string{"logind under the unit", "logon to a desktop", "sudo on a terminal", "a program by the desktop's service manager", "locked", "unlocked", "asked to lock", "idle desktop used",
 		"idle terminal used", "logoff from a desktop", "logon on a terminal", "logoff with a program left behind", "logoff after a restart of logind"} {
-		if !strings.Contains(string(out), "== "+want+"\n") {
+		if !strings.Contains(said, "== "+want+"\n") {
 			t.Errorf("no %q", want)
 		}
 	}
 	events, _ := readTold(t, file)
-	_, desktop, _ := strings.Cut(string(out), "desktop is ")
+	_, desktop, _ := strings.Cut(said, "desktop is ")
 	desktop, _, _ = strings.Cut(desktop, "\n")
 	started := map[string]string{} // command lines of sleep and when
 	for _, e := range events {

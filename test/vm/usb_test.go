@@ -512,16 +512,11 @@ func TestTheServiceUnderSystemd(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("the image of the Debian guest can be built by root only")
 	}
-	cmd := exec.Command("./run", "--rootfs", "debian", "--smp", "2", "--timeout", "400", "--stick", "name=S1,size=64M,serial=SVC-1",
+	_, said := run(t, "--rootfs", "debian", "--smp", "2", "--timeout", "400", "--stick", "name=S1,size=64M,serial=SVC-1",
 		"--put", "../../bin/static/sekisho-agent:/usr/bin/sekisho-agent", "--put", "scenarios/service.agent.yaml:/root/agent.yaml",
 		"--script", "scenarios/service.sh")
-	out, err := cmd.CombinedOutput()
-	t.Logf("scenario:\n%s", out)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, want := range []string{"verified", "selftest", "alerts", "back after kill -9", "stopped", "removed"} {
-		if !strings.Contains(string(out), "== "+want+"\n") {
+		if !strings.Contains(said, "== "+want+"\n") {
 			t.Errorf("no %q", want)
 		}
 	}
