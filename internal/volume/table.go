@@ -6,15 +6,18 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Table is what is mounted now. It is safe for concurrent use; reading takes no
-// lock. Only the Watcher it belongs to writes to it.
+// lock. Only the package writes to it.
 type Table struct {
 	now atomic.Pointer[mounts]
 
-	mu       sync.Mutex // guards all below
+	mu       sync.Mutex // guards all below, and who writes now
 	watchers []chan struct{}
+	holders  []*holder            // who holds handles on volumes; see OnLeave
+	leaving  map[string]time.Time // mounts that the system asked to let go, and since when
 }
 
 // mounts is one state of the table; it is never written to once it is in use.
@@ -108,9 +111,22 @@ func (t *Table) Unwatch(c <-chan struct{}) {
 
 // set replaces the state and tells the watchers.
 func (t *Table) set(m *mounts) {
-	t.now.Store(m)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for mount := range t.leaving {
+		if !slices.ContainsFunc(m.all, func(v Volume) bool { return v.Mount == mount }) {
+			delete(t.leaving, mount)
+		}
+	}
+	for i := range m.all {
+		_, m.all[i].Leaving = t.leaving[m.all[i].Mount]
+	}
+	t.store(m)
+}
+
+// store makes a state the one in use and tells the watchers. t.mu is held.
+func (t *Table) store(m *mounts) {
+	t.now.Store(m)
 	for _, c := range t.watchers {
 		select {
 		case c <- struct{}{}:

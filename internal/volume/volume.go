@@ -86,6 +86,11 @@ type Volume struct {
 	// program of its own shows. 0: none, or it could not be told which.
 	ServedBy int
 
+	// Leaving says that the system asked to let go of it ("safely remove", a lock
+	// for formatting): nothing on it may be held open. Windows only; see
+	// [Table.OnLeave].
+	Leaving bool
+
 	// Folder says that it is no mount, but a folder of a disk that a program keeps
 	// in step with a cloud. Dev is the disk's, Share the name of the provider.
 	Folder bool
