@@ -145,12 +145,12 @@ func TestWritesThatTheKernelDoesNotTell(t *testing.T) {
 			if o, err := exec.Command("perl", "-e", writeByAIO, stick+"/a").CombinedOutput(); err != nil {
 				t.Skipf("%v: %s", err, o)
 			}
-			if got := lines(collect(out, 700*time.Millisecond), stick); len(got) != 1 || got[0] != "file-copied a 300" {
+			if got := lines(collect(out, 1, 700*time.Millisecond), stick); len(got) != 1 || got[0] != "file-copied a 300" {
 				t.Errorf("got %q", got)
 			}
 			// Opened for writing only: told once.
 			run(t, `sleep 0.1; : 3<>"$1/a"`, stick)
-			if got := lines(collect(out, 700*time.Millisecond), stick); len(got) != 0 {
+			if got := lines(collect(out, 0, 700*time.Millisecond), stick); len(got) != 0 {
 				t.Errorf("got %q of a file that was not written to", got)
 			}
 		})
@@ -178,7 +178,7 @@ open(b"x" * left, "w").write("12345")`
 		if o, err := exec.Command(py, "-c", script, stick, fmt.Sprint(size)).CombinedOutput(); err != nil {
 			t.Fatalf("%d: %v: %s", size, err, o)
 		}
-		e := collect(out, 700*time.Millisecond)
+		e := collect(out, 1, 700*time.Millisecond)
 		if len(e) != 1 || e[0].Action != event.FileCopied || e[0].Copy.Bytes.V != 5 {
 			t.Errorf("%d bytes: got %d events", size, len(e))
 			continue

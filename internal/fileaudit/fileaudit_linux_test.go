@@ -149,16 +149,22 @@ func watchAs(t *testing.T, o Options, vo volume.Options, shares map[string]strin
 	return w, out
 }
 
-// collect returns what is told until nothing was for a while.
-func collect(out <-chan *event.Event, quiet time.Duration) []*event.Event {
+// collect returns what is told: at least so many events, however long a busy
+// machine takes, then what comes until nothing did for a while.
+func collect(out <-chan *event.Event, atLeast int, quiet time.Duration) []*event.Event {
 	var all []*event.Event
+	given := time.Now().Add(30 * time.Second)
 	for {
+		wait := quiet
+		if len(all) < atLeast {
+			wait = max(quiet, time.Until(given))
+		}
 		select {
 		case e := <-out:
 			if e.File != nil || e.Lost != nil {
 				all = append(all, e)
 			}
-		case <-time.After(quiet):
+		case <-time.After(wait):
 			return all
 		}
 	}
@@ -216,7 +222,7 @@ func TestEightyFilesCopiedToAStick(t *testing.T) {
 			}
 			var bytes, sources, processes int64
 			seen := map[string]bool{}
-			events := collect(out, time.Second)
+			events := collect(out, 80, time.Second)
 			for _, e := range events {
 				if e.Action != event.FileCopied || seen[e.File.Path] {
 					t.Errorf("%s %s a second time: %v", e.Action, e.File.Path, seen[e.File.Path])
@@ -278,7 +284,7 @@ func TestOneSaveCountsOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	all := collect(out, time.Second)
+	all := collect(out, len(saves), time.Second)
 	for i, tt := range saves {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(stick, fmt.Sprint(i))
@@ -299,7 +305,7 @@ func TestCopiesFromAShare(t *testing.T) {
 	w, out := watch(t, Options{Reads: true, Protected: []Place{{Label: "人事", Shares: []string{`\\FS01\hr`}}}}, map[string]string{share: `\\fs01\HR`}, stick)
 	run(t, `cp -r "$1" "$2/mine"; ls -lR "$1" >/dev/null; echo unrelated > "$2/unrelated"`, share, local)
 	var copies, reads, bytes int64
-	for _, e := range collect(out, time.Second) {
+	for _, e := range collect(out, 160, time.Second) {
 		switch e.Action {
 		case event.FileRead:
 			reads++
@@ -321,7 +327,7 @@ func TestCopiesFromAShare(t *testing.T) {
 		t.Errorf("%d copies, %d reads, %d bytes, want 80, 80, %d; status %+v", copies, reads, bytes, total, w.Status())
 	}
 	run(t, `cp "$1/文書 07.docx" "$2/renamed.docx"; printf new > "$1/new.txt"`, share, stick)
-	got := lines(slices.DeleteFunc(collect(out, time.Second), func(e *event.Event) bool { return e.Action == event.FileRead }), stick)
+	got := lines(slices.DeleteFunc(collect(out, 2, time.Second), func(e *event.Event) bool { return e.Action == event.FileRead }), stick)
 	if want := []string{"file-copied renamed.docx 259", "file-written " + share + "/new.txt"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -408,7 +414,7 @@ func TestAPlaceAloneIsToldAndNothingElseIsWatchedForIt(t *testing.T) {
 	}
 	w, out := watchAs(t, Options{Protected: alone}, volume.Options{HomeRoot: t.TempDir()}, nil, place)
 	run(t, `echo x > "$1/a"; cp "$1/a" "$2/b"; mv "$2/b" "$2/c"`, place, beside)
-	if got, want := lines(collect(out, 2*time.Second), place), []string{"file-written a"}; !slices.Equal(got, want) {
+	if got, want := lines(collect(out, 1, 2*time.Second), place), []string{"file-written a"}; !slices.Equal(got, want) {
 		t.Errorf("told %q, want %q; status %+v", got, want, w.Status())
 	}
 }

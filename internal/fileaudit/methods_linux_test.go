@@ -165,7 +165,7 @@ func TestCopyMethods(t *testing.T) {
 				}
 			}
 		}
-		all = append(all, collect(out, 1500*time.Millisecond)...)
+		all = append(all, collect(out, 0, 1500*time.Millisecond)...)
 		todo = slices.DeleteFunc(todo, func(i int) bool {
 			got[i] = methodLines(all, fmt.Sprint(round, "-", i))
 			want := slices.Clone(methods[i].want)
@@ -242,7 +242,7 @@ func TestReflinks(t *testing.T) {
 	run(t, `mkdir "$1/hr" "$1/out"; head -c 50000 /dev/urandom > "$1/hr/plan.doc"`, at)
 	_, out := watch(t, Options{Protected: []Place{{Label: "hr", Globs: []string{at + "/hr"}}}}, nil, at)
 	run(t, `cp --reflink=always "$1/hr/plan.doc" "$1/out/x"`, at)
-	e := collect(out, time.Second)
+	e := collect(out, 1, time.Second)
 	if len(e) != 1 || e[0].Action != event.FileCopied || e[0].Copy.Evidence != evidenceProcess || e[0].Copy.SourceProtected != "hr" || e[0].Copy.Bytes.V != 50000 {
 		t.Errorf("got %q", lines(e, at))
 	}
@@ -274,10 +274,10 @@ func TestAFloodOfFilesFromAShare(t *testing.T) {
 		d := spent() - before
 		t.Logf("%s: our CPU %v, %v a file", what, d.Round(time.Millisecond), d/time.Duration(n))
 	}
-	collect(out, time.Second) // the sensors have come up
+	collect(out, 0, time.Second) // the sensors have come up
 	before := spent()
 	run(t, fmt.Sprintf(`mkdir "$1/x"; cd "$1/x"; head -c %d /dev/zero | split -b 100 -a 4 - f`, 100*n), local)
-	if e := collect(out, time.Second); len(e) != 0 {
+	if e := collect(out, 0, time.Second); len(e) != 0 {
 		t.Errorf("local files are told: %q", lines(e, local)[:1])
 	}
 	tell(fmt.Sprintf("%d local files while nothing is read", n), before, n)
@@ -288,7 +288,7 @@ func TestAFloodOfFilesFromAShare(t *testing.T) {
 	took := time.Since(began)
 	var files, bytes, sourced int64
 	ids := map[string]bool{}
-	events := collect(out, 3*time.Second)
+	events := collect(out, 1, 3*time.Second)
 	for _, e := range events {
 		if e.Lost != nil {
 			t.Errorf("lost %d", e.Lost.Count.V)
@@ -313,7 +313,7 @@ func TestAFloodOfFilesFromAShare(t *testing.T) {
 	}
 	before = spent()
 	run(t, `cd "$1"; zip -q -r "$2/all.zip" d`, share, local)
-	e := collect(out, 3*time.Second)
+	e := collect(out, 1, 3*time.Second)
 	tell(fmt.Sprintf("%d files packed", n), before, n)
 	if len(e) != 1 || e[0].Action != event.ArchiveCreated || int(e[0].Copy.Files.V) != n || int(e[0].Copy.Bytes.V) != 100*n || len(e[0].Copy.SourceIDs) != min(n, maxOrigins) {
 		t.Errorf("got %q", lines(e, local))

@@ -45,7 +45,7 @@ func TestProtectedPlaces(t *testing.T) {
 	_, out := watch(t, Options{Reads: true, Protected: []Place{{Label: "人事", Globs: []string{hr + "/**"}}}}, nil)
 
 	run(t, `cat "$1/2026/a/list.csv" >/dev/null; cat "$1/2026/a/list.csv" > "$2/copy of list.csv"; cp "$1/plan.xlsx" "$2/"; echo x > "$2/unrelated"`, hr, open)
-	got := collect(out, time.Second)
+	got := collect(out, 5, time.Second)
 	var short []string
 	for _, e := range got {
 		s := string(e.Action) + " " + e.File.Name + " " + e.File.Protected
@@ -65,7 +65,7 @@ func TestProtectedPlaces(t *testing.T) {
 
 	t.Run("moved out", func(t *testing.T) {
 		run(t, `mv "$1/plan.xlsx" "$2/holiday.jpg"`, hr, open)
-		e := collect(out, 600*time.Millisecond)
+		e := collect(out, 2, 600*time.Millisecond)
 		if len(e) != 2 || e[0].Action != event.FileCopied || e[0].Copy.Evidence != "rename" || e[0].Copy.SourcePath != hr+"/plan.xlsx" || e[0].Copy.Bytes.V != 7 || e[0].Copy.SourceProtected != "人事" ||
 			e[1].Action != event.FileRenamed || e[1].Copy.SourceProtected != "人事" {
 			t.Errorf("got %q", lines(e, open))
@@ -73,7 +73,7 @@ func TestProtectedPlaces(t *testing.T) {
 	})
 	t.Run("fresh folder", func(t *testing.T) {
 		run(t, `mkdir -p "$1/2027/q1"; sleep 0.4; printf 12 > "$1/2027/q1/new.csv"; cat "$1/2027/q1/new.csv" >/dev/null`, hr)
-		got := lines(collect(out, 700*time.Millisecond), hr)
+		got := lines(collect(out, 2, 700*time.Millisecond), hr)
 		if want := []string{"file-read 2027/q1/new.csv", "file-written 2027/q1/new.csv"}; !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}
@@ -92,7 +92,7 @@ func TestProtectedPlacesAreReplacedWhileRunning(t *testing.T) {
 		}
 	}
 	run(t, `echo 1 > "$1/a/x"; echo 1 > "$1/b/x"`, root)
-	if got, want := lines(collect(out, 700*time.Millisecond), root), []string{"file-written b/x"}; !slices.Equal(got, want) {
+	if got, want := lines(collect(out, 1, 700*time.Millisecond), root), []string{"file-written b/x"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
@@ -139,7 +139,7 @@ func TestAStickThatComesAndGoes(t *testing.T) {
 			_ = unix.Unmount(at, unix.MNT_DETACH)
 			t.Fatalf("unmount in round %d: %v", round, err)
 		}
-		got := lines(collect(out, 700*time.Millisecond), at)
+		got := lines(collect(out, 1, 700*time.Millisecond), at)
 		if want := []string{fmt.Sprintf("file-copied f%d 5", round)}; !slices.Equal(got, want) {
 			t.Errorf("round %d: got %q, want %q", round, got, want)
 		}
@@ -163,7 +163,7 @@ func TestRenamesAreFoundWhereTheyAreNotTold(t *testing.T) {
 	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
 	_, out := watch(t, Options{}, nil, at)
 	run(t, `printf 12345 > "$1/.a.Xy"; mv "$1/.a.Xy" "$1/a"; printf 1 > "$1/t"; rm "$1/t"; mkdir "$1/d"; printf 123 > "$1/d/b"; sleep 0.1; mv "$1/d" "$1/e"`, at)
-	e := collect(out, 700*time.Millisecond)
+	e := collect(out, 2, 700*time.Millisecond)
 	if got, want := lines(e, at), []string{"file-copied a 5", "file-copied d/b 3"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -210,11 +210,11 @@ func TestOddNames(t *testing.T) {
 	}
 	// By another process: ours is not told.
 	var got []string
-	if e := collect(out, 500*time.Millisecond); len(e) != 0 {
+	if e := collect(out, 0, 500*time.Millisecond); len(e) != 0 {
 		t.Errorf("what we write ourselves is told: %q", lines(e, stick))
 	}
 	run(t, `cd "$1"; mkdir copies; for f in ./*; do if [ -f "$f" ]; then cp -- "$f" copies/; fi; done`, stick)
-	for _, e := range collect(out, 700*time.Millisecond) {
+	for _, e := range collect(out, len(names), 700*time.Millisecond) {
 		got = append(got, e.File.Name)
 		if e.File.Path != filepath.Join(stick, "copies", e.File.Name) {
 			t.Errorf("path %q", e.File.Path)
@@ -239,7 +239,7 @@ open("x","w").write("12345")`
 		if o, err := exec.Command(py, "-c", deep, stick).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, o)
 		}
-		e := collect(out, 700*time.Millisecond)
+		e := collect(out, 1, 700*time.Millisecond)
 		if len(e) != 1 || e[0].Action != event.FileCopied || e[0].File.Path != "" || e[0].Copy.Bytes.V != 5 || len(e[0].Errors) == 0 {
 			t.Errorf("got %d events, %+v", len(e), e)
 		}
@@ -252,7 +252,7 @@ func TestIgnoredProgramsAreNotTold(t *testing.T) {
 	stick := mountTmpfs(t)
 	_, out := watch(t, Options{IgnoreExecutables: []string{"/usr/bin/cp", "/bin/cp"}}, nil, stick)
 	run(t, `cp /etc/hostname "$1/a"; cat /etc/hostname > "$1/b"`, stick)
-	if got := collect(out, 700*time.Millisecond); len(got) != 1 || got[0].File.Name != "b" {
+	if got := collect(out, 1, 700*time.Millisecond); len(got) != 1 || got[0].File.Name != "b" {
 		t.Errorf("got %q", lines(got, stick))
 	}
 }
@@ -278,7 +278,7 @@ func TestAStallLosesNothingSilently(t *testing.T) {
 	run(t, `printf 1 > "$1/first"; sleep 0.5; i=0; while [ $i -lt 5000 ]; do printf 12345 > "$1/$i"; i=$((i+1)); done`, stick)
 	seen := map[string]bool{}
 	var bytes, lost int64
-	for _, e := range collect(out, 1500*time.Millisecond) {
+	for _, e := range collect(out, 1, 1500*time.Millisecond) {
 		if e.Action == event.EventsLost {
 			lost += e.Lost.Count.V
 			continue
@@ -307,7 +307,7 @@ func TestInotifyWhereFanotifyIsRefused(t *testing.T) {
 		t.Errorf("status %+v", s)
 	}
 	run(t, `printf 12345 > "$1/a"; mkdir -p "$1/d/e"; sleep 0.2; printf 1 > "$1/d/e/b"; printf 123 > "$1/.t"; mv "$1/.t" "$1/c"`, stick)
-	e := actions(collect(out, 1500*time.Millisecond), event.FileCopied)
+	e := actions(collect(out, 3, 1500*time.Millisecond), event.FileCopied)
 	if got, want := lines(e, stick), []string{"file-copied a 5", "file-copied c 3", "file-copied d/e/b 1"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -444,7 +444,7 @@ func TestADeadShareStopsNothingElse(t *testing.T) {
 	}
 	_, out := watch(t, Options{}, map[string]string{share: "nas:/vol"}, stick)
 	run(t, `cp "$1/plan.doc" "$2/plan.doc"`, share, stick)
-	e := collect(out, 700*time.Millisecond)
+	e := collect(out, 1, 700*time.Millisecond)
 	if len(e) != 1 || e[0].Copy == nil || e[0].Copy.SourceShare != "nas:/vol" {
 		t.Fatalf("got %q", lines(e, stick))
 	}
@@ -460,7 +460,7 @@ func TestADeadShareStopsNothingElse(t *testing.T) {
 	}
 	began := time.Now()
 	run(t, `printf 12345 > "$1/while dead"`, stick)
-	e = slices.DeleteFunc(collect(out, 2*time.Second), func(e *event.Event) bool { return e.Action != event.FileCopied })
+	e = slices.DeleteFunc(collect(out, 1, 2*time.Second), func(e *event.Event) bool { return e.Action != event.FileCopied })
 	if len(e) != 1 || e[0].File.Name != "while dead" {
 		t.Errorf("got %q", lines(e, stick))
 	} else if d := e[0].Created.Sub(began); d > 10*time.Second {
@@ -479,7 +479,7 @@ func TestFoldersOfSyncPrograms(t *testing.T) {
 	w, out := watchAs(t, Options{Protected: []Place{{Label: "hr", Globs: []string{hr}}}}, volume.Options{HomeRoot: root}, nil, cloud)
 	run(t, `cp "$1/plan.doc" "$2/sub/x"; echo mine > "$2/y"; "$3/bin/onedrive" /etc/hostname "$2/brought"; echo 1 > "$3/elsewhere"`, hr, cloud, root)
 	var got []string
-	for _, e := range collect(out, time.Second) {
+	for _, e := range collect(out, 2, time.Second) {
 		s := fmt.Sprint(e.Action, " ", e.File.Name, " ", e.File.VolumeKind, " ", e.File.Share)
 		if e.Copy != nil {
 			s += " < " + e.Copy.SourceProtected
@@ -512,7 +512,7 @@ func TestCopiesInOtherMountNamespaces(t *testing.T) {
 		}
 	}
 	_ = in.Close()
-	got := lines(collect(out, 3*time.Second), dir)
+	got := lines(collect(out, 2, 3*time.Second), dir)
 	if want := []string{"file-copied a 5", "file-copied d/c 3"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
