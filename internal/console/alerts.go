@@ -724,7 +724,8 @@ var factGroups = []struct {
 		"process.pe.company", "process.pe.original_file_name", "process.hash.sha256", "sekisho.process.started_by",
 		"process.parent.executable", "process.parent.command_line"}},
 	{"device", []string{"device.vendor.name", "device.product.name", "device.serial_number", "device.vendor.id", "device.product.id",
-		"sekisho.device.kinds", "sekisho.device.ledger", "sekisho.usb.path", "volume.mount_name", "volume.dos_name", "volume.device_name",
+		"sekisho.device.kinds", "sekisho.device.ledger", "sekisho.usb.oddities", "sekisho.usb.path", "sekisho.volume.usb_path", "volume.mount_name",
+		"volume.dos_name", "volume.device_name",
 		"volume.file_system_type", "volume.size", "volume.serial_number", "sekisho.volume.kind", "sekisho.volume.share", "sekisho.volume.encrypted"}},
 	{"file", []string{"sekisho.copy.files", "sekisho.copy.bytes", "file.path", "file.size", "file.hash.sha256", "sekisho.file.volume_kind",
 		"sekisho.file.audience", "sekisho.file.protected", "file.origin_url", "sekisho.source.path", "sekisho.source.volume_kind",
@@ -739,7 +740,7 @@ var factGroups = []struct {
 var monoFields = map[string]bool{
 	"process.executable": true, "process.command_line": true, "process.hash.sha256": true, "process.parent.executable": true,
 	"process.parent.command_line": true, "device.serial_number": true, "device.vendor.id": true, "device.product.id": true,
-	"sekisho.usb.path": true, "volume.mount_name": true, "volume.dos_name": true, "volume.device_name": true, "volume.serial_number": true,
+	"sekisho.usb.path": true, "sekisho.volume.usb_path": true, "volume.mount_name": true, "volume.dos_name": true, "volume.device_name": true, "volume.serial_number": true,
 	"file.path": true, "file.hash.sha256": true, "sekisho.source.path": true, "sekisho.source.share": true, "sekisho.volume.share": true,
 	"destination.domain": true, "destination.ip": true, "sekisho.remote_session.id": true, "process.pid": true, "file.origin_url": true,
 }
