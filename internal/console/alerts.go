@@ -716,7 +716,7 @@ var factGroups = []struct {
 	key    string
 	fields []string
 }{
-	{"who", []string{"user.name", "user.domain", "user.effective.name", "sekisho.person.department", "sekisho.person.lists", "sekisho.person.last_day",
+	{"who", []string{"user.name", "user.domain", "user.effective.name", "sekisho.user.confidence", "sekisho.person.department", "sekisho.person.lists", "sekisho.person.last_day",
 		"sekisho.time.work", "sekisho.session.kind", "source.ip", "source.domain", "sekisho.session.idle_seconds", "sekisho.remote_session.id"}},
 	{"pc", []string{"host.name", "sekisho.host.department", "sekisho.host.tags", "host.os.type", "agent.version", "sekisho.sensor"}},
 	{"program", []string{"sekisho.remote_tool.name", "sekisho.remote_tool.category", "sekisho.remote_tool.approved", "process.name",

@@ -201,6 +201,10 @@ type User struct {
 	// The account whose rights were used, if that is another (user.effective.*).
 	EffectiveID   string
 	EffectiveName string
+
+	// Confidence is how sure it is that it was this person, where the system does
+	// not tell: medium (who owns the file), low (who sits at the PC).
+	Confidence string
 }
 
 // Device is a USB device.

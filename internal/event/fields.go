@@ -301,6 +301,7 @@ var table = []Field{
 	str("user.domain", user(func(u *User) *string { return &u.Domain })),
 	str("user.effective.id", user(func(u *User) *string { return &u.EffectiveID })),
 	str("user.effective.name", user(func(u *User) *string { return &u.EffectiveName })),
+	str("sekisho.user.confidence", user(func(u *User) *string { return &u.Confidence })),
 
 	str("device.vendor.id", device(func(d *Device) *string { return &d.VendorID })),
 	str("device.product.id", device(func(d *Device) *string { return &d.ProductID })),
