@@ -1,0 +1,149 @@
+// Package etw reads events of Event Tracing for Windows as they happen.
+//
+// Decoding works on every system; a [Session] exists on Windows only:
+//
+//   - Mechanism: a real-time session of our own (StartTraceW, EnableTraceEx2,
+//     OpenTraceW, ProcessTrace). Events come in buffers: when one is full, or
+//     20 times a second, so up to some 60 ms late.
+//   - Rights: administrator, LocalSystem, or member of Performance Log Users.
+//     Providers of the kernel's want LocalSystem or an administrator.
+//   - Limits: a system runs 64 sessions unless it is set otherwise. Anyone with
+//     the same rights can end ours; [Session.Run] then returns [ErrStopped].
+//   - What can be missed: events for which there was no room in a buffer while
+//     the reader was held up, counted by [Session.Lost]. Events of different
+//     processors can come out of order by up to the time of a buffer.
+//
+// Layouts are those of evntrace.h and evntcons.h for 64-bit Windows.
+package etw
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// GUID names a provider, as it stands in memory: its first three parts are
+// little-endian.
+type GUID [16]byte
+
+// ParseGUID reads the form {22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}, with or without
+// braces, in either case.
+func ParseGUID(s string) (GUID, error) {
+	bad := func() (GUID, error) {
+		return GUID{}, fmt.Errorf("GUID %q is not of the form {xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx}", s)
+	}
+	x := s
+	if strings.HasPrefix(x, "{") && strings.HasSuffix(x, "}") {
+		x = x[1 : len(x)-1]
+	}
+	if len(x) != 36 || x[8] != '-' || x[13] != '-' || x[18] != '-' || x[23] != '-' {
+		return bad()
+	}
+	var b [16]byte
+	if n, err := hex.Decode(b[:], []byte(x[:8]+x[9:13]+x[14:18]+x[19:23]+x[24:])); err != nil || n != len(b) {
+		return bad()
+	}
+	var g GUID
+	binary.LittleEndian.PutUint32(g[0:], binary.BigEndian.Uint32(b[0:]))
+	binary.LittleEndian.PutUint16(g[4:], binary.BigEndian.Uint16(b[4:]))
+	binary.LittleEndian.PutUint16(g[6:], binary.BigEndian.Uint16(b[6:]))
+	copy(g[8:], b[8:])
+	return g, nil
+}
+
+// MustGUID is [ParseGUID] for constants: it panics where that fails.
+func MustGUID(s string) GUID {
+	g, err := ParseGUID(s)
+	if err != nil {
+		panic("etw: " + err.Error())
+	}
+	return g
+}
+
+// String is the form that ParseGUID reads, with braces and in upper case.
+func (g GUID) String() string {
+	le := binary.LittleEndian
+	return fmt.Sprintf("{%08X-%04X-%04X-%X-%X}", le.Uint32(g[0:]), le.Uint16(g[4:]), le.Uint16(g[6:]), g[8:10], g[10:])
+}
+
+// Provider is what a session asks of a provider of events.
+type Provider struct {
+	ID       GUID
+	Level    uint8  // the least important events wanted, 1 critical to 5 verbose; 0 is all
+	Keywords uint64 // events with any of these; 0 is all
+}
+
+// Record is one event. It and its Data are valid during the call they are given to.
+type Record struct {
+	Provider GUID
+	ID       uint16
+	Version  uint8
+	Opcode   uint8
+	Keywords uint64
+	// PID and TID are of the thread that told the event: for the start of a process
+	// its creator, not the new one.
+	PID, TID uint32
+	Time     time.Time // UTC, by the system's clock, in steps of 100 ns
+	// PointerSize is that of a pointer in Data, 4 or 8: by who told the event, not by
+	// the system.
+	PointerSize int
+	Data        []byte
+}
+
+// Reader reads the fields of Data in their order.
+func (r *Record) Reader() Reader { return Reader{rest: r.Data, pointer: r.PointerSize} }
+
+// EVENT_HEADER of evntcons.h: Size u16, HeaderType u16, Flags u16, EventProperty
+// u16, ThreadId u32, ProcessId u32, TimeStamp i64, ProviderId GUID, EventDescriptor
+// (Id u16, Version u8, Channel u8, Level u8, Opcode u8, Task u16, Keyword u64),
+// ProcessorTime u64, ActivityId GUID.
+const (
+	headerSize = 80
+
+	flag32Bit   = 0x20 // EVENT_HEADER_FLAG_32_BIT_HEADER
+	flagClassic = 0x100
+)
+
+var errHeader = errors.New("event header is cut off")
+
+// parseHeader sets r to the event whose EVENT_HEADER b begins with and whose payload
+// is data. Its time is a FILETIME: a session that is not asked for raw time stamps
+// gets those, whatever clock it uses.
+func parseHeader(b, data []byte, r *Record) error {
+	if len(b) < headerSize {
+		return errHeader
+	}
+	le := binary.LittleEndian
+	flags := le.Uint16(b[4:])
+	*r = Record{
+		TID: le.Uint32(b[8:]), PID: le.Uint32(b[12:]),
+		Time:     FileTime(le.Uint64(b[16:])),
+		Provider: GUID(b[24:40]),
+		ID:       le.Uint16(b[40:]), Version: b[42], Opcode: b[45],
+		Keywords:    le.Uint64(b[48:]),
+		PointerSize: 8,
+		Data:        data,
+	}
+	if flags&flag32Bit != 0 {
+		r.PointerSize = 4
+	}
+	if flags&flagClassic != 0 {
+		r.ID = 0 // an event of the old kind has none: that place means something else
+	}
+	return nil
+}
+
+// FileTime is the time of a FILETIME: 100 ns since 1601, UTC. 0 is no time.
+func FileTime(t uint64) time.Time {
+	if t == 0 {
+		return time.Time{}
+	}
+	const perSecond, to1970 = 10_000_000, 11_644_473_600
+	return time.Unix(int64(t/perSecond)-to1970, int64(t%perSecond)*100).UTC()
+}
+
+// ErrStopped is returned by Run when somebody else has ended the session.
+var ErrStopped = errors.New("event tracing session was ended by another program")
