@@ -19,6 +19,7 @@ type Storage struct {
 	Serial    string // as the disk says, mostly that of the USB device
 	VendorID  string // USB ids, 4 hex digits; "" where the serial number leads to no single device
 	ProductID string
+	USBPath   string // where the USB device behind it is plugged in, as [event.Device].Path; "" if there is none
 	Disk      uint32 // number of the physical drive, the same for all its partitions
 }
 

@@ -16,10 +16,15 @@ const (
 	ioctlStorageGetDeviceNumber = 0x2d1080
 )
 
-// QueryStorage asks for the disk behind a drive ("E:"). It needs no privilege
-// and does not touch the medium; a device that is failing may keep it waiting.
+// QueryStorage asks for the disk behind a volume: "E:" or, as a device,
+// `\\?\GLOBALROOT\Device\HarddiskVolume5`. It needs no privilege and does not touch the medium; a device
+// that is failing may keep it waiting.
 func QueryStorage(drive string) (Storage, error) {
-	name, err := windows.UTF16PtrFromString(`\\.\` + drive)
+	path := drive
+	if !strings.HasPrefix(path, `\\`) {
+		path = `\\.\` + path
+	}
+	name, err := windows.UTF16PtrFromString(path)
 	if err != nil {
 		return Storage{}, fmt.Errorf("ask about drive %s: %w", drive, err)
 	}

@@ -1,7 +1,9 @@
 package volume
 
 import (
+	"encoding/binary"
 	"strings"
+	"unicode/utf16"
 
 	"sekisho/internal/event"
 	"sekisho/internal/usb"
@@ -19,7 +21,7 @@ const (
 // classifyDrive sets kind and identity of a drive from its type and the disk
 // behind it, the zero Storage if there is none.
 func (v *Volume) classifyDrive(driveType uint32, s usb.Storage) {
-	v.BusType, v.VendorID, v.ProductID, v.SerialNumber = s.Bus, s.VendorID, s.ProductID, s.Serial
+	v.BusType, v.VendorID, v.ProductID, v.SerialNumber, v.USBPath = s.Bus, s.VendorID, s.ProductID, s.Serial, s.USBPath
 	switch {
 	case driveType == driveRemote:
 		v.Kind = event.VolumeNetwork
@@ -40,8 +42,12 @@ func (v *Volume) classifyDrive(driveType uint32, s usb.Storage) {
 
 // remoteShare returns the share that a drive letter is mapped to, from what
 // QueryDosDevice says of it: `\Device\LanmanRedirector\;Z:00000000000a1b2c\fs1\share`,
-// or with `\Device\Mup\;LanmanRedirector\;Z:...` in front.
+// or with `\Device\Mup\;LanmanRedirector\;Z:...` in front; `\??\UNC\fs1\share` after
+// SUBST.
 func remoteShare(device string) string {
+	if rest, ok := strings.CutPrefix(device, `\??\UNC\`); ok && rest != "" {
+		return `\\` + rest
+	}
 	i := strings.LastIndex(device, `\;`)
 	if i < 0 {
 		return ""
@@ -91,4 +97,67 @@ func declaredDrive(drive string, paths []string) bool {
 		}
 	}
 	return false
+}
+
+// substituted returns the folder that a drive letter stands for by SUBST, from
+// what QueryDosDevice says of it, `\??\E:\docs`; "" for all else.
+func substituted(device string) string {
+	rest, ok := strings.CutPrefix(device, `\??\`)
+	if !ok || len(rest) < 2 || rest[1] != ':' {
+		return ""
+	}
+	return rest
+}
+
+// encrypts reports whether a volume is one that VeraCrypt or TrueCrypt decrypts,
+// by its device's name: `\Device\VeraCryptVolumeV`.
+func encrypts(device string) bool {
+	device = strings.ToUpper(device)
+	return strings.HasPrefix(device, `\DEVICE\VERACRYPTVOLUME`) || strings.HasPrefix(device, `\DEVICE\TRUECRYPTVOLUME`)
+}
+
+// lockedType is the file system type of a volume that BitLocker keeps locked.
+const lockedType = "BitLocker"
+
+// fveLocked is FVE_E_LOCKED_VOLUME (winerror.h), the answer to all questions about
+// the file system of a volume that BitLocker keeps locked.
+const fveLocked = 0x80310000
+
+// extent is where a volume lies on a disk.
+type extent struct {
+	disk          uint32
+	begin, length int64 // bytes
+}
+
+// maxExtents bounds the pieces of a volume that are read.
+const maxExtents = 128
+
+// parseExtents reads VOLUME_DISK_EXTENTS (winioctl.h; amd64): their number in a
+// field of eight bytes, then DISK_EXTENT of 24 bytes each.
+func parseExtents(b []byte) (list []extent) {
+	if len(b) < 8 {
+		return nil
+	}
+	n := min(binary.LittleEndian.Uint32(b), maxExtents)
+	for b = b[8:]; n > 0 && len(b) >= 24; n, b = n-1, b[24:] {
+		e := extent{binary.LittleEndian.Uint32(b), int64(binary.LittleEndian.Uint64(b[8:])), int64(binary.LittleEndian.Uint64(b[16:]))}
+		if e.begin >= 0 && e.length > 0 {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// multiTexts reads a list of UTF-16 texts each ended by NUL, the list by an empty
+// one, as GetVolumePathNamesForVolumeName gives it.
+func multiTexts(u []uint16) (list []string) {
+	for len(u) > 0 && u[0] != 0 {
+		n := 0
+		for n < len(u) && u[n] != 0 {
+			n++
+		}
+		list = append(list, string(utf16.Decode(u[:n])))
+		u = u[min(n+1, len(u)):]
+	}
+	return list
 }

@@ -1,7 +1,10 @@
 package volume
 
 import (
+	"encoding/binary"
+	"slices"
 	"testing"
+	"unicode/utf16"
 
 	"sekisho/internal/event"
 	"sekisho/internal/usb"
@@ -35,7 +38,8 @@ func TestRemoteShare(t *testing.T) {
 	for device, want := range map[string]string{
 		`\Device\LanmanRedirector\;Z:00000000000a1b2c\fs1\営業部`:            `\\fs1\営業部`,
 		`\Device\Mup\;LanmanRedirector\;Z:0000000000012345\fs1\share\dir`: `\\fs1\share\dir`,
-		`\Device\HarddiskVolume5`:                                         "", `\Device\LanmanRedirector\;Z:0`: "", "": "", `\;`: ""} {
+		`\??\UNC\fs1\share`: `\\fs1\share`, `\??\UNC\`: "", `\??\E:\docs`: "",
+		`\Device\HarddiskVolume5`: "", `\Device\LanmanRedirector\;Z:0`: "", "": "", `\;`: ""} {
 		if got := remoteShare(device); got != want {
 			t.Errorf("remoteShare(%q) = %q, want %q", device, got, want)
 		}
@@ -76,6 +80,88 @@ func TestDrivesThatSettingsDeclare(t *testing.T) {
 			t.Errorf("%q declares E: %v, want %v", path, got, want)
 		}
 	}
+}
+
+func TestWhatALetterStandsFor(t *testing.T) {
+	for device, want := range map[string]string{`\??\E:\docs`: `E:\docs`, `\??\E:`: "E:", `\??\UNC\fs1\share`: "", `\Device\HarddiskVolume5`: "", `\??\`: "", "": ""} {
+		if got := substituted(device); got != want {
+			t.Errorf("substituted(%q) = %q, want %q", device, got, want)
+		}
+	}
+	for device, want := range map[string]bool{`\Device\VeraCryptVolumeV`: true, `\Device\TrueCryptVolumeT`: true, `\Device\HarddiskVolume5`: false, "": false} {
+		if got := encrypts(device); got != want {
+			t.Errorf("encrypts(%q) = %v", device, got)
+		}
+	}
+}
+
+// extents is VOLUME_DISK_EXTENTS as winioctl.h lays it out for amd64 (see
+// "VOLUME_DISK_EXTENTS structure" and "DISK_EXTENT structure" in the Windows
+// documentation): LARGE_INTEGER is aligned to eight bytes.
+func extents(n uint32, list ...extent) []byte {
+	b := binary.LittleEndian.AppendUint32(nil, n)
+	b = append(b, 0xcc, 0xcc, 0xcc, 0xcc) // padding, which may be anything
+	for _, e := range list {
+		b = binary.LittleEndian.AppendUint32(b, e.disk)
+		b = append(b, 0xcc, 0xcc, 0xcc, 0xcc)
+		b = binary.LittleEndian.AppendUint64(b, uint64(e.begin))
+		b = binary.LittleEndian.AppendUint64(b, uint64(e.length))
+	}
+	return b
+}
+
+func TestWhereAVolumeLies(t *testing.T) {
+	stick, second := extent{2, 1 << 20, 8 << 30}, extent{3, 4096, 1 << 40}
+	for name, tt := range map[string]struct {
+		b    []byte
+		want []extent
+	}{
+		"a stick":                {extents(1, stick), []extent{stick}},
+		"on two disks":           {extents(2, stick, second), []extent{stick, second}},
+		"said to be more":        {extents(1<<31, stick), []extent{stick}},
+		"none, as Wine says":     {extents(0, extent{}), nil},
+		"before the disk begins": {extents(1, extent{1, -1, 5}), nil},
+		"cut off":                {extents(1, stick)[:31], nil},
+		"nothing":                {nil, nil},
+	} {
+		if got := parseExtents(tt.b); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+}
+
+func TestMultiTexts(t *testing.T) {
+	list := utf16.Encode([]rune("E:\\\x00C:\\マウント\\\x00\x00"))
+	if got := multiTexts(list); !slices.Equal(got, []string{`E:\`, `C:\マウント\`}) {
+		t.Errorf("got %q", got)
+	}
+	if got := multiTexts(list[:5]); !slices.Equal(got, []string{`E:\`, "C"}) {
+		t.Errorf("cut off: %q", got)
+	}
+	for _, none := range [][]uint16{nil, {0}} {
+		if got := multiTexts(none); got != nil {
+			t.Errorf("of nothing: %q", got)
+		}
+	}
+}
+
+func FuzzDisks(f *testing.F) {
+	f.Add(extents(1, extent{2, 1 << 20, 8 << 30}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, e := range parseExtents(b) {
+			if e.begin < 0 || e.length <= 0 {
+				t.Errorf("%+v", e)
+			}
+		}
+		u := make([]uint16, len(b)/2)
+		for i := range u {
+			u[i] = uint16(b[2*i]) | uint16(b[2*i+1])<<8
+		}
+		if n := len(multiTexts(u)); n > len(u) {
+			t.Errorf("%d texts of %d units", n, len(u))
+		}
+		cipher(b)
+	})
 }
 
 func FuzzRemoteShare(f *testing.F) {

@@ -9,6 +9,11 @@ import (
 // all of it random.
 const sniffed = 64 << 10
 
+// bitLockerToGo is {4967d63b-2e29-4ad8-8399-f6a339e3d001} at byte 424 of a medium
+// that begins like a FAT file system ("MSWIN4.1"), to show older systems a program
+// that reads it (libyal's "BitLocker Drive Encryption (BDE) format", boot sector).
+var bitLockerToGo = []byte{0x3b, 0xd6, 0x67, 0x49, 0x29, 0x2e, 0xd8, 0x4a, 0x83, 0x99, 0xf6, 0xa3, 0x39, 0xe3, 0xd0, 0x01}
+
 // cipher returns what encrypts a medium by its beginning: "luks", "bitlocker",
 // "unknown" where there is no signature and what is there looks random, as a
 // VeraCrypt volume does; "" if nothing does.
@@ -16,7 +21,7 @@ func cipher(b []byte) string {
 	switch {
 	case bytes.HasPrefix(b, []byte("LUKS\xba\xbe")):
 		return "luks"
-	case len(b) > 11 && (string(b[3:11]) == "-FVE-FS-"):
+	case len(b) > 11 && string(b[3:11]) == "-FVE-FS-", len(b) >= 440 && bytes.Equal(b[424:440], bitLockerToGo):
 		return "bitlocker"
 	case len(b) == sniffed && random(b):
 		return "unknown"

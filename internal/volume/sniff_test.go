@@ -30,6 +30,8 @@ func TestWhatEncryptsAMedium(t *testing.T) {
 	}{
 		"LUKS":                       {at(0, "LUKS\xba\xbe\x00\x02"), "luks"},
 		"BitLocker":                  {at(0, "\xeb\x58\x90-FVE-FS-"), "bitlocker"},
+		"BitLocker To Go":            {at(0, "\xeb\x58\x90MSWIN4.1"+string(make([]byte, 413))+string(bitLockerToGo)), "bitlocker"},
+		"FAT by an old Windows":      {at(0, "\xeb\x58\x90MSWIN4.1"), ""},
 		"no signature, as VeraCrypt": {lots, "unknown"},
 		"too little to tell":         {lots[:4096], ""},
 		"an empty medium":            {at(0, ""), ""},

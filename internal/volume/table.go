@@ -44,7 +44,7 @@ func newMounts(all []Volume) *mounts {
 			continue
 		}
 		for _, place := range []string{v.Mount, v.DOSName, v.NTName} {
-			if place != "" {
+			if place != "" && substituted(place) == "" { // what SUBST's letters stand for is another's place
 				m.at[m.key(place)] = i
 			}
 		}

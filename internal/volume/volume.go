@@ -35,11 +35,22 @@
 // several disks (ZFS, btrfs) the first counts, of ZFS none; a program that has a
 // phone open for less than five seconds may go unseen.
 //
-// Windows: drive letters are listed each second (GetLogicalDrives,
-// GetDriveType), identity by IOCTL_STORAGE_QUERY_PROPERTY, which needs no
-// privilege. Limits: volumes mounted into a folder without a drive letter and
-// drives that another user mapped are not seen; a drive that comes and goes
-// within a second is not told; whether BitLocker encrypts it is not asked.
+// Windows: the configuration manager tells when a volume comes or goes
+// (CM_Register_Notification; no privilege needed), and what there is, letters,
+// volumes in folders and volumes with neither, is looked at then, some times more
+// within seconds, and every five seconds for what it does not tell: network
+// drives, SUBST. Where it is missing (Wine), each second. Identity is that of the
+// USB device above the disk, else IOCTL_STORAGE_QUERY_PROPERTY; disks that Windows
+// calls fixed are removable where they hang on USB, an SD slot or FireWire. Of
+// volumes that files can leave by the system asks before it takes them away, and
+// [Table.OnLeave] passes that on. BitLocker shows in the first sector that the
+// disk has for the volume, which takes the rights of an administrator, else it is
+// not known; a locked one has the file system type BitLocker. VeraCrypt's volumes
+// are known by the name of their device. Limits: drives that another user mapped
+// are not seen; encryption is looked at when the volume comes; a drive that comes
+// and goes within two looks is not told; on which medium a VeraCrypt container
+// lies is not known, so it is told only where Windows calls it removable; disks
+// in Thunderbolt boxes look like inner ones.
 //
 // Elsewhere: Run returns an error that wraps errors.ErrUnsupported.
 package volume
@@ -136,7 +147,7 @@ type Options struct {
 
 	// Poll is the time between two looks where there is no notification, and
 	// the longest time between two looks where there is one. 0: one second,
-	// and one minute.
+	// and five seconds.
 	Poll time.Duration
 }
 

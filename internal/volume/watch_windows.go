@@ -3,160 +3,207 @@ package volume
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/windows"
 
+	"sekisho/internal/cfgmgr"
 	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
-	"sekisho/internal/usb"
 )
 
-const mechanismPolling = "polling"
+// The mechanisms that this package may use on Windows.
+const (
+	mechanismNotify  = "cm-notify"
+	mechanismPolling = "polling"
+)
 
-// Run looks at the drives each second until ctx ends.
+// lookAnyway is the longest time between two looks at the drives where Windows
+// tells of volumes: it tells nothing of network drives and of SUBST.
+const lookAnyway = 5 * time.Second
+
+// brisk is when to look again after a notification. Windows tells of a volume
+// before it has a letter and before its file system is known; that takes some
+// tenths of a second, with a slow medium or a new driver seconds.
+var brisk = []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond, 600 * time.Millisecond, time.Second, 2 * time.Second}
+
+// Run watches the drives until ctx ends.
 func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
-	wait := w.opt.Poll
-	if wait == 0 {
-		wait = time.Second
+	n, err := w.listen()
+	defer n.close()
+	mechanism, poll := mechanismNotify, lookAnyway
+	switch {
+	case err == nil:
+		w.tellState(ctx, out, endpoint.SensorOK, mechanism, "")
+	case errors.Is(err, errors.ErrUnsupported):
+		mechanism, poll = mechanismPolling, time.Second
+		w.tellState(ctx, out, endpoint.SensorLimited, mechanism, "drives are looked at each second, shorter visits are missed: "+err.Error())
+	default:
+		mechanism, poll = mechanismPolling, time.Second
+		w.tellState(ctx, out, endpoint.SensorDegraded, mechanism, "drives are looked at each second, shorter visits are missed: "+err.Error())
 	}
-	look := time.NewTicker(wait)
-	defer look.Stop()
-	w.gauge.Set(endpoint.SensorLimited, mechanismPolling, "drive letters are looked at each second: volumes without one, and drives that other users mapped, are not seen")
+	if w.opt.Poll != 0 {
+		poll = w.opt.Poll
+	}
 	message := ""
 	if !w.started {
 		w.started, message = true, PresentAtStart
 	}
+	timer := time.NewTimer(poll)
+	defer timer.Stop()
+	step := len(brisk)
 	for {
 		now, err := w.drives()
 		if err != nil {
-			w.gauge.Set(endpoint.SensorDown, mechanismPolling, err.Error())
+			w.gauge.Set(endpoint.SensorDown, mechanism, err.Error())
 			return err
 		}
 		old := w.table.All()
 		if !slices.Equal(old, now) {
 			gone, come := compareDrives(old, now)
 			w.table.set(newMounts(now))
-			w.tell(ctx, out, mechanismPolling, message, gone, come)
+			n.watch(now)
+			w.tell(ctx, out, mechanism, message, gone, come)
 		}
+		w.table.stayIfOld(time.Now())
 		message = ""
+		wait := poll
+		if step < len(brisk) {
+			wait = min(poll, brisk[step])
+			step++
+		}
+		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-look.C: // a notification of arrivals would be one more case here
+		case <-n.changed:
+			step = 0
+		case <-timer.C:
 		}
 	}
 }
 
-// drives returns what is in the drives now. A drive without a medium is left out.
-func (w *Watcher) drives() ([]Volume, error) {
-	mask, err := windows.GetLogicalDrives()
-	if err != nil {
-		return nil, fmt.Errorf("list drives: %w", err)
-	}
-	known := map[string]Volume{}
-	for _, v := range w.table.All() {
-		known[v.DOSName] = v
-	}
-	var list []Volume
-	for i := range 26 {
-		if mask&(1<<i) == 0 {
-			continue
-		}
-		name := string(rune('A'+i)) + ":"
-		root, _ := windows.UTF16PtrFromString(name + `\`)
-		driveType := windows.GetDriveType(root)
-		nt := dosDevice(name)
-		v, was := known[name]
-		changeable := driveType == driveRemovable || driveType == driveCDROM
-		if was && v.NTName == nt && !changeable {
-			list = append(list, v) // it stays as it is while the letter is there
-			continue
-		}
-		if driveType < driveRemovable || driveType > driveRAM {
-			continue // unknown, or no root: gone
-		}
-		now, ok := w.drive(name, nt, driveType)
-		if !ok {
-			continue
-		}
-		if was && v.NTName == nt && v.Dev == now.Dev && v.FileSystemType == now.FileSystemType && v.Writable == now.Writable {
-			now = v // the disk behind it need not be asked again
-		} else {
-			w.identify(&now, driveType)
-		}
-		list = append(list, now)
-	}
-	return list, nil
-}
-
-// information is what GetVolumeInformation says.
-type information struct {
-	serial, flags uint32
-	fileSystem    string
-	err           error
-}
-
-// drive asks what is in a drive; it reports false where that is nothing.
-func (w *Watcher) drive(name, nt string, driveType uint32) (Volume, bool) {
-	var v Volume
-	v.DOSName, v.NTName, v.Mount, v.Root = name, nt, name+`\`, `\`
-	info, err := bounded(w.guard, func() information {
-		var r information
-		var fs [windows.MAX_PATH + 1]uint16
-		root, _ := windows.UTF16PtrFromString(name + `\`)
-		r.err = windows.GetVolumeInformation(root, nil, 0, &r.serial, nil, &r.flags, &fs[0], uint32(len(fs)))
-		r.fileSystem = windows.UTF16ToString(fs[:])
-		return r
-	})
-	if err = errors.Join(err, info.err); err != nil && driveType != driveRemote && driveType != driveFixed {
-		return v, false // no medium, or not one that Windows can read
-	}
-	if err == nil {
-		v.Dev = Dev{Minor: info.serial}
-		v.FileSystemType = info.fileSystem
-		v.Writable = event.Some(info.flags&windows.FILE_READ_ONLY_VOLUME == 0)
-	}
-	return v, true
-}
-
-// identify asks for the disk behind a drive and for the size.
-func (w *Watcher) identify(v *Volume, driveType uint32) {
-	var s usb.Storage
-	if driveType == driveRemote {
-		v.Share = remoteShare(v.NTName)
-	} else {
-		// A virtual drive (SUBST, Wine) has no disk to ask: it stays without one.
-		s, _ = bounded(w.guard, func() usb.Storage { s, _ := usb.QueryStorage(v.DOSName); return s })
-	}
-	v.classifyDrive(driveType, s)
-	if declaredDrive(v.DOSName, w.opt.RemovablePaths) {
-		v.Kind, v.Removable = event.VolumeRemovable, event.Some(true)
-	}
-	if !v.Told() {
+// tellState sets the state and tells a change for better or worse.
+func (w *Watcher) tellState(ctx context.Context, out chan<- *event.Event, state endpoint.SensorState, mechanism, reason string) {
+	var e *event.Event
+	switch w.gauge.Set(state, mechanism, reason) {
+	case endpoint.Worse:
+		e = event.New(event.SensorDegraded, time.Now())
+		e.Message = reason
+	case endpoint.Better:
+		e = event.New(event.SensorRecovered, time.Now())
+		e.Message = "Windows tells of volumes again"
+	default:
 		return
 	}
-	mount := v.Mount
-	size, err := bounded(w.guard, func() uint64 {
-		var total uint64
-		root, _ := windows.UTF16PtrFromString(mount)
-		_ = windows.GetDiskFreeSpaceEx(root, nil, &total, nil) // 0 then, and no size is told
-		return total
-	})
-	if err == nil && size > 0 && size <= math.MaxInt64 {
-		v.Size = event.Some(int64(size))
+	e.Sensor = mechanism
+	w.send(ctx, out, e)
+}
+
+// notices is what Windows tells of volumes: that some came or went, and, of those
+// that files can leave by, that one is to be taken away.
+type notices struct {
+	w       *Watcher
+	changed chan struct{} // holds a token when it is time to look
+	all     *cfgmgr.Listener
+	each    map[string]*cfgmgr.Listener // by NTName; nil: it cannot be watched
+}
+
+// listen begins to hear of volumes. On an error the result hears of none, and is
+// to be closed all the same.
+func (w *Watcher) listen() (*notices, error) {
+	n := &notices{w: w, changed: make(chan struct{}, 1), each: map[string]*cfgmgr.Listener{}}
+	if err := cfgmgr.Available(); err != nil {
+		return n, err
+	}
+	var err error
+	n.all, err = cfgmgr.Listen(cfgmgr.Volume, func(cfgmgr.Event) { n.look() })
+	return n, err
+}
+
+func (n *notices) close() {
+	if n.all == nil {
+		return
+	}
+	_ = n.all.Close() // nothing to be done about it
+	n.watch(nil)
+}
+
+// look asks for a look at the drives.
+func (n *notices) look() {
+	select {
+	case n.changed <- struct{}{}:
+	default: // one is asked for already
 	}
 }
 
-// dosDevice returns what a drive letter stands for: `\Device\HarddiskVolume5`.
-func dosDevice(name string) string {
-	var buf [1024]uint16
-	p, _ := windows.UTF16PtrFromString(name)
-	if n, err := windows.QueryDosDevice(p, &buf[0], uint32(len(buf))); err != nil || n == 0 {
-		return ""
+// watch takes care that the removal of each of these volumes is asked for.
+func (n *notices) watch(all []Volume) {
+	if n.all == nil {
+		return
 	}
-	return windows.UTF16ToString(buf[:])
+	there := map[string]bool{}
+	for i := range all {
+		v := &all[i]
+		if v.Kind != event.VolumeRemovable && v.Kind != event.VolumeOptical || v.NTName == "" || substituted(v.NTName) != "" {
+			continue
+		}
+		there[v.NTName] = true
+		if _, ok := n.each[v.NTName]; !ok {
+			n.each[v.NTName] = n.watchOne(v.NTName)
+		}
+	}
+	for device, l := range n.each {
+		if !there[device] {
+			delete(n.each, device)
+			if l != nil {
+				_ = l.Close()
+			}
+		}
+	}
+}
+
+// watchOne watches a volume by its device, `\Device\HarddiskVolume5`. The handle
+// that this takes is closed before it returns, so that it keeps nobody from
+// removing the volume; the notifications go on.
+func (n *notices) watchOne(device string) *cfgmgr.Listener {
+	// One that comes too late stays registered; what it hears does no harm.
+	l, _ := bounded(n.w.guard, func() *cfgmgr.Listener {
+		h, err := openDevice(device, windows.FILE_READ_ATTRIBUTES)
+		if err != nil {
+			return nil
+		}
+		defer windows.CloseHandle(h)
+		l, err := cfgmgr.Watch(h, func(e cfgmgr.Event) { n.heard(device, e) })
+		if err != nil {
+			return nil
+		}
+		return l
+	})
+	return l
+}
+
+// heard is called by the system when something is to happen to a volume; it waits
+// for the answer.
+func (n *notices) heard(device string, e cfgmgr.Event) {
+	var mounts []string
+	for _, v := range n.w.table.All() {
+		on := v
+		if dir := substituted(v.NTName); dir != "" {
+			on, _ = n.w.table.Lookup(dir)
+		}
+		if on.NTName == device {
+			mounts = append(mounts, v.Mount)
+		}
+	}
+	switch {
+	case e.Action == cfgmgr.QueryRemove, e.Action == cfgmgr.Custom && e.Custom == cfgmgr.VolumeLock:
+		n.w.table.leave(mounts, letGo) // too late is no reason to refuse
+	case e.Action == cfgmgr.QueryRemoveFailed, e.Action == cfgmgr.Custom && (e.Custom == cfgmgr.VolumeLockFailed || e.Custom == cfgmgr.VolumeUnlock):
+		n.w.table.stay(mounts)
+		n.look()
+	default:
+		n.look()
+	}
 }

@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sys/windows"
 
+	"sekisho/internal/cfgmgr"
+	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 )
 
@@ -57,6 +59,41 @@ func defineDrive(t *testing.T, letter byte, kind uint32, dir string) {
 	}
 }
 
+func TestAFolderThatHasALetterIsOfItsVolume(t *testing.T) {
+	dir := t.TempDir()
+	letter := wide("S:")
+	if err := windows.DefineDosDevice(0, letter, wide(dir)); err != nil {
+		t.Skipf("cannot SUBST: %v", err)
+	}
+	defer windows.DefineDosDevice(windows.DDD_REMOVE_DEFINITION, letter, wide(dir))
+	if got := substituted(dosDevice("S:")); got != dir {
+		t.Fatalf("S: stands for %q, want %q", got, dir)
+	}
+	for declared, want := range map[string]string{"": event.VolumeLocal, filepath.VolumeName(dir): event.VolumeRemovable} {
+		w := New(Options{RemovablePaths: []string{declared}})
+		list, err := w.drives()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.table.set(newMounts(list))
+		v, ok := w.table.Lookup(`S:\x.txt`)
+		if !ok || v.DOSName != "S:" || v.Kind != want {
+			t.Errorf("with %q removable it lies on %+v, %v; want kind %s", declared, v, ok, want)
+		}
+	}
+}
+
+func TestADeviceIsOpenedByItsName(t *testing.T) {
+	h, err := openDevice(dosDevice("C:"), windows.FILE_READ_ATTRIBUTES)
+	if err != nil {
+		t.Fatal(err)
+	}
+	windows.CloseHandle(h)
+	if _, err := openDevice(`\Device\HarddiskVolume999`, windows.FILE_READ_ATTRIBUTES); err == nil {
+		t.Error("a device that is none was opened")
+	}
+}
+
 func TestADriveComesAndGoesUnderWine(t *testing.T) {
 	if windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() != nil {
 		t.Skip("only Wine lets a test make a drive")
@@ -84,6 +121,9 @@ func TestADriveComesAndGoesUnderWine(t *testing.T) {
 		}
 	}
 	time.Sleep(500 * time.Millisecond) // what is there already
+	if s := w.Status(); cfgmgr.Available() != nil && (s.State != endpoint.SensorLimited || s.Mechanism != mechanismPolling || !strings.Contains(s.Reason, "CM_Register_Notification")) {
+		t.Errorf("without notifications it says %+v", s)
+	}
 	defineDrive(t, 'k', 2, "/tmp")
 	e := next()
 	if v := e.Volume; e.Action != event.VolumeMounted || v.Kind != event.VolumeRemovable || !v.Removable.V || !v.Size.OK || !v.Writable.V || v.NTName == "" {
@@ -91,6 +131,24 @@ func TestADriveComesAndGoesUnderWine(t *testing.T) {
 	}
 	if v, ok := w.Table().Lookup(`k:\a\b.txt`); !ok || v.DOSName != "K:" {
 		t.Errorf("a file on it lies on %+v, %v", v, ok)
+	}
+
+	// Asked to let go of it, by the device's name, as Windows does.
+	n := notices{w: w, changed: make(chan struct{}, 1)}
+	released := make(chan string, 1)
+	defer w.Table().OnLeave(func(mount string) { released <- mount })()
+	n.heard(e.Volume.NTName, cfgmgr.Event{Action: cfgmgr.QueryRemove})
+	select {
+	case mount := <-released:
+		if v, _ := w.Table().Lookup(`K:\`); mount != `K:\` || !v.Leaving {
+			t.Errorf("let go of %q; marked as leaving: %v", mount, v.Leaving)
+		}
+	default:
+		t.Error("nobody let go of it before the answer")
+	}
+	n.heard(e.Volume.NTName, cfgmgr.Event{Action: cfgmgr.QueryRemoveFailed})
+	if v, _ := w.Table().Lookup(`K:\`); v.Leaving || len(n.changed) != 1 {
+		t.Errorf("it stays, and is marked as leaving: %v; a look is due: %v", v.Leaving, len(n.changed) == 1)
 	}
 	defineDrive(t, 'k', 1, "/tmp")
 	if e := next(); e.Action != event.VolumeUnmounted || e.Volume.Kind != event.VolumeRemovable {
