@@ -130,7 +130,7 @@ func configureCommand() *cobra.Command {
 				fmt.Print(b.String())
 				return nil
 			}
-			if err := os.MkdirAll(filepath.Dir(s.file), 0o755); err != nil {
+			if err := agent.SecureSettings(s.file); err != nil {
 				return cli.Exit(cli.Failure, err)
 			}
 			f, err := os.OpenFile(s.file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)

@@ -50,7 +50,7 @@ func enrollCommand() *cobra.Command {
 					return nil
 				}
 			}
-			if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+			if err := agent.Secure(s.file, cfg.StateDir); err != nil {
 				return cli.Exit(cli.Failure, err)
 			}
 			host, osVersion, err := agent.Machine(cfg.StateDir)
@@ -71,7 +71,6 @@ func enrollCommand() *cobra.Command {
 					if ee.Code == enroll.CodeToken {
 						code = cli.Usage
 					}
-					err = errors.New(ee.Text(lang.Terminal()))
 				}
 				return cli.Exit(code, err)
 			}
@@ -123,7 +122,7 @@ func findToken(args []string, file, settingsFile string) (string, error) {
 // keepToken leaves the token for the service, which enrols when the trouble has
 // passed.
 func keepToken(token, settingsFile string, trouble *enroll.Error) error {
-	if err := os.WriteFile(agent.WaitingFile(settingsFile), []byte(token+"\n"), 0o600); err != nil {
+	if err := enroll.WriteSecret(agent.WaitingFile(settingsFile), token); err != nil {
 		return cli.Exit(cli.Failure, fmt.Errorf("keep the token: %w", err))
 	}
 	return cli.Exit(cli.Found, fmt.Errorf("%s\n%s", trouble.Text(lang.Terminal()),

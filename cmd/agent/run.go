@@ -27,7 +27,12 @@ func runCommand() *cobra.Command {
 		Example: "  sekisho-agent run --config /etc/sekisho/agent.yaml\n  sekisho-agent run --tee -",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			work := func(ctx context.Context) error { return runAgent(ctx, s, !asService, tee) }
+			work := func(ctx context.Context) error { return runAgent(ctx, s, true, tee, func() {}) }
+			if asService {
+				work = func(ctx context.Context) error {
+					return noted(ctx, func(ctx context.Context, started func()) error { return runAgent(ctx, s, false, tee, started) })
+				}
+			}
 			ctx, stop := cli.UntilStopped(c)
 			defer stop()
 			if asService {
@@ -42,11 +47,16 @@ func runCommand() *cobra.Command {
 	return c
 }
 
-// runAgent is the agent from its settings to its end.
-func runAgent(ctx context.Context, s settings, terminal bool, tee string) error {
+// runAgent is the agent from its settings to its end; started is called when it
+// works.
+func runAgent(ctx context.Context, s settings, terminal bool, tee string, started func()) error {
 	cfg, err := s.load()
 	if err != nil {
 		return err
+	}
+	// Before anything is written there.
+	if err := agent.Secure(s.file, cfg.StateDir); err != nil {
+		return cli.Exit(cli.Failure, err)
 	}
 	log, level, closeLog, err := logfile.New(logfile.Options{
 		Dir: cfg.Log.Dir, Name: "agent.log", Level: cfg.Log.Level, Terminal: terminal,
@@ -80,6 +90,7 @@ func runAgent(ctx context.Context, s settings, terminal bool, tee string) error 
 		log.Error("agent cannot start", zap.Error(err))
 		return err
 	}
+	started()
 	if err := a.Run(ctx); err != nil {
 		return cli.Exit(cli.Failure, err)
 	}

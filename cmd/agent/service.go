@@ -64,21 +64,19 @@ func newService(p *program, configFile string) (service.Service, error) {
 		Description: "Watches USB devices, file copies and remote-access tools, and reports to the Sekisho console.",
 		Arguments:   []string{"run", "--service", "--config", configFile},
 		Option: service.KeyValue{
-			// Windows; see also recovery.
-			"OnFailure":              "restart",
-			"OnFailureDelayDuration": "5s",
-			"SystemdScript":          systemdUnit,
+			"SystemdScript": systemdUnit,
 		},
 	}
 	return service.New(p, c)
 }
 
 func underServiceManager(ctx context.Context, work func(context.Context) error) error {
-	s, err := newService(&program{ctx: ctx, work: work}, "")
+	p := &program{ctx: ctx, work: work}
+	s, err := newService(p, "")
 	if err != nil {
 		return cli.Exit(cli.Failure, err)
 	}
-	if err := runService(s); err != nil {
+	if err := runService(s, p); err != nil {
 		return cli.Exit(cli.Failure, err)
 	}
 	return nil
@@ -107,13 +105,17 @@ func serviceCommand() *cobra.Command {
 		}}
 	}
 	install := control("install", "サービスを登録する（設定を先に検査する）", "install the service (the settings are checked first)", func(svc service.Service) error {
-		if _, err := s.load(); err != nil {
+		cfg, err := s.load()
+		if err != nil {
+			return err
+		}
+		if err := agent.Secure(s.file, cfg.StateDir); err != nil {
 			return err
 		}
 		if err := svc.Install(); err != nil {
 			return err
 		}
-		return recovery(serviceName)
+		return afterInstall()
 	})
 	s.flag(install)
 	reload := &cobra.Command{
@@ -153,7 +155,7 @@ func serviceCommand() *cobra.Command {
 					return err
 				}
 			}
-			return svc.Uninstall()
+			return uninstall(svc)
 		}),
 		control("start", "サービスを開始する", "start the service", service.Service.Start),
 		control("stop", "サービスを停止する", "stop the service", service.Service.Stop),

@@ -15,7 +15,13 @@ import (
 //go:embed unit.tmpl
 var systemdUnit string
 
-func runService(s service.Service) error { return s.Run() }
+func runService(s service.Service, _ *program) error { return s.Run() }
 
-// recovery needs nothing more where the unit says Restart=always.
-func recovery(string) error { return nil }
+// afterInstall has nothing to add: the unit says all.
+func afterInstall() error { return nil }
+
+func uninstall(s service.Service) error { return s.Uninstall() }
+
+// note has nothing to do: the service manager notes starts and ends, and keeps
+// what is written to standard error.
+func note(uint32, string) {}

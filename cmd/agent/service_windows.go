@@ -2,11 +2,16 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"time"
+	"unsafe"
+
+	"sekisho/internal/winacl"
 
 	"github.com/kardianos/service"
 	"golang.org/x/sys/windows"
 	"golang.org/x/sys/windows/svc"
+	"golang.org/x/sys/windows/svc/eventlog"
 	"golang.org/x/sys/windows/svc/mgr"
 )
 
@@ -15,19 +20,57 @@ const systemdUnit = ""
 // runService hands over to the service control manager. The switch --service
 // says that we run under it; asking the system instead answers wrongly under
 // Wine and in some containers.
-func runService(s service.Service) error {
-	// Older installations lack the recovery settings; repairing them needs rights
-	// that the service has. Not having them must not keep it from starting.
-	_ = recovery(serviceName)
-	if h, ok := s.(svc.Handler); ok {
-		return svc.Run(serviceName, h)
-	}
-	return s.Run()
+func runService(_ service.Service, p *program) error {
+	// Older installations lack these settings, others may have changed them; repairing
+	// them needs rights that the service has. Not having them must not keep it from
+	// starting: doctor tells.
+	_ = arrange(serviceName)
+	return svc.Run(serviceName, handler{p})
 }
 
-// recovery makes Windows start the service again after 5, 30 and 60 seconds, also
-// when it ended by itself with an error.
-func recovery(name string) error {
+// handler runs the program as Windows says. kardianos/service does not hand on
+// that the system is about to shut down, which is the only word that leaves time
+// to write down what is open: from SERVICE_CONTROL_SHUTDOWN on all services
+// together have 5 s.
+type handler struct{ p *program }
+
+func (h handler) Execute(_ []string, requests <-chan svc.ChangeRequest, status chan<- svc.Status) (specific bool, code uint32) {
+	status <- svc.Status{State: svc.StartPending}
+	if err := h.p.Start(nil); err != nil {
+		return true, 1
+	}
+	status <- svc.Status{State: svc.Running, Accepts: svc.AcceptStop | svc.AcceptShutdown | svc.AcceptPreShutdown}
+	for r := range requests {
+		switch r.Cmd {
+		case svc.Interrogate:
+			status <- r.CurrentStatus
+		case svc.Stop, svc.Shutdown, svc.PreShutdown:
+			status <- svc.Status{State: svc.StopPending, WaitHint: uint32((stopWithin + time.Second).Milliseconds())}
+			if err := h.p.Stop(nil); err != nil {
+				return true, 1
+			}
+			return false, 0
+		}
+	}
+	return false, 0
+}
+
+// privileges are what the service's account keeps of those that LocalSystem has
+// (it has nearly all). That it may start ETW sessions, write its folder and read
+// most files is a matter of access lists, not of privileges.
+var privileges = []string{
+	"SeChangeNotifyPrivilege",  // paths through folders that may not be listed; every process has it
+	"SeDebugPrivilege",         // command lines and modules of processes that keep others out
+	"SeSystemProfilePrivilege", // asked for by kernel providers of ETW on some versions of Windows
+	"SeBackupPrivilege",        // content of files that users keep to themselves
+	"SeImpersonatePrivilege",   // what a user sees: mapped drives
+}
+
+// arrange makes Windows start the service again after 5, 30 and 60 seconds, also
+// when it ended by itself with an error; give it time when the PC shuts down; take
+// the privileges that it does not need (from its next start on); and keep users
+// from stopping it. Everything is tried; the errors are joined.
+func arrange(name string) error {
 	m, err := mgr.Connect()
 	if err != nil {
 		return err
@@ -38,16 +81,76 @@ func recovery(name string) error {
 		return err
 	}
 	defer s.Close()
-	err = s.SetRecoveryActions([]mgr.RecoveryAction{
-		{Type: mgr.ServiceRestart, Delay: 5 * time.Second},
-		{Type: mgr.ServiceRestart, Delay: 30 * time.Second},
-		{Type: mgr.ServiceRestart, Delay: 60 * time.Second},
-	}, uint32((24 * time.Hour).Seconds()))
-	if err == nil {
-		err = s.SetRecoveryActionsOnNonCrashFailures(true)
+	list, err := multiString(privileges)
+	if err != nil {
+		return err
 	}
-	if errors.Is(err, windows.ERROR_INVALID_LEVEL) {
-		return nil // Wine
+	milliseconds := uint32((stopWithin + 10*time.Second).Milliseconds())
+	var errs []error
+	for _, step := range []struct {
+		name string
+		err  error
+	}{
+		{"recovery", s.SetRecoveryActions([]mgr.RecoveryAction{
+			{Type: mgr.ServiceRestart, Delay: 5 * time.Second},
+			{Type: mgr.ServiceRestart, Delay: 30 * time.Second},
+			{Type: mgr.ServiceRestart, Delay: 60 * time.Second},
+		}, uint32((24 * time.Hour).Seconds()))},
+		{"recovery after errors", s.SetRecoveryActionsOnNonCrashFailures(true)},
+		// SERVICE_PRESHUTDOWN_INFO and SERVICE_REQUIRED_PRIVILEGES_INFOW of winsvc.h hold
+		// one value each.
+		{"time at shutdown", windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_PRESHUTDOWN_INFO, (*byte)(unsafe.Pointer(&milliseconds)))},
+		{"privileges", windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_REQUIRED_PRIVILEGES_INFO, (*byte)(unsafe.Pointer(&list)))},
+		{"access list", winacl.CloseService(s.Handle)},
+	} {
+		if step.err != nil && !errors.Is(step.err, windows.ERROR_INVALID_LEVEL) { // Wine knows few levels
+			errs = append(errs, fmt.Errorf("%s: %w", step.name, step.err))
+		}
 	}
-	return err
+	return errors.Join(errs...)
+}
+
+// multiString is texts as Windows wants a list of them: each with its NUL, and one
+// more.
+func multiString(texts []string) (*uint16, error) {
+	var all []uint16
+	for _, t := range texts {
+		u, err := windows.UTF16FromString(t)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, u...)
+	}
+	return &append(all, 0)[0], nil
+}
+
+// afterInstall completes what kardianos/service has installed. It has registered
+// the service's name as source of events; the name that people see is better.
+func afterInstall() error {
+	_ = eventlog.Remove(serviceName)
+	if err := eventlog.InstallAsEventCreate(eventSource, eventlog.Info|eventlog.Warning|eventlog.Error); err != nil && !registered(eventSource) {
+		return fmt.Errorf("register the source of events: %w", err)
+	}
+	return arrange(serviceName)
+}
+
+// uninstall takes away the service, which has stopped, and its source of events.
+func uninstall(service.Service) error {
+	m, err := mgr.Connect()
+	if err != nil {
+		return err
+	}
+	defer m.Disconnect()
+	s, err := m.OpenService(serviceName)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := s.Delete(); err != nil {
+		return err
+	}
+	if registered(eventSource) {
+		return eventlog.Remove(eventSource)
+	}
+	return nil
 }

@@ -131,8 +131,8 @@ func New(o Options) (*Agent, error) {
 	if a.log == nil {
 		a.log = zap.NewNop()
 	}
-	if err := makeStateDir(a.stateDir); err != nil {
-		return nil, fmt.Errorf("make state directory: %w", err)
+	if err := Secure(o.ConfigFile, a.stateDir); err != nil {
+		return nil, err
 	}
 	a.last = lastSign(a.stateDir)
 	if a.host, a.osVersion, err = Machine(a.stateDir); err != nil {
@@ -176,6 +176,26 @@ func New(o Options) (*Agent, error) {
 	}
 	return a, nil
 }
+
+// Secure makes sure that nobody who is watched can change the agent's settings or
+// records: it makes the state directory, closes it to users on Windows, and refuses
+// settings or a directory that a user owns or may write (there, as a
+// *winacl.Trouble).
+func Secure(settingsFile, stateDir string) error {
+	if settingsFile != "" {
+		if err := secureSettings(settingsFile); err != nil {
+			return err
+		}
+	}
+	if err := makeStateDir(stateDir); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	return nil
+}
+
+// SecureSettings is the part of Secure that is about settings; their folder is made
+// if need be.
+func SecureSettings(file string) error { return secureSettings(file) }
 
 // loadSettings reads a settings file; without one the defaults count.
 func loadSettings(file string) (*config.Agent, error) {

@@ -20,6 +20,13 @@ const maxSocketPath = 107
 // the agent puts into it only its owner can read.
 func makeStateDir(dir string) error { return os.MkdirAll(dir, 0o700) }
 
+// secureSettings makes the folder of the settings file. Who may write there is the
+// system's to say: /etc belongs to root.
+func secureSettings(file string) error { return os.MkdirAll(filepath.Dir(file), 0o755) }
+
+// secureSecret has nothing to judge: see secureSettings.
+func secureSecret(string) error { return nil }
+
 func controlPath(stateDir string) string { return filepath.Join(stateDir, "control.sock") }
 
 // listenControl opens the socket with mode 0600: who may connect is a matter of

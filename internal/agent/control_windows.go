@@ -4,23 +4,54 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
+	"errors"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"sekisho/internal/enroll"
+	"sekisho/internal/winacl"
 )
 
-// makeStateDir makes the state directory and lets only the system, administrators
-// and its owner in: below %ProgramData% all users may read what others make, and
-// file modes change nothing. The root of a drive is never closed.
+// makeStateDir makes the state directory and lets only the system and
+// administrators in, at every start anew: below %ProgramData% all users may make
+// folders and read what others make, and file modes change nothing. One that a user
+// could have filled is refused. The root of a drive is never closed.
 func makeStateDir(dir string) error {
 	if filepath.Dir(dir) == dir {
 		return nil
 	}
-	return enroll.PrivateDir(dir)
+	return winacl.MakeFolder(dir)
+}
+
+// secureSettings refuses settings that a user could change: the file, and its
+// folder, into which enrolment tokens may be put. A folder that is not there is
+// made like the state directory. Everybody may make folders in the root of a drive,
+// so there only the file counts.
+func secureSettings(file string) error {
+	file, err := filepath.Abs(file)
+	if err != nil {
+		return err
+	}
+	if dir := filepath.Dir(file); filepath.Dir(dir) != dir {
+		switch _, err := winacl.Check(dir); {
+		case errors.Is(err, os.ErrNotExist):
+			return winacl.MakeFolder(dir)
+		case err != nil:
+			return err
+		}
+	}
+	return secureSecret(file)
+}
+
+// secureSecret refuses a file that a user could have written; one that is not there
+// is no trouble.
+func secureSecret(file string) error {
+	if _, err := winacl.Check(file); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 func controlPath(stateDir string) string { return filepath.Join(stateDir, "control.addr") }

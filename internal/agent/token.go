@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"sekisho/internal/endpoint"
@@ -37,6 +36,9 @@ func WaitingFile(settingsFile string) string {
 // from is where it was found; "" and no error: there is none.
 func WaitingToken(settingsFile string) (token, from string, err error) {
 	from = WaitingFile(settingsFile)
+	if err := secureSecret(from); err != nil {
+		return "", from, err
+	}
 	switch token, err = ReadToken(from); {
 	case err == nil && token != "":
 		return token, from, nil
@@ -49,7 +51,7 @@ func WaitingToken(settingsFile string) (token, from string, err error) {
 	return token, from, nil
 }
 
-// ReadToken reads an enrolment token from a file.
+// ReadToken reads an enrolment token from a file, sealed or not.
 func ReadToken(file string) (string, error) {
 	f, err := os.Open(filepath.Clean(file))
 	if err != nil {
@@ -60,8 +62,11 @@ func ReadToken(file string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("token: %w", err)
 	}
-	// Notepad may put a mark before the text.
-	return strings.TrimSpace(strings.TrimPrefix(string(b), "\ufeff")), nil
+	token, err := enroll.OpenSecret(string(b))
+	if err != nil {
+		return "", fmt.Errorf("token: %s: %w", file, err)
+	}
+	return token, nil
 }
 
 // enrol enrols the PC by the token that waits for it, if there is one and the
@@ -74,6 +79,12 @@ func (l *link) enrol(ctx context.Context) {
 	}
 	if token == "" || token == l.tried && time.Now().Before(l.tryAgain) {
 		return
+	}
+	if from == WaitingFile(l.a.o.ConfigFile) {
+		// It may wait long, and in a backup.
+		if err := enroll.SealFile(from); err != nil {
+			l.a.log.Warn("the token waits in plain", zap.Error(err))
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()

@@ -47,6 +47,12 @@ type Cause struct {
 	JA, EN string
 }
 
+// textual is an error that has a text in "ja" and in "en".
+type textual interface {
+	error
+	Text(language string) string
+}
+
 // Report tells what became of a command to the person, and answers the exit code.
 // Problems of settings and rules, which know their places, are printed with them.
 func Report(program string, err error, causes ...Cause) int {
@@ -66,6 +72,9 @@ func Report(program string, err error, causes ...Cause) int {
 		return Found
 	}
 	text := err.Error()
+	if both, ok := errors.AsType[textual](err); ok {
+		text = both.Text(lang.Terminal())
+	}
 	for _, c := range causes {
 		if errors.Is(err, c.Err) {
 			text = lang.T(c.JA+"（"+text+"）", text+": "+c.EN)

@@ -24,8 +24,13 @@ func ownAs(f *os.File, dir string) error {
 	return nil
 }
 
-// closeDir takes away what a folder that was there before may have allowed.
-func closeDir(dir string) error { return os.Chmod(dir, 0o700) }
+// privateDir takes away what a folder that was there before may have allowed.
+func privateDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o700)
+}
 
 // syncDir makes a rename last.
 func syncDir(dir string) error {

@@ -7,26 +7,12 @@ import (
 	"slices"
 	"unsafe"
 
+	"sekisho/internal/winacl"
+
 	"golang.org/x/sys/windows"
 )
 
-// closeDir lets only the system and administrators into a folder, inherited by
-// what is made in it.
-func closeDir(dir string) error {
-	sd, err := windows.SecurityDescriptorFromString("D:PAI(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;FA;;;OW)")
-	if err != nil {
-		return err
-	}
-	dacl, _, err := sd.DACL()
-	if err != nil {
-		return err
-	}
-	err = windows.SetNamedSecurityInfo(dir, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION|windows.PROTECTED_DACL_SECURITY_INFORMATION, nil, nil, dacl, nil)
-	if err != nil {
-		return fmt.Errorf("close %s to others: %w", dir, err)
-	}
-	return nil
-}
+func privateDir(dir string) error { return winacl.MakeFolder(dir) }
 
 // ownAs has nothing to do: what is made in a folder inherits its access list.
 func ownAs(*os.File, string) error { return nil }
@@ -36,7 +22,7 @@ func syncDir(string) error { return nil }
 
 // sealing says how keys are kept: DPAPI in machine scope, so that the service
 // and an administrator's command line both read them, and no other machine.
-const sealing = "dpapi"
+const sealing = byDPAPI
 
 func seal(key []byte) ([]byte, error) {
 	in, out := blob(key), windows.DataBlob{}

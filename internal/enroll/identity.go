@@ -72,6 +72,14 @@ func Load(dir string) (*Identity, error) {
 	if err := id.set(s); err != nil {
 		return nil, newError(CodeIdentity, fmt.Errorf("%s: %w", filepath.Join(dir, identityFile), err))
 	}
+	if s.Sealing != sealing {
+		// From a version that did not seal, or brought here by hand. Where it cannot be
+		// written, who asks has few rights, and the next who does has more.
+		if sealed, err := seal(s.Key); err == nil {
+			s.Sealing, s.Key = sealing, sealed
+			_ = save(dir, s)
+		}
+	}
 	return id, nil
 }
 

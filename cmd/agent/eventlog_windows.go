@@ -1,0 +1,34 @@
+package main
+
+import (
+	"strings"
+
+	"golang.org/x/sys/windows/registry"
+	"golang.org/x/sys/windows/svc/eventlog"
+)
+
+// note writes to the log "Application". That it cannot is no reason to stop.
+func note(id uint32, text string) {
+	l, err := eventlog.Open(eventSource)
+	if err != nil {
+		return
+	}
+	defer l.Close()
+	text = strings.ToValidUTF8(strings.ReplaceAll(text[:min(len(text), maxNote)], "\x00", ""), "")
+	if id == noteFailed {
+		_ = l.Error(id, text)
+		return
+	}
+	_ = l.Info(id, text)
+}
+
+// registered reports whether Windows knows a source of events of the log
+// "Application".
+func registered(source string) bool {
+	k, err := registry.OpenKey(registry.LOCAL_MACHINE, `SYSTEM\CurrentControlSet\Services\EventLog\Application\`+source, registry.QUERY_VALUE)
+	if err != nil {
+		return false
+	}
+	k.Close()
+	return true
+}
