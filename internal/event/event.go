@@ -326,12 +326,20 @@ type Process struct {
 	ExitCode         Opt[int64]
 	ContainerID      string // of the container it runs in, container.id; absent where it runs in none
 
-	PE     *PE
-	Signer string // process.code_signature.subject_name
-	Parent *Parent
+	PE *PE
+	// Signer is process.code_signature.subject_name. A sensor sets it where the
+	// signature is good: anyone can write any name into one.
+	Signer string
+	// The other fields of process.code_signature. Status is "trusted", or why it is
+	// not: "unsigned", "untrusted-root", "expired", "revoked", "changed" (the file is not
+	// what was signed), "distrusted", "not-checked", "other".
+	Signed, SignatureTrusted Opt[bool] // .exists, .trusted
+	SignatureStatus          string
+	Parent                   *Parent
 
 	StartedBy      string // browser, mail, shell, service, scheduler, other
-	IntegrityLevel string
+	IntegrityLevel string // Windows: untrusted, low, medium, high, system
+	Elevation      string // Windows, of its rights: full (by User Account Control), limited (would have to ask), default (neither)
 	Hashes         string // Sysmon's form; recorded events only
 
 	RemoteTool *RemoteTool
