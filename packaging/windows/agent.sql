@@ -30,12 +30,15 @@ UPDATE `InstallExecuteSequence` SET `Sequence` = 6500 WHERE `Action` = 'RemoveDa
 INSERT INTO `InstallExecuteSequence` (`Action`, `Condition`, `Sequence`) VALUES ('WaitStopped', 'Installed', 2010)
 INSERT INTO `InstallExecuteSequence` (`Action`, `Condition`, `Sequence`) VALUES ('MsiConfigureServices', 'VersionMsi >= "5.00"', 5850)
 
--- Started again after 5, 30 and 60 s (type 1), counted for a day; event 1: at installing; configuration 4: also when it ended by itself with an error. As in cmd/agent/service_windows.go, which repairs it at every start.
+-- Started again after 5, 30 and 60 s (type 1), counted for a day; event 1: at installing; configuration 4: also when it ended by itself with an error; 6: the privileges that it keeps; 7: ms that it has when the PC shuts down. As in cmd/agent/service_windows.go, which repairs it at every start.
 CREATE TABLE `MsiServiceConfigFailureActions` (`MsiServiceConfigFailureActions` CHAR(72) NOT NULL, `Name` CHAR(255) NOT NULL, `Event` SHORT NOT NULL, `ResetPeriod` LONG, `RebootMessage` CHAR(255), `Command` CHAR(255), `Actions` CHAR(255), `DelayActions` CHAR(255), `Component_` CHAR(72) NOT NULL PRIMARY KEY `MsiServiceConfigFailureActions`)
 INSERT INTO `MsiServiceConfigFailureActions` (`MsiServiceConfigFailureActions`, `Name`, `Event`, `ResetPeriod`, `Actions`, `DelayActions`, `Component_`) VALUES ('AgentRecovery', 'sekisho-agent', 1, 86400, '1[~]1[~]1', '5000[~]30000[~]60000', 'Agent')
 CREATE TABLE `MsiServiceConfig` (`MsiServiceConfig` CHAR(72) NOT NULL, `Name` CHAR(255) NOT NULL, `Event` SHORT NOT NULL, `ConfigType` LONG NOT NULL, `Argument` CHAR(255), `Component_` CHAR(72) NOT NULL PRIMARY KEY `MsiServiceConfig`)
 INSERT INTO `MsiServiceConfig` (`MsiServiceConfig`, `Name`, `Event`, `ConfigType`, `Argument`, `Component_`) VALUES ('AgentNonCrash', 'sekisho-agent', 1, 4, '1', 'Agent')
+INSERT INTO `MsiServiceConfig` (`MsiServiceConfig`, `Name`, `Event`, `ConfigType`, `Argument`, `Component_`) VALUES ('AgentPrivileges', 'sekisho-agent', 1, 6, 'SeChangeNotifyPrivilege[~]SeDebugPrivilege[~]SeSystemProfilePrivilege[~]SeBackupPrivilege[~]SeImpersonatePrivilege', 'Agent')
+INSERT INTO `MsiServiceConfig` (`MsiServiceConfig`, `Name`, `Event`, `ConfigType`, `Argument`, `Component_`) VALUES ('AgentShutdown', 'sekisho-agent', 1, 7, '30000', 'Agent')
 
--- The data folder is for the system and administrators only; nothing is inherited from ProgramData, where everybody may write.
+-- The data folder is for the system and administrators only; nothing is inherited from ProgramData, where everybody may write. Users may look at the service, no more. As in internal/winacl.
 CREATE TABLE `MsiLockPermissionsEx` (`MsiLockPermissionsEx` CHAR(72) NOT NULL, `LockObject` CHAR(72) NOT NULL, `Table` CHAR(32) NOT NULL, `SDDLText` CHAR(0) NOT NULL, `Condition` CHAR(255) PRIMARY KEY `MsiLockPermissionsEx`)
 INSERT INTO `MsiLockPermissionsEx` (`MsiLockPermissionsEx`, `LockObject`, `Table`, `SDDLText`) VALUES ('DataAccess', 'DataFolder', 'CreateFolder', 'D:PAI(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)')
+INSERT INTO `MsiLockPermissionsEx` (`MsiLockPermissionsEx`, `LockObject`, `Table`, `SDDLText`) VALUES ('ServiceAccess', 'AgentService', 'ServiceInstall', 'D:(A;;CCDCLCSWRPWPDTLOCRSDRCWDWO;;;SY)(A;;CCDCLCSWRPWPDTLOCRSDRCWDWO;;;BA)(A;;CCLCSWLORC;;;IU)(A;;CCLCSWLORC;;;SU)')

@@ -50,6 +50,8 @@ func otherSecret(t *testing.T, token string) string {
 const (
 	programDir = `"C:\Program Files\Sekisho"`
 	dataDir    = `C:\ProgramData\Sekisho`
+	// What the service's events are known by; "EventMessageFile" is one of its values.
+	eventSource = `HKLM\SYSTEM\CurrentControlSet\Services\EventLog\Application\Sekisho Agent`
 )
 
 // The life of an installation, in one boot: the steps print their exit code, then what there is.
@@ -66,7 +68,7 @@ func TestTheInstallerFromTheFirstInstallationToTheRemoval(t *testing.T) {
 	// msi runs msiexec; it is followed by what is there then, between its name's lines.
 	msi := func(name, args string) {
 		script = append(script, "echo == "+name, `msiexec /qn /l*v C:\msi.log `+args, "echo exit %ERRORLEVEL%", "echo -- "+name,
-			"if exist "+programDir+" dir /s /b "+programDir, "if exist "+dataDir+" dir /s /b "+dataDir, "sc query sekisho-agent 2>NUL",
+			`reg query "`+eventSource+`" 2>NUL`, "if exist "+programDir+" dir /s /b "+programDir, "if exist "+dataDir+" dir /s /b "+dataDir, "sc query sekisho-agent 2>NUL",
 			"if exist "+dataDir+`\agent.yaml type `+dataDir+`\agent.yaml`,
 			"if exist "+dataDir+`\identity\identity.json type `+dataDir+`\identity\identity.json`,
 			`type C:\msi.log`)
@@ -93,6 +95,7 @@ func TestTheInstallerFromTheFirstInstallationToTheRemoval(t *testing.T) {
 
 	got := steps(t, map[string]string{one: "one.msi", two: "two.msi"}, map[string]string{"away": away.String(), "good": good}, script)
 	const exe, license, settings, id, running = `sekisho-agent.exe`, `LICENSE.txt`, `Sekisho\agent.yaml`, `"agent_id"`, "RUNNING"
+	const source = "    EventMessageFile    REG_SZ    " // as reg tells it
 	// As dir tells them; the logs hold the paths as well.
 	const atExe, atLicense, atSettings = "\nC:\\Program Files\\Sekisho\\" + exe + "\n", "\nC:\\Program Files\\Sekisho\\" + license + "\n", "\n" + dataDir + `\agent.yaml` + "\n"
 	for _, want := range []struct {
@@ -101,15 +104,15 @@ func TestTheInstallerFromTheFirstInstallationToTheRemoval(t *testing.T) {
 		there, gone []string
 	}{
 		{"no token at all", "1603", nil, []string{`Files\Sekisho\`, dataDir + `\`, "SERVICE_NAME"}},
-		{"cut off", "1603", []string{"ENR-01: the enrolment token cannot be read", "The installation is undone."}, []string{atExe, atSettings, "SERVICE_NAME"}},
-		{"unknown", "1603", []string{"ENR-02: the console does not know"}, []string{atExe, atSettings, "SERVICE_NAME"}},
-		{"console away", "0", []string{exe, license, settings, running, dataDir + `\enroll.token`, "enroll.token beside the MSI is used", "ENR-12", "the service enrols as soon"}, []string{id}},
-		{"upgrade", "0", []string{exe, license, settings, running, id, "# edited", "is enrolled already"}, []string{dataDir + `\enroll.token` + "\n"}},
+		{"cut off", "1603", []string{"ENR-01: the enrolment token cannot be read", "The installation is undone."}, []string{atExe, atSettings, "SERVICE_NAME", source}},
+		{"unknown", "1603", []string{"ENR-02: the console does not know"}, []string{atExe, atSettings, "SERVICE_NAME", source}},
+		{"console away", "0", []string{exe, license, settings, running, source, `C:\windows\system32\EventCreate.exe`, dataDir + `\enroll.token`, "enroll.token beside the MSI is used", "ENR-12", "the service enrols as soon"}, []string{id}},
+		{"upgrade", "0", []string{exe, license, settings, running, source, id, "# edited", "is enrolled already"}, []string{dataDir + `\enroll.token` + "\n"}},
 		{"downgrade", "1603", []string{exe, license, running, id}, nil},
-		{"repair", "0", []string{atExe, atLicense, running, id}, nil},
-		{"removal that keeps the data", "0", []string{atSettings, id}, []string{atExe, atLicense, "SERVICE_NAME"}},
+		{"repair", "0", []string{atExe, atLicense, running, source, id}, nil},
+		{"removal that keeps the data", "0", []string{atSettings, id}, []string{atExe, atLicense, "SERVICE_NAME", source}},
 		{"again", "0", []string{exe, license, running, id, "is there already and stays as it is"}, nil},
-		{"removal", "0", []string{"the data folder was deleted"}, []string{atExe, atSettings, dataDir + "\n", "SERVICE_NAME", id}},
+		{"removal", "0", []string{"the data folder was deleted"}, []string{atExe, atSettings, dataDir + "\n", "SERVICE_NAME", source, id}},
 	} {
 		text := got[want.step]
 		if !strings.HasPrefix(text, "exit "+want.exit+"\n") {
