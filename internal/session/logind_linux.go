@@ -27,9 +27,6 @@ const (
 )
 
 const (
-	// busTime is how long the bus or logind may take for an answer; logind starts
-	// on the first question at boot.
-	busTime = 10 * time.Second
 	// absence is how long logind may be away from the bus, as when it is updated,
 	// before something else is tried.
 	absence = 10 * time.Second

@@ -2,9 +2,6 @@ package session
 
 import (
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -166,7 +163,7 @@ func (k *lookup) present(uid string) bool {
 	return false
 }
 
-// ofProcess is the session of a process, by what /proc says of it.
+// ofProcess is the session of a process, by what the system says of it.
 func (w *Watcher) ofProcess(pid int) answer {
 	k, now := &w.lookup, time.Now()
 	k.mu.Lock()
@@ -175,7 +172,8 @@ func (w *Watcher) ofProcess(pid int) answer {
 	if found && now.Sub(a.at) < cachedFor {
 		return a
 	}
-	b, alive := w.locate(auditNumber(w.read(pid, "sessionid")), auditNumber(w.read(pid, "loginuid")), pid)
+	audit, uid := w.login(pid)
+	b, alive := w.locate(audit, uid, pid)
 	if !alive && found && a.id != "" && now.Sub(a.at) < goneFor {
 		return a
 	}
@@ -191,14 +189,8 @@ func (k *lookup) keep(pid int, a answer) {
 	set(k.cache, maxCached, pid, a)
 }
 
-// read returns a file of a process, "" if it is gone.
-func (w *Watcher) read(pid int, name string) string {
-	b, _ := os.ReadFile(filepath.Join(w.opt.Proc, strconv.Itoa(pid), name))
-	return string(b)
-}
-
 // locate is the session of a process by that of audit and the account, "" for
-// none, and its control group, which is read if need be. False: it is gone.
+// none, and the place it is in, which is asked for if need be. False: it is gone.
 func (w *Watcher) locate(audit, uid string, pid int) (a answer, alive bool) {
 	k := &w.lookup
 	k.mu.Lock()
@@ -207,14 +199,13 @@ func (w *Watcher) locate(audit, uid string, pid int) (a answer, alive bool) {
 	if ok {
 		return a, true
 	}
-	group := w.read(pid, "cgroup")
+	at, alive := w.place(pid)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	at := placeOf(group)
-	if audit != "" && group != "" { // every living process has a group
+	if audit != "" && alive {
 		set(k.places, maxKept, audit, at)
 	}
-	return k.at(audit, uid, at), group != ""
+	return k.at(audit, uid, at), alive
 }
 
 // known is the session of audit's processes if no more has to be found out.
@@ -279,59 +270,6 @@ func (k *lookup) ofAccount(uid string) answer {
 		return desktop
 	}
 	return answer{}
-}
-
-// auditNumber reads /proc/PID/sessionid or loginuid: "" where no login set it.
-func auditNumber(s string) string {
-	n, err := strconv.ParseUint(strings.TrimSpace(s), 10, 32)
-	if err != nil || n == 0xffffffff {
-		return ""
-	}
-	return strconv.FormatUint(n, 10)
-}
-
-// placeOf reads /proc/PID/cgroup for the session of logind whose scope the process
-// is in ("session-c2.scope"), else the account whose slice ("user-1000.slice").
-func placeOf(text string) place {
-	if len(text) > 16<<10 { // twelve lines of a path each; the rest is no matter
-		text = text[:16<<10]
-	}
-	for line := range strings.Lines(text) {
-		_, path, ok := strings.Cut(line, ":/user.slice/")
-		if !ok {
-			continue
-		}
-		var p place
-		for part := range strings.SplitSeq(strings.TrimSuffix(path, "\n"), "/") {
-			if id, ok := between(part, "session-", ".scope"); ok && sessionID(id) {
-				return place{session: id}
-			}
-			if id, ok := between(part, "user-", ".slice"); ok && auditNumber(id) != "" {
-				p.account = auditNumber(id)
-			}
-		}
-		if p.account != "" {
-			return p
-		}
-	}
-	return place{}
-}
-
-func between(s, before, after string) (string, bool) {
-	s, a := strings.CutPrefix(s, before)
-	s, b := strings.CutSuffix(s, after)
-	return s, a && b
-}
-
-// sessionID reports whether a text is an id as logind gives them: letters and
-// digits ("3", "c2").
-func sessionID(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
-			return false
-		}
-	}
-	return s != "" && len(s) <= 64
 }
 
 // sourceOf is where a person came from, as the program that let them in wrote it

@@ -35,7 +35,17 @@
 // never had logind the sensor is limited so, and unavailable where neither file is
 // there; that is no trouble. What worked before and does so no more is.
 //
-// Windows: unavailable, not yet part of this build.
+// Windows: the sessions of its Remote Desktop Services, those at the PC among them
+// (WTS; no privilege but for the SIDs of accounts, which LocalSystem is told), are
+// looked at every two seconds, and at once when the Local Session Manager writes into
+// its log, which has the time and the address that a remote person came from. A lock
+// shorter than two seconds can be missed; where that log is switched off, a session
+// that short as well, and the address is what the program at the other end says of
+// itself. source.domain is the name of the PC there, beside the address. A session that
+// is on no screen any more (RDP was closed, another person sits there now) is told as
+// locked, and as unlocked when its person is back, which may be elsewhere. Idleness of a
+// remote session is its own; at the PC it is that of the whole PC as long as nobody
+// else is on a screen, and otherwise not known.
 //
 // Elsewhere: Run returns an error that wraps errors.ErrUnsupported.
 package session
@@ -52,7 +62,7 @@ import (
 // The values of sekisho.session.kind.
 const (
 	Console = "console" // at the PC: a desktop, a text console
-	Remote  = "remote"  // over the network: ssh, xrdp
+	Remote  = "remote"  // over the network: ssh, xrdp, Remote Desktop
 )
 
 // Options say where a Watcher looks. The zero value is the running system.
@@ -67,7 +77,8 @@ type Options struct {
 	// minutes. Less than the 15 of rule ACC-4, so that a site can be stricter;
 	// not much less, or the events would say when people take a break.
 	MinIdle time.Duration
-	// Poll is the time between two looks at utmp and wtmp. 0: two seconds.
+	// Poll is the time between two looks at utmp and wtmp, and at the sessions of
+	// Windows. 0: two seconds.
 	Poll time.Duration
 	// Inputs is the time between two looks at when terminals were last read from.
 	// 0: ten seconds.
@@ -85,7 +96,7 @@ type Watcher struct {
 	lookup lookup
 
 	// Run's own, kept between runs:
-	known map[string]*login // open sessions, by their object path (logind) or line (utmp)
+	known map[string]*login // open sessions, by their object path (logind), line (utmp) or id (Windows)
 	by    string            // the mechanism that found them
 	files                   // how far their records were read
 

@@ -6,6 +6,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 )
 
@@ -13,7 +14,12 @@ import (
 const (
 	mechanismLogind = "logind"
 	mechanismUtmp   = "utmp"
+	mechanismWTS    = "wts"
 )
+
+// busTime is how long who knows of sessions may take for an answer: the bus or logind,
+// which starts on the first question at boot; the service of Windows' logs.
+const busTime = 10 * time.Second
 
 // maxKnown bounds the sessions that are followed: 20 times what a large terminal
 // server has. Beyond it sessions are counted as lost.
@@ -32,7 +38,8 @@ type login struct {
 	from      *event.Source // nil at the PC, and where the system does not tell
 	began     time.Time     // zero if unknown
 	graphical bool
-	active    bool // in the foreground of its seat, or remote
+	active    bool      // in the foreground of its seat, or remote
+	connected time.Time // of Windows: when a screen was last connected to it; zero if unknown
 
 	locked    bool          // as the desktop says
 	asked     time.Time     // when it was asked to lock or unlock and did not say yet that it did; zero: it was not
@@ -249,6 +256,26 @@ func (t *tracker) event(a event.Action, l *login, at time.Time) *event.Event {
 
 func (t *tracker) tell(a event.Action, l *login, at time.Time) {
 	t.send(t.ctx, t.out, t.event(a, l, at))
+}
+
+// tellState sets the state and tells a change for better or worse.
+func (t *tracker) tellState(state endpoint.SensorState, mechanism, reason string) {
+	was := t.setState(state, mechanism, reason)
+	// Before the first mechanism there was nothing to get better or worse.
+	first := was.Mechanism == ""
+	if state.Trouble() && was.State == state && !first || !state.Trouble() && (first || !was.State.Trouble()) {
+		return
+	}
+	action, message, health := event.SensorDegraded, reason, event.HealthDegraded
+	switch {
+	case !state.Trouble():
+		action, message, health = event.SensorRecovered, "sessions are told by "+mechanism+" again", ""
+	case state == endpoint.SensorDown:
+		health = event.HealthDown
+	}
+	e := event.New(action, time.Now())
+	e.Sensor, e.Message, e.Health = t.Name(), message, health
+	t.send(t.ctx, t.out, e)
 }
 
 // lost tells that something about sessions was missed.

@@ -2,9 +2,7 @@ package session
 
 import (
 	"context"
-	"time"
 
-	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 )
 
@@ -26,24 +24,4 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 		b.conn.Close()
 	}
 	return nil
-}
-
-// tellState sets the state and tells a change for better or worse.
-func (t *tracker) tellState(state endpoint.SensorState, mechanism, reason string) {
-	was := t.setState(state, mechanism, reason)
-	// Before the first mechanism there was nothing to get better or worse.
-	first := was.Mechanism == ""
-	if state.Trouble() && was.State == state && !first || !state.Trouble() && (first || !was.State.Trouble()) {
-		return
-	}
-	action, message, health := event.SensorDegraded, reason, event.HealthDegraded
-	switch {
-	case !state.Trouble():
-		action, message, health = event.SensorRecovered, "sessions are told by "+mechanism+" again", ""
-	case state == endpoint.SensorDown:
-		health = event.HealthDown
-	}
-	e := event.New(action, time.Now())
-	e.Sensor, e.Message, e.Health = t.Name(), message, health
-	t.send(t.ctx, t.out, e)
 }

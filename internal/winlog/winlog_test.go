@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,6 +153,7 @@ func TestQueries(t *testing.T) {
 
 // fake is an event log.
 type fake struct {
+	mu      sync.Mutex // guards all below
 	off     bool
 	refuse  error
 	records []string
@@ -161,42 +163,59 @@ type fake struct {
 	open    int
 }
 
-func (f *fake) enabled(string) (bool, error) { return !f.off, f.refuse }
+func (f *fake) set(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do()
+}
+
+func (f *fake) enabled(string) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.off, f.refuse
+}
 
 func (f *fake) subscribe(_, query string, older bool) (stream, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.asked = append(f.asked, fmt.Sprint(query, " ", older))
 	f.open++
 	return f, nil
 }
 
 func (f *fake) query(_, query string) (stream, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.asked, f.done = append(f.asked, query), true
 	f.open++
 	return f, f.refuse
 }
 
 func (f *fake) next(ctx context.Context, wait time.Duration) ([]string, error) {
-	if len(f.records) == 0 && f.broken != nil {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case len(f.records) > 0:
+		r := f.records[:1]
+		f.records = f.records[1:]
+		return r, nil
+	case f.broken != nil:
 		err := f.broken
 		f.broken = nil
 		return nil, err
-	}
-	if len(f.records) == 0 && f.done {
+	case f.done:
 		return nil, errEnd
 	}
-	if len(f.records) == 0 {
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
-		return nil, nil
+	f.mu.Unlock()
+	defer f.mu.Lock()
+	select {
+	case <-ctx.Done():
+	case <-time.After(wait):
 	}
-	r := f.records[:1]
-	f.records = f.records[1:]
-	return r, nil
+	return nil, nil
 }
 
-func (f *fake) close() { f.open-- }
+func (f *fake) close() { f.set(func() { f.open-- }) }
 
 // at is a record that was written so many ms after the beginning of a bubble.
 func at(number, ms int) string {
@@ -208,41 +227,44 @@ func TestALogIsFollowedThroughWhatHappensToIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{off: true}
 		ctx, cancel := context.WithCancel(t.Context())
-		var got []string
+		told := make(chan string, 64)
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
 			Follow(ctx, Options{Channel: "Log", IDs: []int{7}, from: f,
-				Tell: func(e *Event) { got = append(got, fmt.Sprint(e.Record)) },
-				Say:  func(err error) { got = append(got, fmt.Sprint("say ", err)) },
-				Lost: func(err error) { got = append(got, fmt.Sprint("lost ", err)) }})
+				Tell: func(e *Event) { told <- fmt.Sprint(e.Record) },
+				Say:  func(err error) { told <- fmt.Sprint("say ", err) },
+				Lost: func(err error) { told <- fmt.Sprint("lost ", err) }})
 		}()
 		expect := func(want ...string) {
 			t.Helper()
 			synctest.Wait()
+			var got []string
+			for len(told) > 0 {
+				got = append(got, <-told)
+			}
 			if strings.Join(got, "\n") != strings.Join(want, "\n") {
 				t.Errorf("at %v: got\n  %s\nwant\n  %s", time.Now().UTC(), strings.Join(got, "\n  "), strings.Join(want, "\n  "))
 			}
-			got = nil
 		}
 		expect(`say Windows does not write the log Log; as administrator, wevtutil sl "Log" /e:true switches it on`)
 		time.Sleep(10 * time.Second)
-		f.off, f.records = false, []string{at(1, 11_000), at(2, 12_000)}
+		f.set(func() { f.off, f.records = false, []string{at(1, 11_000), at(2, 12_000)} })
 		time.Sleep(30 * time.Second)
 		expect("say <nil>", "1", "2")
-		f.records = []string{"<Event/>", at(3, 45_000)}
+		f.set(func() { f.records = []string{"<Event/>", at(3, 45_000)} })
 		time.Sleep(30 * time.Second)
 		expect("lost Log: read a record: no EventID or no TimeCreated in it", "3")
-		f.broken = errors.New("the service of the logs ended")
+		f.set(func() { f.broken = errors.New("the service of the logs ended") })
 		time.Sleep(30 * time.Second)
 		expect("say the service of the logs ended")
-		f.records = []string{at(3, 45_000), at(4, 45_000), at(5, 44_999)} // it is found again; others of that moment were not told
+		f.set(func() { f.records = []string{at(3, 45_000), at(4, 45_000), at(5, 44_999)} }) // it is found again; others of that moment were not told
 		time.Sleep(30 * time.Second)
 		expect("say <nil>", "4", "5")
-		f.off = true
+		f.set(func() { f.off = true })
 		time.Sleep(time.Minute)
 		expect(`say Windows does not write the log Log; as administrator, wevtutil sl "Log" /e:true switches it on`)
-		f.refuse = errors.New("access is denied")
+		f.set(func() { f.refuse = errors.New("access is denied") })
 		time.Sleep(time.Minute)
 		expect("say access is denied")
 		cancel()
