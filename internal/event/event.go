@@ -214,7 +214,7 @@ type Device struct {
 	VendorName   string   // as the device says, else from a name table
 	ProductName  string   // as the device says, else from a name table
 	SerialNumber string   // as the device says; absent where it has none
-	Path         string   // bus path, "1-4.2"
+	Path         string   // bus path, "1-4.2"; on Windows "PCIROOT(0)#PCI(1400)#USBROOT(0)#USB(4)#USB(2)"
 	Interfaces   []string // "08/06/50": class/subclass/protocol, lower-case hex
 	Kinds        []string // storage, keyboard, mouse, mtp, network, audio, video, printer, smartcard, hub, other
 	Oddities     []string // what is strange about it or how it came, the Odd... constants; absent as a rule
@@ -263,7 +263,7 @@ type Volume struct {
 	Kind           string    // one of the Volume... constants
 	Share          string    // `\\server\share` or "server:/export"
 	Encrypted      Opt[bool] // absent: not known
-	USBPath        string    // bus path of the USB device behind it, "1-4.2"; tells devices with one serial number apart
+	USBPath        string    // bus path of the USB device behind it, as in Device; tells devices with one serial number apart
 }
 
 // The kinds of a volume (sekisho.volume.kind, .file.volume_kind,

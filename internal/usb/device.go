@@ -21,8 +21,11 @@ type device struct {
 	busNum int // the bus; 0 if unknown
 	config int // the value of the configuration that the kernel chose; 0 if unknown
 	desc   descriptors
-	mute   bool     // has an input interface of which only a driver can say what it is, and none runs it yet
-	errs   []string // what could not be read
+
+	instance string // Windows' name for it, its instance id; elsewhere ""
+
+	mute bool     // has an input interface of which only a driver can say what it is, and none runs it yet
+	errs []string // what could not be read
 }
 
 // Limits of a device's texts. A USB string has at most 126 UTF-16 units, so

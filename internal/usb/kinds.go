@@ -23,6 +23,10 @@ type iface struct {
 	triple
 	Label string // the interface's string descriptor, "MTP"
 	HID   []byte // the HID report descriptor, where the kernel has one
+
+	// What Windows says in its place, which keeps no report descriptor:
+	Keyboard, Mouse bool
+	driven          bool // a driver runs it, so that it would say so
 }
 
 // Class codes (usb.org, "Defined Class Codes").
@@ -87,8 +91,8 @@ func kinds(deviceClass byte, ifaces []iface) []string {
 			keyboard, mouse := hidUse(i.HID)
 			// The boot protocols (HID 1.11, section 4.3), and what the report
 			// descriptor says: a device that types need not speak the boot protocol.
-			has[event.KindKeyboard] = has[event.KindKeyboard] || keyboard || i.Sub == 1 && i.Proto == 1
-			has[event.KindMouse] = has[event.KindMouse] || mouse || i.Sub == 1 && i.Proto == 2
+			has[event.KindKeyboard] = has[event.KindKeyboard] || keyboard || i.Keyboard || i.Sub == 1 && i.Proto == 1
+			has[event.KindMouse] = has[event.KindMouse] || mouse || i.Mouse || i.Sub == 1 && i.Proto == 2
 			continue
 		}
 		has[i.kind()] = true

@@ -154,10 +154,11 @@ func (t *tracker) oddities(p *pending) (words []string) {
 		words = append(words, fmt.Sprintf(format, args...))
 	}
 	d.Oddities = nil
-	// On Windows the names are those of disks, and a card reader is several.
-	if stores(&d.Device) && d.SerialNumber != "" && isBusPath(p.name) {
+	// Where Windows' drives are polled the names are those of disks (`\\.\`), and a
+	// card reader is several.
+	if stores(&d.Device) && d.SerialNumber != "" && !strings.HasPrefix(p.name, `\\`) {
 		for name, o := range t.known {
-			if name != p.name && o.SerialNumber == d.SerialNumber && o.VendorID == d.VendorID && o.ProductID == d.ProductID && t.isThere(name, o) {
+			if name != p.name && o.SerialNumber == d.SerialNumber && o.VendorID == d.VendorID && o.ProductID == d.ProductID && t.there(name, o) {
 				odd(event.OddSameSerial, "the device at port %s has the same serial number: one may be a copy of the other", name)
 				break
 			}

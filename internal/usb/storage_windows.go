@@ -6,7 +6,9 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/windows"
-	"golang.org/x/sys/windows/registry"
+
+	"sekisho/internal/cfgmgr"
+	"sekisho/internal/event"
 )
 
 // Control codes of winioctl.h: device type mass storage (0x2d), function 0x500
@@ -44,44 +46,68 @@ func QueryStorage(drive string) (Storage, error) {
 	if err != nil {
 		return Storage{}, fmt.Errorf("ask drive %s what it is: %w", drive, err)
 	}
-	var number struct{ Type, Disk, Partition uint32 } // STORAGE_DEVICE_NUMBER
-	if windows.DeviceIoControl(h, ioctlStorageGetDeviceNumber, nil, 0, (*byte)(unsafe.Pointer(&number)), uint32(unsafe.Sizeof(number)), &n, nil) == nil {
-		s.Disk = number.Disk
-	}
-	if s.Bus == "usb" && s.Serial != "" {
-		s.VendorID, s.ProductID = idsBySerial(s.Serial)
+	number, numbered := deviceNumber(h)
+	s.Disk = number.Disk
+	if numbered && s.Bus != "" && cfgmgr.Available() == nil {
+		if d, ok := aboveDisk(number); ok {
+			s.Bus, s.VendorID, s.ProductID, s.USBPath = "usb", d.VendorID, d.ProductID, d.Path
+			s.Serial = d.SerialNumber // the disk may have another, or its box have one where it has none
+		}
 	}
 	return s, nil
 }
 
-// maxInstances bounds the registry keys looked at: one for each kind of device
-// that was ever plugged in.
-const maxInstances = 4096
+// storageNumber is STORAGE_DEVICE_NUMBER (winioctl.h).
+type storageNumber struct {
+	Type      uint32 // FILE_DEVICE_DISK, FILE_DEVICE_CD_ROM ...
+	Disk      uint32 // among those of its type
+	Partition uint32
+}
 
-// idsBySerial looks for the one kind of USB device that the registry knows with
-// this serial number. Two kinds with it, or none, give no answer.
-func idsBySerial(serial string) (vendor, product string) {
-	const enum = `SYSTEM\CurrentControlSet\Enum\USB`
-	root, err := registry.OpenKey(registry.LOCAL_MACHINE, enum, registry.ENUMERATE_SUB_KEYS)
+func deviceNumber(h windows.Handle) (storageNumber, bool) {
+	var number storageNumber
+	var n uint32
+	err := windows.DeviceIoControl(h, ioctlStorageGetDeviceNumber, nil, 0, (*byte)(unsafe.Pointer(&number)), uint32(unsafe.Sizeof(number)), &n, nil)
+	return number, err == nil
+}
+
+// fileDeviceCDROM is FILE_DEVICE_CD_ROM of winioctl.h.
+const fileDeviceCDROM = 2
+
+// aboveDisk returns the USB device that a disk hangs on.
+func aboveDisk(number storageNumber) (event.Device, bool) {
+	class := cfgmgr.Disk
+	if number.Type == fileDeviceCDROM {
+		class = cfgmgr.CDROM
+	}
+	disks, err := cfgmgr.Interfaces(class, "")
 	if err != nil {
-		return "", ""
+		return event.Device{}, false
 	}
-	defer root.Close()
-	names, _ := root.ReadSubKeyNames(maxInstances) // io.EOF if there are fewer
-	for _, name := range names {
-		v, p, ok := parseInstance(name)
-		if !ok || strings.Contains(serial, `\`) {
+	for _, path := range disks {
+		if !isDisk(path, number) {
 			continue
 		}
-		k, err := registry.OpenKey(root, name+`\`+serial, registry.QUERY_VALUE)
+		node, err := cfgmgr.Locate(cfgmgr.Instance(path))
 		if err != nil {
-			continue
+			return event.Device{}, false
 		}
-		k.Close()
-		if vendor != "" {
-			return "", ""
-		}
-		vendor, product = v, p
+		return deviceAbove(node)
 	}
-	return vendor, product
+	return event.Device{}, false
+}
+
+// isDisk reports whether an interface is that of the disk with this number.
+func isDisk(path string, number storageNumber) bool {
+	name, err := windows.UTF16PtrFromString(path)
+	if err != nil {
+		return false
+	}
+	h, err := windows.CreateFile(name, 0, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE, nil, windows.OPEN_EXISTING, 0, 0)
+	if err != nil {
+		return false
+	}
+	defer windows.CloseHandle(h)
+	n, ok := deviceNumber(h)
+	return ok && n.Type == number.Type && n.Disk == number.Disk
 }

@@ -41,6 +41,8 @@ type message struct {
 	at     time.Time
 	lost   bool  // the kernel had to drop some
 	err    error // the socket is of no use any more
+
+	do func() // Windows: what to do about it
 }
 
 // tracker turns uevents and looks at sysfs into events. One goroutine runs it.
@@ -53,6 +55,13 @@ type tracker struct {
 	readings  chan reading
 	slots     chan struct{} // one token for each device being read
 	noBus     bool          // there was no USB at the last look
+
+	// What each system does in its own way; sysfs if Run says nothing else. dir is
+	// the device's folder there, on Windows its instance id.
+	plain func(name, dir string) *device // what can be had at once
+	fill  func(ctx context.Context, p *pending, dir string, d device, report func(d device, final bool))
+	there func(name string, d *device) bool // it is still at its port
+	scan  func(message string)              // see rescan
 
 	ports map[string]*port      // by bus path; see port.go
 	held  map[string]*arrival   // by bus path: not told yet, as too many came there
@@ -90,9 +99,12 @@ type reading struct {
 }
 
 func (w *Watcher) newTracker(ctx context.Context, out chan<- *event.Event, mechanism string) *tracker {
-	return &tracker{Watcher: w, ctx: ctx, out: out, mechanism: mechanism,
+	t := &tracker{Watcher: w, ctx: ctx, out: out, mechanism: mechanism,
 		pending: map[string]*pending{}, readings: make(chan reading), slots: make(chan struct{}, maxReading),
 		ports: map[string]*port{}, held: map[string]*arrival{}, away: map[string]*departure{}, sleptBefore: w.slept()}
+	t.plain = func(_, dir string) *device { return readPlain(dir) }
+	t.fill, t.there, t.scan = fillFromSysfs, t.isThere, t.rescan
+	return t
 }
 
 // run works until the context ends (nil) or until the source of messages or the
@@ -107,7 +119,7 @@ func (t *tracker) run(messages <-chan message, look <-chan time.Time, until <-ch
 			t.known[name] = d.dev
 		}
 	}()
-	t.rescan(message)
+	t.scan(message)
 	t.report()
 	overdue := time.NewTicker(patience / 8)
 	defer overdue.Stop()
@@ -130,6 +142,8 @@ func (t *tracker) run(messages <-chan message, look <-chan time.Time, until <-ch
 				return m.err
 			case m.lost:
 				t.lost(m.at)
+			case m.do != nil:
+				m.do()
 			default:
 				t.handle(m.uevent, m.at)
 			}
@@ -142,7 +156,7 @@ func (t *tracker) run(messages <-chan message, look <-chan time.Time, until <-ch
 				t.attached(r.of)
 			}
 		case <-look:
-			t.rescan("")
+			t.scan("")
 			t.report()
 		case <-until:
 			return nil
@@ -218,7 +232,7 @@ func (t *tracker) add(name, dir string, u uevent, at time.Time, message string) 
 
 // begin starts to read a device.
 func (t *tracker) begin(p *pending, dir string, u uevent) {
-	d := readPlain(dir)
+	d := t.plain(p.name, dir)
 	if d.VendorID == "" { // gone again, or sysfs is not readable
 		d.VendorID, d.ProductID = u.ids()
 	}
@@ -264,13 +278,17 @@ func (t *tracker) read(p *pending, dir string, d device) {
 	case <-ctx.Done():
 		return
 	}
-	report := func(told device, final bool) { // a copy: the reader goes on with d
+	t.fill(ctx, p, dir, d, func(told device, final bool) { // a copy: the reader goes on with d
 		t.names.fill(&told.Device)
 		select {
 		case t.readings <- reading{p, &told, final}:
 		case <-ctx.Done():
 		}
-	}
+	})
+}
+
+// fillFromSysfs finds out more about a device until nothing more is to come.
+func fillFromSysfs(ctx context.Context, p *pending, dir string, d device, report func(d device, final bool)) {
 	first := d
 	d.readTexts(dir)
 	if d.devNum != 0 && attrInt(dir, "devnum", 10) != d.devNum { // gone, or another one in its place
@@ -477,7 +495,7 @@ func (t *tracker) tellState(state endpoint.SensorState, reason string) {
 		e.Message = reason
 	case endpoint.Better:
 		e = event.New(event.SensorRecovered, time.Now())
-		e.Message = "kernel notifications are heard again"
+		e.Message = "notifications are heard again"
 	default:
 		return
 	}
@@ -488,5 +506,6 @@ func (t *tracker) tellState(state endpoint.SensorState, reason string) {
 // The mechanisms that this package may use.
 const (
 	mechanismUevent  = "uevent"
+	mechanismNotify  = "cm-notify"
 	mechanismPolling = "polling"
 )

@@ -29,9 +29,20 @@
 // the guest. An overrun of the socket is told as events-lost and followed by a
 // look at sysfs, so only devices that came and went meanwhile are missed.
 //
-// Windows: derived from the storage descriptor of the drives that are there,
-// once a second: only storage that mounts under a drive letter is seen, and the
-// sensor says so by being degraded. No privilege needed.
+// Windows: the configuration manager tells of devices (CM_Register_Notification
+// for USB devices and for phones; no privilege needed). Descriptors and texts are
+// asked of the device by way of its hub, as Linux has them; where a sleeping device
+// does not answer, Windows' own words are taken: instance id, compatible ids, the
+// name that the device gave. Whether a HID interface is a keyboard is what Windows'
+// HID driver says, waited for up to a second; a phone without a class of its own
+// shows once its driver runs, and is told anew then. A serial number that Windows
+// made up is none. Path is the way from the PC's first bus to the port
+// ("PCIROOT(0)#PCI(1400)#USBROOT(0)#USB(4)"), or the instance id of what hangs on
+// none. All devices are listed each minute in case a notification was lost. Where
+// the configuration manager does not tell (Wine), the storage descriptor of the
+// drives that are there is looked at each second: only storage that mounts under
+// a drive letter is seen then, and the sensor says so by being limited, or
+// degraded where it was refused.
 //
 // Elsewhere: Run returns an error that wraps errors.ErrUnsupported.
 package usb

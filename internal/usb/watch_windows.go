@@ -2,19 +2,65 @@ package usb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"golang.org/x/sys/windows"
 
+	"sekisho/internal/cfgmgr"
 	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 )
 
-// Run looks at the drives each second until ctx ends.
+// lookAnyway is how often the devices are listed though Windows tells of them.
+const lookAnyway = time.Minute
+
+// Run listens until ctx ends. Where Windows does not tell of devices, it looks at
+// the drives each second.
 func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
+	err := cfgmgr.Available()
+	if err == nil {
+		if err = w.listen(ctx, out); err == nil || ctx.Err() != nil {
+			return nil
+		}
+	}
 	t := w.newTracker(ctx, out, mechanismPolling)
-	t.tellState(endpoint.SensorLimited, "only storage with a drive letter is seen, by looking at the drives each second")
+	state := endpoint.SensorDegraded
+	if errors.Is(err, errors.ErrUnsupported) {
+		state = endpoint.SensorLimited
+	}
+	t.tellState(state, "only storage with a drive letter is seen, by looking at the drives each second: "+err.Error())
+	return t.poll(ctx)
+}
+
+// listen tells of devices until ctx ends. An error says that it cannot.
+func (w *Watcher) listen(ctx context.Context, out chan<- *event.Event) error {
+	n := w.newNotices(ctx, out, tree{
+		paths:  func() ([]string, error) { return cfgmgr.Interfaces(cfgmgr.USBDevice, "") },
+		locate: locate,
+		whole:  whole,
+		fill:   fillFromNode,
+	})
+	for _, class := range []cfgmgr.GUID{cfgmgr.USBDevice, cfgmgr.WPD} {
+		l, err := cfgmgr.Listen(class, n.heard)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = l.Close() }() // nothing to be done about it
+	}
+	if _, err := n.tree.paths(); err != nil {
+		return err
+	}
+	n.tellState(endpoint.SensorOK, "")
+	look := time.NewTicker(lookAnyway)
+	defer look.Stop()
+	return n.run(n.messages, look.C, nil)
+}
+
+// poll looks at the drives each second until ctx ends.
+func (t *tracker) poll(ctx context.Context) error {
+	w := t.Watcher
 	message := ""
 	if !w.started {
 		w.started, message = true, PresentAtStart
@@ -31,7 +77,7 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-look.C: // a notification of arrivals would be one more case here
+		case <-look.C:
 		}
 	}
 }
