@@ -17,7 +17,7 @@ const maxSources = 256
 // that is no longer there.
 func (c *core) fromArguments(r *record, now time.Time) *found {
 	p := c.procs.of(r.pid, now).proc
-	if !copiers[p.Name] || len(p.Args) < 3 {
+	if !copiers[program(p)] || len(p.Args) < 3 {
 		return nil
 	}
 	moved := strings.HasSuffix(p.Name, "mv")

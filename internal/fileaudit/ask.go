@@ -46,9 +46,9 @@ func ask[T any](c *core, dev volume.Dev, question func() (T, error)) (T, error) 
 	}
 }
 
-// stat is os.Lstat of a path on a volume.
+// stat is lstat of a path on a volume.
 func (c *core) stat(v *volume.Volume, path string) (os.FileInfo, error) {
-	return ask(c, v.Dev, func() (os.FileInfo, error) { return os.Lstat(v.Reach + path) })
+	return ask(c, v.Dev, func() (os.FileInfo, error) { return lstat(v.Reach+path, v.Dev) })
 }
 
 // mounted reports whether the volume of a record is still where it was.

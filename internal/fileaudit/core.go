@@ -24,7 +24,10 @@ const (
 	// maxProblems bounds the reason in the status.
 	maxProblems = 16
 	// maxGrew bounds how often a file is put off that grows and is not closed: some 10 s.
-	maxGrew = 32
+	// maxInUse is the same for one that a mechanism without news of closing finds in
+	// use: some ten minutes.
+	maxGrew  = 32
+	maxInUse = 600
 	// lateFor is how long a rename or deletion waits for the write before it, and a
 	// write of no interest for the read before it. Their queues are read at once;
 	// this is room for a busy machine.
@@ -47,6 +50,7 @@ type core struct {
 	mech string
 	// limited: this build has no better mechanism than the one that runs.
 	limited bool
+	guess   guesser // nil: the mechanism tells of closed files and processes
 
 	vols  []volume.Volume
 	byDev map[volume.Dev]int // index in vols of the volume that one sees
@@ -90,7 +94,8 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 	c.mech, c.src = mech, src
 	c.lin.files.gone = func(id fileKey, x carrier) { src.unfollow(x.path, id) }
 	c.set = newSettle(quiet, max(c.w.opts.MaxDelay, quiet))
-	if mech == mechInotify {
+	c.guess, _ = src.(guesser)
+	if mech == lesserMech {
 		c.set.max = 10 * time.Minute // it does not tell when a file is closed
 	}
 	table := c.w.opts.Table.Watch()
@@ -302,6 +307,10 @@ func (c *core) volumeOf(path string, dev volume.Dev) *volume.Volume {
 	if v, ok := c.w.opts.Table.Lookup(path); ok && path != "" && hasSubvolumes[v.FileSystemType] {
 		return &v
 	}
+	// A share of Windows that no drive is mapped to, or one of another user.
+	if share := shareOf(path); share != "" {
+		return &volume.Volume{Volume: event.Volume{Kind: event.VolumeNetwork, Share: share}, Mount: share + `\`}
+	}
 	return nil
 }
 
@@ -356,12 +365,15 @@ func (c *core) handle(ctx context.Context, r record) {
 		}
 		return
 	}
+	if r.dev == (volume.Dev{}) {
+		r.dev = v.Dev // it was not asked
+	}
 	watched := isMedia(v) || isShare(v)
 	label := c.place.label(r.path, v.Share)
 	if (watched || label != "") && c.procs.ignored(r.pid, now) {
 		return
 	}
-	if v.Folder && syncers[c.procs.of(r.pid, now).proc.Name] {
+	if v.Folder && syncers[program(c.procs.of(r.pid, now).proc)] {
 		return // it brings here what others changed, and reads what it takes away
 	}
 	switch r.kind {
@@ -519,9 +531,8 @@ func (c *core) finish(ctx context.Context, p *pending, last bool) {
 		switch {
 		case err == nil && !fi.Mode().IsRegular():
 			return
-		case err == nil && fi.Size() > r.size && r.size >= 0 && c.mech == mechFanotify && !last && r.grew < maxGrew:
-			// It grew since it was closed: somebody writes to it again, and most likely
-			// closes it. It is told when it rests.
+		case err == nil && !last && c.goesOn(v, r, fi.Size()):
+			// Somebody writes to it again, or still. It is told when it rests.
 			r.size = fi.Size()
 			r.grew++
 			c.rest(ctx, p.key, *r, now)
@@ -530,7 +541,7 @@ func (c *core) finish(ctx context.Context, p *pending, last bool) {
 			r.size = fi.Size()
 		case !errors.Is(err, fs.ErrNotExist):
 			errs = append(errs, "read size: "+err.Error())
-		case attached(c.w.opts.SysRoot, v.Dev) && c.mounted(v, r):
+		case attached(c.w.opts.SysRoot, v) && c.mounted(v, r):
 			// Renamed where nobody tells it, or deleted.
 			at, size := "", int64(0)
 			if !r.names && r.ino != 0 {
@@ -584,6 +595,23 @@ func (c *core) finish(ctx context.Context, p *pending, last bool) {
 	if e = c.burst.add(e, r.dev, now); e != nil {
 		c.send(ctx, e)
 	}
+}
+
+// goesOn reports whether a file that is due is still being written: it grew since it
+// was closed, or, where that is not told, since it was last looked at, or a program
+// has it open.
+func (c *core) goesOn(v *volume.Volume, r *record, size int64) bool {
+	if c.guess == nil {
+		return c.mech == nativeMech && size > r.size && r.size >= 0 && r.grew < maxGrew
+	}
+	if r.grew >= maxInUse {
+		return false
+	}
+	if size != r.size {
+		return true
+	}
+	open, err := ask(c, v.Dev, func() (bool, error) { return c.guess.inUse(r.path), nil })
+	return err == nil && open
 }
 
 // other tells a rename or deletion in a watched place.
@@ -645,7 +673,7 @@ func (c *core) event(a event.Action, r *record, v *volume.Volume, label string) 
 	e.Sensor = c.mech
 	f := &event.File{Path: r.path, VolumeKind: v.Kind, Share: v.Share, Protected: label}
 	if r.path != "" {
-		f.Name = filepath.Base(r.path)
+		f.Name = nameOf(r.path)
 		f.Extension = extension(f.Name)
 	}
 	if r.size >= 0 {
@@ -665,7 +693,13 @@ func (c *core) event(a event.Action, r *record, v *volume.Volume, label string) 
 		if x.user != nil {
 			u := *x.user
 			e.User = &u
+			if r.likely {
+				e.User.Confidence = medium.String()
+			}
 		}
+	} else if c.guess != nil && r.path != "" && !isRemote(v) {
+		x, _ := ask(c, v.Dev, func() (guess, error) { return c.guess.whose(r.path), nil })
+		f.Owner, e.User = x.owner, x.person
 	}
 	return e
 }

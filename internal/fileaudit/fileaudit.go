@@ -123,12 +123,14 @@ type Options struct {
 	ProcRoot string // "" is "/proc"; Linux
 	SysRoot  string // "" is "/sys"; Linux
 
-	InotifyOnly bool // do not try fanotify
+	// LesserOnly: try no better mechanism than inotify, or ReadDirectoryChangesW.
+	LesserOnly bool
 	// Quiet is how long a file must rest before it is told, MaxDelay how long it
 	// can be put off by being written again. 0: 0.3 s and 1 s, chosen so that a
 	// rename after writing (rsync, editors: milliseconds) is waited for.
 	Quiet, MaxDelay time.Duration
-	// RetryAfter is how long inotify is used before fanotify is tried again. 0 is 5 min.
+	// RetryAfter is how long the lesser mechanism is used before the better one is
+	// tried again. 0 is 5 min.
 	RetryAfter time.Duration
 	// MaxQueued bounds the records between the kernel's queue and us. 0 is 65,536.
 	MaxQueued int
@@ -184,7 +186,9 @@ const sensorName = "file"
 // The mechanisms, as they stand in sekisho.sensor and in the status.
 const (
 	mechFanotify = "fanotify"
-	mechInotify  = "inotify" // on Windows: ReadDirectoryChangesW
+	mechInotify  = "inotify"
+	mechETW      = "etw"
+	mechChanges  = "read-directory-changes"
 )
 
 // Name is "file".
@@ -229,6 +233,21 @@ type source interface {
 	close()
 }
 
+// guesser is a source that is not told of closed files and processes, and can ask
+// instead. Its methods may hang with the file system.
+type guesser interface {
+	// inUse reports whether a program has a file open.
+	inUse(path string) bool
+	whose(path string) guess
+}
+
+// guess is who owns a file ("": nobody) and who most likely wrote it: a user with a
+// Confidence, or nil.
+type guess struct {
+	owner  string
+	person *event.User
+}
+
 // Run watches until ctx is done (nil) or the mechanism breaks. It blocks while
 // out is full; what the internal queue cannot hold meanwhile is counted as lost.
 // When ctx is done, what waits to be told is sent if out takes it within a second.
@@ -253,18 +272,18 @@ func (w *Watcher) run(ctx context.Context, out chan<- *event.Event) error {
 	procs := newProcesses(&w.opts)
 	c := newCore(w, q, procs, out)
 	src, err := source(nil), errors.New("switched off in the settings")
-	if !w.opts.InotifyOnly {
+	if !w.opts.LesserOnly {
 		src, err = w.newNative(q, procs, cancel)
 	}
-	mech, quiet, reason := mechFanotify, w.opts.Quiet, ""
+	mech, quiet, reason := nativeMech, w.opts.Quiet, ""
 	if err != nil {
-		if !w.opts.InotifyOnly && !errors.Is(err, errUnavailable) {
+		if !w.opts.LesserOnly && !errors.Is(err, errUnavailable) {
 			return err
 		}
-		mech, quiet = mechInotify, time.Second
+		mech, quiet = lesserMech, max(w.opts.Quiet, time.Second)
 		c.limited = errors.Is(err, errNotBuilt)
-		reason = fmt.Sprintf("inotify: no process, no reads, may miss files in fresh folders: %v", err)
-		if src, err = newInotify(w, q, cancel); err != nil {
+		reason = fmt.Sprintf("%s: %s: %v", lesserMech, lesserLimits, err)
+		if src, err = w.newLesser(q, cancel); err != nil {
 			return err
 		}
 		timer := time.AfterFunc(w.opts.RetryAfter, func() { cancel(errRetry) })

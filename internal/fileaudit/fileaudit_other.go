@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux && !windows
 
 package fileaudit
 
@@ -11,15 +11,16 @@ import (
 	"sekisho/internal/volume"
 )
 
-// newNative: ETW's Kernel-File on Windows would stand here.
+const nativeMech = "none"
+
 func (w *Watcher) newNative(*queue, *processes, context.CancelCauseFunc) (source, error) {
-	return nil, fmt.Errorf("event tracing %w: %w", errUnavailable, errNotBuilt)
+	return nil, fmt.Errorf("a mechanism that tells processes %w: %w", errUnavailable, errNotBuilt)
 }
 
 // identity: what os.Lstat gives has neither.
 func identity(os.FileInfo) (volume.Dev, uint64) { return volume.Dev{}, 0 }
 
 // attached: nothing here asks for it.
-func attached(string, volume.Dev) bool { return true }
+func attached(string, *volume.Volume) bool { return true }
 
 func changeTime(fi os.FileInfo) time.Time { return fi.ModTime() }

@@ -414,7 +414,7 @@ func TestNotificationsTellCopiesWithoutTheProcess(t *testing.T) {
 	if fi, err := os.Stat(dir); err == nil {
 		v.Dev, _ = identity(fi)
 	}
-	w := New(Options{Table: oneStick{v}, InotifyOnly: true})
+	w := New(Options{Table: oneStick{v}, LesserOnly: true})
 	out := make(chan *event.Event, 1024)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

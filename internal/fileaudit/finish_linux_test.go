@@ -112,7 +112,7 @@ func TestAttached(t *testing.T) {
 		{"a loop", volume.Dev{Major: 253, Minor: 2}, true},
 		{"memory", volume.Dev{Minor: 44}, true},
 	} {
-		if got := attached(root, tt.dev); got != tt.want {
+		if got := attached(root, &volume.Volume{Dev: tt.dev}); got != tt.want {
 			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
 		}
 	}

@@ -1,3 +1,5 @@
+//go:build !windows
+
 package fileaudit
 
 import (
@@ -26,7 +28,12 @@ type inotify struct {
 	seen map[string]bool
 }
 
-func newInotify(w *Watcher, q *queue, fail context.CancelCauseFunc) (source, error) {
+const (
+	lesserMech   = mechInotify
+	lesserLimits = "no process, no reads, may miss files in fresh folders"
+)
+
+func (w *Watcher) newLesser(q *queue, fail context.CancelCauseFunc) (source, error) {
 	fsw, err := fsnotify.NewBufferedWatcher(4096)
 	if err != nil {
 		return nil, fmt.Errorf("inotify: %w", err)

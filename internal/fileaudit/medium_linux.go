@@ -10,6 +10,8 @@ import (
 	"sekisho/internal/volume"
 )
 
+const nativeMech = mechFanotify
+
 // maxStack bounds how deep devices lie on one another (LUKS on a partition ...).
 const maxStack = 8
 
@@ -20,11 +22,11 @@ var deadStates = []string{"cancel", "deleted", "offline", "transport-offline", "
 // attached reports whether the device of a file system is there. One that was
 // pulled without unmounting leaves its file system, which goes on answering what
 // it remembers; vfat says of everything else that there is no such file.
-func attached(sysRoot string, dev volume.Dev) bool {
-	if dev.Major == 0 {
+func attached(sysRoot string, v *volume.Volume) bool {
+	if v.Dev.Major == 0 {
 		return true // no block device
 	}
-	return present(filepath.Join(sysRoot, fmt.Sprintf("dev/block/%d:%d", dev.Major, dev.Minor)), 0)
+	return present(filepath.Join(sysRoot, fmt.Sprintf("dev/block/%d:%d", v.Dev.Major, v.Dev.Minor)), 0)
 }
 
 func present(dir string, depth int) bool {

@@ -301,7 +301,7 @@ func TestInotifyWhereFanotifyIsRefused(t *testing.T) {
 	} else {
 		t.Skip("cannot mount a tmpfs as a stick")
 	}
-	w, out := watch(t, Options{InotifyOnly: true}, nil, stick)
+	w, out := watch(t, Options{LesserOnly: true}, nil, stick)
 	s := w.Status()
 	if s.State != endpoint.SensorDegraded || s.Mechanism != "inotify" || !strings.Contains(s.Reason, "no process") {
 		t.Errorf("status %+v", s)

@@ -41,6 +41,7 @@ type record struct {
 	look    sample
 	source  *read     // of the same name, by the same process, just before
 	born    time.Time // when the file was made; zero: unknown
+	likely  bool      // the process had the file open, which is all that is known
 }
 
 func (r *record) file() fileKey { return fileKey{r.dev, r.ino} }

@@ -78,7 +78,7 @@ func (s *rescan) volume(ctx context.Context, v *volume.Volume) {
 			return fs.SkipAll
 		}
 		if err == nil { // what cannot be read is left out: this is a second look
-			s.file(ctx, p, v.Reach, d, func(dev volume.Dev) bool { return dev == v.Dev })
+			s.file(ctx, p, v.Reach, d, v.Dev)
 		}
 		return nil
 	})
@@ -94,7 +94,7 @@ func (s *rescan) folder(ctx context.Context, dir string) {
 	for seen := 0; seen < rescanLimit && ctx.Err() == nil; {
 		entries, err := f.ReadDir(256)
 		for _, d := range entries {
-			s.file(ctx, filepath.Join(dir, d.Name()), "", d, func(volume.Dev) bool { return true })
+			s.file(ctx, filepath.Join(dir, d.Name()), "", d, volume.Dev{})
 		}
 		if seen += len(entries); err != nil {
 			return
@@ -102,7 +102,9 @@ func (s *rescan) folder(ctx context.Context, dir string) {
 	}
 }
 
-func (s *rescan) file(ctx context.Context, p, reach string, d fs.DirEntry, on func(volume.Dev) bool) {
+// file tells a file that was written since, if it lies on that device (the zero
+// one: any).
+func (s *rescan) file(ctx context.Context, p, reach string, d fs.DirEntry, at volume.Dev) {
 	if !d.Type().IsRegular() {
 		return
 	}
@@ -110,7 +112,10 @@ func (s *rescan) file(ctx context.Context, p, reach string, d fs.DirEntry, on fu
 	if err != nil || changeTime(fi).Before(s.since) {
 		return
 	}
-	if dev, ino := identity(fi); on(dev) {
+	if fi, err = lstat(p, at); err != nil { // what a folder says is not all on Windows
+		return
+	}
+	if dev, ino := identity(fi); at == (volume.Dev{}) || dev == at {
 		s.q.offer(ctx, record{kind: recWrote, at: time.Now(), path: strings.TrimPrefix(p, reach), size: fi.Size(), dev: dev, ino: ino, changed: true, found: true})
 	}
 }

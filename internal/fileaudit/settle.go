@@ -3,7 +3,6 @@ package fileaudit
 import (
 	"container/heap"
 	"fmt"
-	"strings"
 	"time"
 
 	"sekisho/internal/volume"
@@ -93,7 +92,7 @@ func (s *settle) renamed(from, to spot, dir bool) bool {
 	}
 	var below []spot
 	for key := range s.byKey {
-		if key.dev == from.dev && strings.HasPrefix(key.path, from.path+"/") {
+		if key.dev == from.dev && within(key.path, from.path) {
 			below = append(below, key)
 		}
 	}

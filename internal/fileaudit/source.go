@@ -48,7 +48,7 @@ func (c *core) sourceOf(r *record, watched bool, now time.Time) *found {
 		if x != nil {
 			return &found{cargo: x.cargo, path: x.path, way: wayOf(x, f, k), whole: x.cargo.packed, carried: x.carried}
 		}
-		if me := c.procs.of(r.pid, now).proc; p == nil && r.look.archive && !movers[me.Name] && (watched || archiveNames[extension(f.name)]) {
+		if me := c.procs.of(r.pid, now).proc; p == nil && r.look.archive && !movers[program(me)] && (watched || archiveNames[extension(f.name)]) {
 			p = me
 		}
 		if p != nil {
@@ -72,11 +72,11 @@ func (c *core) sourceOf(r *record, watched bool, now time.Time) *found {
 func (c *core) packer(w who, now time.Time) *event.Process {
 	p := c.procs.of(w.pid, now).proc
 	switch {
-	case packers[p.Name]:
+	case packers[program(p)]:
 		return p
-	case shells[p.Name]:
+	case shells[program(p)]:
 		for _, pid := range append(c.reads.children(w.pid), w.ppid) {
-			if p := c.procs.of(pid, now).proc; packers[p.Name] {
+			if p := c.procs.of(pid, now).proc; packers[program(p)] {
 				return p
 			}
 		}
@@ -93,7 +93,7 @@ func (c *core) packedOf(r *record, w who, p *event.Process, now time.Time) *foun
 	}
 	// It may be read first and written then; and the queue with the reads may lag.
 	since, until := born.Add(-readFor), r.at.Add(lateFor)
-	shell := shells[c.procs.of(w.pid, now).proc.Name]
+	shell := shells[program(c.procs.of(w.pid, now).proc)]
 	if shell { // what other children read for other files is none of it
 		since, until = born, r.at.Add(lagFor)
 	}
@@ -102,7 +102,7 @@ func (c *core) packedOf(r *record, w who, p *event.Process, now time.Time) *foun
 		return nil
 	}
 	name := filepath.Base(r.path)
-	src := &found{cargo: g, way: byReadingParts, whole: p.Name == "cat", path: last.path, carried: last.carried}
+	src := &found{cargo: g, way: byReadingParts, whole: program(p) == "cat", path: last.path, carried: last.carried}
 	switch {
 	case r.look.archive || r.look.sum == 0 && archiveNames[extension(name)]:
 		made := *g
@@ -111,7 +111,7 @@ func (c *core) packedOf(r *record, w who, p *event.Process, now time.Time) *foun
 			made.encrypted = x
 		}
 		src.cargo, src.path, src.made, src.whole, src.way = &made, g.lead().path, true, true, byPackingOther
-		if packers[p.Name] {
+		if packers[program(p)] {
 			src.way = byPacking
 		}
 	case src.whole:
@@ -173,7 +173,7 @@ func encryptedOf(s *sample) event.Opt[bool] {
 }
 
 func extension(name string) string {
-	return strings.ToLower(strings.TrimPrefix(filepath.Ext(name), "."))
+	return strings.ToLower(strings.TrimPrefix(filepath.Ext(shownName(name)), "."))
 }
 
 func (c *core) whyNoProcess(r *record) string {

@@ -95,7 +95,7 @@ func urlHost(args []string) (string, bool) {
 // interest. That it arrived is not known.
 func (c *core) uploaded(ctx context.Context, r *record, v *volume.Volume, label string, x *read) {
 	p := c.procs.of(r.pid, r.at).proc
-	to := uploaders[p.Name]
+	to := uploaders[program(p)]
 	if to == nil || len(p.Args) == 0 {
 		return
 	}

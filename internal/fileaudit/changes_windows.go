@@ -1,0 +1,536 @@
+package fileaudit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/windows"
+
+	"sekisho/internal/volume"
+)
+
+const (
+	lesserMech   = mechChanges
+	lesserLimits = "the process is mostly not known, the person is guessed, no reads, nothing on shares"
+)
+
+const (
+	// changesSize is how much the system keeps of each folder between two of our
+	// reads: some 500 changes. It is the most that servers take (MSDN,
+	// ReadDirectoryChangesW) and comes from the system's non-paged memory.
+	changesSize = 64 << 10
+	// maxRoots bounds the folders that are watched, each with what is below it.
+	maxRoots = 256
+	// maxFresh bounds the files looked at in one folder that was moved to a place.
+	maxFresh = 10_000
+	// letGoWait bounds waiting for the system to give a buffer back.
+	letGoWait = time.Second
+
+	changesFilter = windows.FILE_NOTIFY_CHANGE_FILE_NAME | windows.FILE_NOTIFY_CHANGE_DIR_NAME | windows.FILE_NOTIFY_CHANGE_SIZE | windows.FILE_NOTIFY_CHANGE_LAST_WRITE
+	// streamsFilter asks for changes of alternate data streams (ntifs.h): names,
+	// sizes, writes. Not every file system takes it.
+	streamsFilter = 0x200 | 0x400 | 0x800
+
+	extendedInformation = 2  // ReadDirectoryNotifyExtendedInformation
+	processIDsUsingFile = 47 // FileProcessIdsUsingFileInformation (ntifs.h)
+	systemPID           = 4
+)
+
+// readChangesEx is there from Windows 10 1709 on.
+var readChangesEx = windows.NewLazySystemDLL("kernel32.dll").NewProc("ReadDirectoryChangesExW")
+
+// changes is the mechanism of ReadDirectoryChangesW: one handle for each folder
+// and all below it, one reader for all.
+type changes struct {
+	w      *Watcher
+	q      *queue
+	port   windows.Handle
+	done   chan struct{} // closed when the reader has ended
+	places atomic.Pointer[places]
+	stop   func() // ends being asked to let go of volumes
+	people people
+
+	mu    sync.Mutex        // guards all below, and the roots
+	roots map[uintptr]*root // by their key
+	last  uintptr
+}
+
+// root is a folder that is watched.
+type root struct {
+	path     string // as events have it
+	asked    string // the path that it was asked for by, in capitals
+	vol      string // Mount of its volume
+	dev      volume.Dev
+	whole    bool // all in it is of interest; else what belongs to a protected place
+	media    bool
+	key      uintptr
+	handle   windows.Handle
+	closed   bool
+	gone     chan struct{} // closed when the system has given the buffer back
+	over     windows.Overlapped
+	buf      [2][]byte // one is being filled while the other is read
+	filling  int
+	extended bool
+	streams  bool
+	old      *change // first half of a rename; the reader's
+}
+
+func (w *Watcher) newLesser(q *queue, fail context.CancelCauseFunc) (source, error) {
+	port, err := windows.CreateIoCompletionPort(windows.InvalidHandle, 0, 0, 1)
+	if err != nil {
+		return nil, fmt.Errorf("%s: create completion port: %w", mechChanges, err)
+	}
+	c := &changes{w: w, q: q, port: port, done: make(chan struct{}), roots: map[uintptr]*root{}, stop: func() {}}
+	c.places.Store(w.space.Load())
+	if t, ok := w.opts.Table.(interface {
+		OnLeave(release func(mount string)) (stop func())
+	}); ok {
+		c.stop = t.OnLeave(c.release)
+	}
+	go func() {
+		defer close(c.done)
+		if err := guard(c.read); err != nil {
+			fail(err)
+		}
+	}()
+	return c, nil
+}
+
+func (c *changes) close() {
+	c.stop()
+	var left []*root
+	c.mu.Lock()
+	for _, r := range c.roots {
+		c.end(r)
+		left = append(left, r)
+	}
+	c.mu.Unlock()
+	c.wait(left)
+	_ = windows.PostQueuedCompletionStatus(c.port, 0, 0, nil)
+	<-c.done
+	windows.CloseHandle(c.port)
+}
+
+// release lets go of a volume that is about to be taken away. Where it stays, the
+// table says so, and sync takes it up again.
+func (c *changes) release(mount string) {
+	var left []*root
+	c.mu.Lock()
+	for _, r := range c.roots {
+		if strings.EqualFold(r.vol, mount) {
+			c.end(r)
+			left = append(left, r)
+		}
+	}
+	c.mu.Unlock()
+	c.wait(left)
+}
+
+// end closes a root. c.mu is held.
+func (c *changes) end(r *root) {
+	if r.closed {
+		return
+	}
+	r.closed = true
+	_ = windows.CancelIoEx(r.handle, &r.over)
+	windows.CloseHandle(r.handle)
+}
+
+// wait waits until the system has given back the buffers of roots that have ended.
+func (c *changes) wait(roots []*root) {
+	timer := time.NewTimer(letGoWait)
+	defer timer.Stop()
+	for _, r := range roots {
+		select {
+		case <-r.gone:
+		case <-c.done:
+			return
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+// forget takes a root away of which the system holds nothing. c.mu is held.
+func (c *changes) forget(r *root) {
+	c.end(r)
+	delete(c.roots, r.key)
+	close(r.gone)
+}
+
+// arm has the system fill the next buffer of a root. c.mu is held.
+func (c *changes) arm(r *root) error {
+	for {
+		filter := uint32(changesFilter)
+		if r.streams {
+			filter |= streamsFilter
+		}
+		buf := r.buf[r.filling]
+		var err error
+		if r.extended {
+			ok, _, e := readChangesEx.Call(uintptr(r.handle), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 1, uintptr(filter), 0, uintptr(unsafe.Pointer(&r.over)), 0, extendedInformation)
+			if ok == 0 {
+				err = e
+			}
+		} else {
+			err = windows.ReadDirectoryChanges(r.handle, &buf[0], uint32(len(buf)), true, filter, nil, &r.over, 0)
+		}
+		switch {
+		case err == nil, errors.Is(err, windows.ERROR_IO_PENDING):
+			return nil
+		case r.streams:
+			r.streams = false
+		case r.extended: // not every file system can (MSDN: ERROR_INVALID_FUNCTION)
+			r.extended, r.streams = false, true
+		default:
+			return err
+		}
+	}
+}
+
+// read takes what the system tells until the port's end is asked for.
+func (c *changes) read() error {
+	for {
+		var n uint32
+		var key uintptr
+		var over *windows.Overlapped
+		err := windows.GetQueuedCompletionStatus(c.port, &n, &key, &over, windows.INFINITE)
+		if over == nil {
+			if err != nil {
+				return fmt.Errorf("wait for changes: %w", err)
+			}
+			return nil // close asks for it
+		}
+		c.mu.Lock()
+		r := c.roots[key]
+		switch {
+		case r == nil:
+			c.mu.Unlock()
+			continue
+		case r.closed:
+			c.forget(r)
+			c.mu.Unlock()
+			continue
+		}
+		extended, buf := r.extended, r.buf[r.filling][:min(int(n), changesSize)]
+		lost := err == nil && n == 0 || errors.Is(err, windows.ERROR_NOTIFY_ENUM_DIR) // too much for the buffer
+		if err == nil || lost {
+			r.filling ^= 1
+			err = c.arm(r)
+			lost = lost || err != nil
+		}
+		if err != nil {
+			// The folder was deleted, its volume taken away: sync asks for it again if
+			// it is still to be watched.
+			c.forget(r)
+		}
+		c.mu.Unlock()
+		now := time.Now()
+		switch {
+		case lost:
+			c.q.push(record{kind: recMissed, at: now})
+		case len(buf) > 0:
+			if e := parseChanges(buf, extended, func(x change) { c.change(r, x, now) }); e != nil {
+				c.q.push(record{kind: recMissed, at: now})
+			}
+			c.settleOld(r, now)
+		}
+		if err != nil {
+			c.q.push(record{kind: recResync})
+		}
+	}
+}
+
+// change takes one change.
+func (c *changes) change(r *root, x change, now time.Time) {
+	if x.kind == changeOldName {
+		c.settleOld(r, now)
+		r.old = &x
+		return
+	}
+	p := c.path(r, x.name)
+	switch x.kind {
+	case changeNewName:
+		old := r.old
+		r.old = nil
+		if old == nil || old.full && x.full && old.id != x.id {
+			c.appeared(r, p, x, now)
+			return
+		}
+		from := c.path(r, old.name)
+		if !x.full {
+			if fi, err := lstat(p.path, r.dev); err == nil {
+				x.dir = fi.IsDir()
+			}
+		}
+		if c.wanted(r, p.path) || c.wanted(r, from.path) {
+			c.q.push(record{kind: recRenamed, at: now, path: p.path, from: from.path, dev: r.dev, size: -1, names: true, dir: x.dir})
+		}
+	case changeRemoved, changeStreamRemoved:
+		if c.wanted(r, p.path) {
+			c.q.push(record{kind: recDeleted, at: now, path: p.path, dev: r.dev, size: -1, names: true, dir: x.dir || p.stream != ""})
+		}
+	case changeAdded:
+		c.appeared(r, p, x, now)
+	case changeModified, changeStreamAdded, changeStreamModified:
+		c.wrote(r, p, x, now)
+	}
+}
+
+// settleOld tells the first half of a rename whose second half does not come: the
+// file went where we do not look.
+func (c *changes) settleOld(r *root, now time.Time) {
+	if r.old == nil {
+		return
+	}
+	old := r.old
+	r.old = nil
+	old.kind = changeRemoved
+	c.change(r, *old, now)
+}
+
+// appeared takes a file, or a folder, that was made or moved here.
+func (c *changes) appeared(r *root, p winPath, x change, now time.Time) {
+	if !x.full {
+		if fi, err := lstat(p.path, r.dev); err == nil {
+			x.dir = fi.IsDir()
+		}
+	}
+	if !x.dir {
+		c.wrote(r, p, x, now)
+		return
+	}
+	if r.media || x.link {
+		return // what is in it came file by file
+	}
+	seen := 0
+	_ = filepath.WalkDir(verbatim(p.path), func(at string, d fs.DirEntry, err error) error {
+		if seen++; seen > maxFresh {
+			c.q.lose(1)
+			return fs.SkipAll
+		}
+		if err == nil && d.Type().IsRegular() {
+			c.wrote(r, canonical(at, nil), change{kind: changeModified}, now)
+		}
+		return nil
+	})
+}
+
+// wrote tells a file that was written.
+func (c *changes) wrote(r *root, p winPath, x change, now time.Time) {
+	if x.dir || x.link || !c.wanted(r, p.path) {
+		return
+	}
+	rec := record{kind: recWrote, at: now, path: p.path, size: x.size, dev: r.dev, ino: x.id, born: x.born, changed: true, names: true}
+	// Who makes a file has it open. Later it may be a virus scanner.
+	made := x.kind == changeAdded || x.kind == changeStreamAdded
+	if !x.full || made || p.stream != "" {
+		if !c.ask(&rec, p.path, made) {
+			return
+		}
+	}
+	if p.stream != "" {
+		if isMark(p.stream, rec.size) {
+			return
+		}
+		rec.ino = 0 // that of the file, which is another one
+	}
+	c.q.push(rec)
+}
+
+// ask asks a file for what a record lacks; it reports false of what is no file. One
+// that is gone may have another name by now, or its volume may have been pulled: it
+// is told as far as it is known.
+func (c *changes) ask(rec *record, path string, made bool) bool {
+	h, err := openFacts(path, windows.FILE_READ_ATTRIBUTES)
+	if err != nil {
+		if rec.ino == 0 {
+			rec.size = -1
+		}
+		return true
+	}
+	defer windows.CloseHandle(h)
+	f, err := factsOf(h, rec.dev)
+	if err != nil || !f.mode.IsRegular() {
+		return err != nil
+	}
+	rec.size, rec.ino, rec.born = f.size, f.id, f.born
+	if users := c.users(h); made && len(users) == 1 {
+		rec.pid, rec.likely = users[0], true
+	}
+	return true
+}
+
+// path is where a change in a root is.
+func (c *changes) path(r *root, name string) winPath {
+	p := canonical(strings.TrimSuffix(r.path, `\`)+`\`+name, nil)
+	if p.short {
+		p.path = longName(p.path)
+	}
+	return p
+}
+
+// wanted reports whether a path in a root is of interest.
+func (c *changes) wanted(r *root, path string) bool {
+	return r.whole || c.places.Load().glob(withoutStream(path)) != nil
+}
+
+// users returns the processes that have a file open, without us and the system.
+func (c *changes) users(h windows.Handle) (pids []int) {
+	const pointer = int(unsafe.Sizeof(uintptr(0)))
+	var buf [pointer * (maxUsers + 1)]byte
+	var status windows.IO_STATUS_BLOCK
+	if windows.NtQueryInformationFile(h, &status, &buf[0], uint32(len(buf)), processIDsUsingFile) != nil {
+		return nil // also where they are too many
+	}
+	for _, pid := range parseUsers(buf[:], pointer) {
+		if pid != c.w.self && pid != systemPID && pid != 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func (c *changes) inUse(path string) bool {
+	h, err := openFacts(path, windows.FILE_READ_ATTRIBUTES)
+	if err != nil {
+		return false
+	}
+	defer windows.CloseHandle(h)
+	return len(c.users(h)) > 0
+}
+
+func (c *changes) whose(path string) guess { return c.people.whose(path) }
+
+// folders: what is below a root is watched with it.
+func (c *changes) folders([]string, *places) {}
+
+// follow: it does not tell reads.
+func (c *changes) follow(string, fileKey)   {}
+func (c *changes) unfollow(string, fileKey) {}
+
+// sync watches media, folders of sync programs and those that protected places
+// begin with.
+func (c *changes) sync(all []volume.Volume, p *places) (watching, problems []string) {
+	c.places.Store(p)
+	want := map[string]*root{} // by path in capitals
+	add := func(x *root) {
+		if len(want) < maxRoots {
+			x.asked = strings.ToUpper(x.path)
+			want[x.asked] = x
+		}
+	}
+	for i := range all {
+		v := &all[i]
+		if v.Hidden || v.Leaving || isRemote(v) || !isMedia(v) && !v.Folder {
+			continue
+		}
+		on := mountOf(v)
+		if v.Folder {
+			on = filepath.VolumeName(on) + `\`
+		}
+		add(&root{path: canonical(mountOf(v), nil).path, vol: on, dev: v.Dev, whole: true, media: isMedia(v)})
+	}
+	for _, base := range p.bases() {
+		v, ok := c.w.opts.Table.Lookup(base)
+		switch {
+		case !ok && shareOf(base) != "" || ok && isRemote(&v):
+			problems = append(problems, fmt.Sprintf("protected place on a share: what happens in %s is not told", base))
+		case ok && !v.Leaving:
+			add(&root{path: base, vol: mountOf(&v), dev: v.Dev})
+		}
+	}
+	for key, x := range want { // the widest is enough
+		for outer, y := range want {
+			if key != outer && within(key, outer) && (y.whole || !x.whole) {
+				delete(want, key)
+				break
+			}
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.roots {
+		x := want[r.asked]
+		if r.closed {
+			continue
+		}
+		if x == nil || x.whole != r.whole || x.dev != r.dev {
+			c.end(r)
+			continue
+		}
+		watching = append(watching, r.path)
+		delete(want, r.asked)
+	}
+	for _, x := range want {
+		if err := c.open(x); err == nil {
+			watching = append(watching, x.path)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			problems = append(problems, fmt.Sprintf("watch %s: %v", x.path, err))
+		}
+	}
+	if len(want) >= maxRoots {
+		problems = append(problems, fmt.Sprintf("more than %d folders, the rest is not watched", maxRoots))
+	}
+	return watching, problems
+}
+
+// open begins to watch a root. c.mu is held.
+func (c *changes) open(r *root) error {
+	name, err := windows.UTF16PtrFromString(verbatim(r.path))
+	if err != nil {
+		return err
+	}
+	const share = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE | windows.FILE_SHARE_DELETE
+	h, err := windows.CreateFile(name, windows.FILE_LIST_DIRECTORY, share, nil, windows.OPEN_EXISTING, windows.FILE_FLAG_BACKUP_SEMANTICS|windows.FILE_FLAG_OVERLAPPED, 0)
+	if err != nil {
+		return err
+	}
+	if !r.whole { // what settings name has lost its capitals
+		if path, err := finalName(h); err == nil {
+			r.path = path
+		}
+	}
+	c.last++
+	r.key, r.handle, r.gone = c.last, h, make(chan struct{})
+	r.buf = [2][]byte{make([]byte, changesSize), make([]byte, changesSize)}
+	r.extended, r.streams = readChangesEx.Find() == nil, true
+	if _, err = windows.CreateIoCompletionPort(h, c.port, r.key, 0); err == nil {
+		err = c.arm(r)
+	}
+	if err != nil {
+		windows.CloseHandle(h)
+		return os.NewSyscallError("ReadDirectoryChangesW", err)
+	}
+	c.roots[r.key] = r
+	return nil
+}
+
+// bases are the folders that protected places begin with, before the first
+// element with a wildcard.
+func (p *places) bases() (dirs []string) {
+	for _, g := range p.globs {
+		base := g.base
+		if base == g.glob { // no wildcard: a folder, or a file in one
+			base += "/"
+			if fi, err := os.Stat(verbatim(canonical(g.glob, nil).path)); err == nil && !fi.IsDir() {
+				base = g.glob
+			}
+		}
+		if i := strings.LastIndexByte(base, '/'); i > 0 {
+			if at := canonical(base[:i]+"/", nil).path; isDrive(at) || shareOf(at) != "" {
+				dirs = append(dirs, at)
+			}
+		}
+	}
+	return dirs
+}
