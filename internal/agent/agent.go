@@ -166,7 +166,7 @@ func New(o Options) (*Agent, error) {
 	a.link = newLink(a)
 	a.who.Store(&event.Agent{ID: a.link.agentID(), Version: o.Version})
 	if a.sensors = supervise(o.Sources, a.log); o.Sources == nil {
-		a.sensors, a.files, a.open, a.sessions = newSensors(cfg, a.log)
+		a.sensors, a.files, a.open, a.sessions = newSensors(cfg, a.last, a.log)
 	}
 	a.life = newLife(a.stateDir, a.sensors, a.log.Named("canary"))
 	a.life.again = a.again

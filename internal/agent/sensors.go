@@ -4,11 +4,13 @@ import (
 	"context"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"sekisho/internal/config"
 	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 	"sekisho/internal/fileaudit"
+	"sekisho/internal/printwatch"
 	"sekisho/internal/procwatch"
 	"sekisho/internal/session"
 	"sekisho/internal/usb"
@@ -20,8 +22,10 @@ import (
 // newSensors makes the sensors in the order they are started: volumes before
 // files, which need their table. open lists the volumes that are told of and
 // mounted now; nil where the settings switch their events off. sessions tells to
-// which login session a process belongs; nil likewise.
-func newSensors(cfg *config.Agent, log *zap.Logger) (all []*supervised, files *fileaudit.Watcher, open func() []volume.Volume, sessions *session.Watcher) {
+// which login session a process belongs; nil likewise. since is the last sign of life
+// of the run before, zero if there was none: what a system wrote down after it is
+// asked for.
+func newSensors(cfg *config.Agent, since time.Time, log *zap.Logger) (all []*supervised, files *fileaudit.Watcher, open func() []volume.Volume, sessions *session.Watcher) {
 	add := func(on bool, name string, s Source) {
 		if !on {
 			s = off(name)
@@ -60,6 +64,7 @@ func newSensors(cfg *config.Agent, log *zap.Logger) (all []*supervised, files *f
 	}
 	add(cfg.Sensors.File.Enabled, "file", files)
 	add(cfg.Sensors.Session.Enabled, "session", logins)
+	add(cfg.Sensors.Print.Enabled, "print", printwatch.New(printwatch.Options{EnableLog: cfg.Sensors.Print.EnableLog, Since: since}))
 	if cfg.Sensors.Volume.Enabled {
 		open = volumes.Open
 	}

@@ -65,6 +65,7 @@ type Sensors struct {
 	File    FileSensor   `yaml:"file"`
 	Process Sensor       `yaml:"process"`
 	Session Sensor       `yaml:"session"`
+	Print   PrintSensor  `yaml:"print"`
 
 	Canary time.Duration `yaml:"canary"` // between two proofs that they see
 }
@@ -84,6 +85,12 @@ type VolumeSensor struct {
 type FileSensor struct {
 	Enabled bool     `yaml:"enabled"`
 	Ignore  []string `yaml:"ignore"` // executables (globs) whose file activity is not told
+}
+
+// PrintSensor is the settings of the sensor of prints.
+type PrintSensor struct {
+	Enabled   bool `yaml:"enabled"`
+	EnableLog bool `yaml:"enable_log"` // switch the log of Windows on that it reads
 }
 
 // Place is a named place whose files are protected.
@@ -309,6 +316,7 @@ func DefaultAgent() *Agent {
 			File:    FileSensor{Enabled: true},
 			Process: Sensor{Enabled: true},
 			Session: Sensor{Enabled: true},
+			Print:   PrintSensor{Enabled: true},
 			// A canary costs 25 ms of CPU: under 0.01 % of a core.
 			Canary: 5 * time.Minute,
 		},
