@@ -30,15 +30,18 @@ type cloud struct {
 var cloudNames = map[string]string{
 	"OneDrive": "OneDrive", "Dropbox": "Dropbox", "Google Drive": "Google Drive", "GoogleDrive": "Google Drive", "My Drive": "Google Drive",
 	"Insync": "Google Drive", "Nextcloud": "Nextcloud", "ownCloud": "ownCloud", "MEGA": "MEGA", "MEGAsync": "MEGA", "Box": "Box", "Box Sync": "Box",
-	"pCloudDrive": "pCloud", "pCloud Sync": "pCloud", "Seafile": "Seafile", "SynologyDrive": "Synology Drive", "Yandex.Disk": "Yandex Disk", "iCloudDrive": "iCloud",
+	"pCloudDrive": "pCloud", "pCloud Drive": "pCloud", "pCloud Sync": "pCloud", "Seafile": "Seafile", "SynologyDrive": "Synology Drive", "Yandex.Disk": "Yandex Disk", "iCloudDrive": "iCloud",
 }
 
-// cloudConfigs are settings files of sync programs, below a home folder, that
-// name a folder elsewhere.
-var cloudConfigs = []struct {
+// cloudConfig is a settings file of a sync program, below a home folder, that
+// names a folder elsewhere.
+type cloudConfig struct {
 	glob, provider string
 	parse          func([]byte) []string
-}{
+}
+
+// linuxConfigs are those of Linux.
+var linuxConfigs = []cloudConfig{
 	{".config/onedrive*/config", "OneDrive", parseOneDrive},
 	{".dropbox/info.json", "Dropbox", parseDropbox},
 	{".config/Nextcloud/nextcloud.cfg", "Nextcloud", parseNextcloud},
@@ -46,13 +49,19 @@ var cloudConfigs = []struct {
 }
 
 // findClouds returns the folders of sync programs in the home folders of root
-// ("/"): those that are called so and those that the programs' settings name,
-// which have to lie in the same home. skip says which homes are not looked into.
+// ("/"). skip says which homes are not looked into.
 func findClouds(root string, skip func(home string) bool) []cloud {
 	homes := []string{filepath.Join(root, "root")}
 	for _, name := range someNames(filepath.Join(root, "home"), maxHomes) {
 		homes = append(homes, filepath.Join(root, "home", name))
 	}
+	return cloudsIn(homes, linuxConfigs, skip)
+}
+
+// cloudsIn returns the folders of sync programs in home folders, sorted by path:
+// those that are called so and those that the programs' settings name, which have
+// to lie in the same home.
+func cloudsIn(homes []string, configs []cloudConfig, skip func(home string) bool) []cloud {
 	var all []cloud
 	seen := map[string]bool{}
 	for _, home := range homes {
@@ -74,7 +83,7 @@ func findClouds(root string, skip func(home string) bool) []cloud {
 				add(filepath.Join(home, name), p)
 			}
 		}
-		for _, c := range cloudConfigs {
+		for _, c := range configs {
 			files, _ := filepath.Glob(filepath.Join(home, filepath.FromSlash(c.glob)))
 			for _, file := range files[:min(len(files), 8)] {
 				for _, p := range c.parse(readSome(file)) {
@@ -160,4 +169,27 @@ func parseDropbox(b []byte) (paths []string) {
 		}
 	}
 	return paths
+}
+
+// syncProvider returns who keeps a folder in step with a cloud, by the name under
+// which it is registered with Windows' Cloud Files API:
+// "OneDrive!S-1-5-21-...!Business1", "Dropbox!S-1-5-21-...!Personal". A name that
+// is not known stands for itself.
+func syncProvider(key string) string {
+	name, _, _ := strings.Cut(key, "!")
+	for known, provider := range cloudNames {
+		if strings.EqualFold(known, name) {
+			return provider
+		}
+	}
+	return name
+}
+
+// maxSyncRoots bounds the folders of one registration: one for each user of it.
+const maxSyncRoots = 64
+
+// isFolderOfDrive reports whether a path is that of a folder on a drive with a
+// letter, and not of the drive as a whole.
+func isFolderOfDrive(path string) bool {
+	return len(path) > 3 && path[1] == ':' && path[2] == '\\' && !strings.Contains(path, `\..`)
 }

@@ -75,3 +75,16 @@ func FuzzCloudSettings(f *testing.F) {
 		}
 	})
 }
+
+func TestWhoKeepsAFolderInStep(t *testing.T) {
+	for key, want := range map[string]string{"OneDrive!S-1-5-21-1!Business1|abc": "OneDrive", "dropbox!S-1-5-21-1!Personal": "Dropbox", "iCloudDrive!S-1": "iCloud", "Example.Sync!S-1!x": "Example.Sync", "": ""} {
+		if got := syncProvider(key); got != want {
+			t.Errorf("syncProvider(%q) = %q, want %q", key, got, want)
+		}
+	}
+	for path, want := range map[string]bool{`C:\Users\taro\OneDrive`: true, `D:\x`: true, `C:\`: false, `C:`: false, `\\fs1\share\x`: false, `C:\a\..\..`: false, `\\?\C:\x`: false, "": false} {
+		if got := isFolderOfDrive(path); got != want {
+			t.Errorf("isFolderOfDrive(%q) = %v", path, got)
+		}
+	}
+}

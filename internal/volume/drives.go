@@ -78,7 +78,11 @@ func compareDrives(old, now []Volume) (gone, come []change) {
 	for i := range now {
 		is[of(&now[i])] = true
 		if v := &now[i]; v.Told() && !was[of(v)] {
-			come = append(come, change{Volume: *v})
+			c := change{Volume: *v}
+			if v.Folder {
+				c.message = cloudFolder + v.Share
+			}
+			come = append(come, c)
 		}
 	}
 	for i := range old {

@@ -57,14 +57,14 @@ func (w *Watcher) drives() ([]Volume, error) {
 		if driveType < driveRemovable || driveType > driveRAM {
 			continue // unknown, or no root: gone
 		}
-		now, ok := w.drive(p, driveType)
+		now, label, ok := w.drive(p, driveType)
 		if !ok {
 			continue
 		}
 		if was && v.Dev == now.Dev && v.FileSystemType == now.FileSystemType && v.Writable == now.Writable {
 			now = v // the disk behind it need not be asked again
 		} else {
-			w.identify(&now, driveType)
+			w.identify(&now, driveType, label)
 		}
 		list = append(list, now)
 	}
@@ -78,7 +78,7 @@ func (w *Watcher) drives() ([]Volume, error) {
 			}
 		}
 	}
-	return list, nil
+	return w.withClouds(list), nil
 }
 
 // changeable reports whether what is known of a volume may change while its name
@@ -141,18 +141,19 @@ func mountPaths(volume string) []string {
 type information struct {
 	serial, flags uint32
 	fileSystem    string
+	label         string
 	err           error
 }
 
-// drive asks what is in a drive; it reports false where that is nothing.
-func (w *Watcher) drive(p place, driveType uint32) (Volume, bool) {
-	var v Volume
+// drive asks what is in a drive, and for its label; ok is false where that is
+// nothing.
+func (w *Watcher) drive(p place, driveType uint32) (v Volume, label string, ok bool) {
 	v.DOSName, v.NTName, v.Mount, v.Root = p.name, p.nt, p.name+`\`, `\`
 	info, err := bounded(w.guard, func() information {
 		var r information
-		var fs [windows.MAX_PATH + 1]uint16
-		r.err = windows.GetVolumeInformation(wide(p.name+`\`), nil, 0, &r.serial, nil, &r.flags, &fs[0], uint32(len(fs)))
-		r.fileSystem = windows.UTF16ToString(fs[:])
+		var label, fs [windows.MAX_PATH + 1]uint16
+		r.err = windows.GetVolumeInformation(wide(p.name+`\`), &label[0], uint32(len(label)), &r.serial, nil, &r.flags, &fs[0], uint32(len(fs)))
+		r.fileSystem, r.label = windows.UTF16ToString(fs[:]), windows.UTF16ToString(label[:])
 		return r
 	})
 	switch err = errors.Join(err, info.err); {
@@ -163,14 +164,14 @@ func (w *Watcher) drive(p place, driveType uint32) (Volume, bool) {
 	case errors.Is(err, windows.Errno(fveLocked)):
 		v.FileSystemType, v.Encrypted = lockedType, event.Some(true)
 	case driveType != driveRemote && driveType != driveFixed:
-		return v, false // no medium, or not one that Windows can read
+		return v, "", false // no medium, or not one that Windows can read
 	}
-	return v, true
+	return v, info.label, true
 }
 
 // identify asks for the disk behind a drive, whether it is encrypted, and for the
 // size.
-func (w *Watcher) identify(v *Volume, driveType uint32) {
+func (w *Watcher) identify(v *Volume, driveType uint32, label string) {
 	var s usb.Storage
 	if driveType == driveRemote {
 		v.Share = remoteShare(v.NTName)
@@ -183,6 +184,9 @@ func (w *Watcher) identify(v *Volume, driveType uint32) {
 		s, _ = bounded(w.guard, func() usb.Storage { s, _ := usb.QueryStorage(device); return s })
 	}
 	v.classifyDrive(driveType, s)
+	if provider := cloudNames[plainName(label)]; provider != "" && s == (usb.Storage{}) && driveType == driveFixed {
+		v.Kind, v.Share = event.VolumeCloudSync, provider // Google Drive shows itself as a disk
+	}
 	if declaredDrive(v.DOSName, w.opt.RemovablePaths) {
 		v.Kind, v.Removable = event.VolumeRemovable, event.Some(true)
 	}

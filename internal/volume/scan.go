@@ -9,6 +9,9 @@ import (
 	"sekisho/internal/event"
 )
 
+// cloudFolder is the beginning of the message of a folder that came.
+const cloudFolder = "folder that a program keeps in step with "
+
 // change is a volume that came or went.
 type change struct {
 	Volume
@@ -79,7 +82,7 @@ func (w *Watcher) update(lines, others []mountLine, b *blocks, size func(mount s
 		if j, ok := was[v.MountID]; ok && old[j].Folder && old[j].Mount == v.Mount {
 			delete(was, v.MountID)
 		} else {
-			fresh[len(all)] = &change{message: "folder that a program keeps in step with " + f.provider}
+			fresh[len(all)] = &change{message: cloudFolder + f.provider}
 		}
 		all = append(all, v)
 	}

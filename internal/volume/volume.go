@@ -46,7 +46,9 @@
 // [Table.OnLeave] passes that on. BitLocker shows in the first sector that the
 // disk has for the volume, which takes the rights of an administrator, else it is
 // not known; a locked one has the file system type BitLocker. VeraCrypt's volumes
-// are known by the name of their device. Limits: drives that another user mapped
+// are known by the name of their device. Folders of sync programs are those that
+// are registered with the Cloud Files API, and by name and settings as on Linux in
+// the users' profiles; they are looked for every minute. Limits: drives that another user mapped
 // are not seen; encryption is looked at when the volume comes; a drive that comes
 // and goes within two looks is not told; on which medium a VeraCrypt container
 // lies is not known, so it is told only where Windows calls it removable; disks
@@ -174,6 +176,9 @@ type Watcher struct {
 	guard   *guard
 	started bool // Run's own: it was told what was there at the start
 	clouds  []cloud
+
+	cloudsAt time.Time // Run's own: when clouds were looked for; Windows
+
 	cloudID map[string]int           // Run's own: mount ids made up for folders, by path
 	servers map[int]server           // Run's own: who answers for a told mount, by its id; may be gone by its end
 	phoneID int                      // Run's own: the last id made up for a phone
