@@ -11,7 +11,7 @@ import (
 )
 
 // The ids of what the service tells the system's own log: on Windows the log
-// "Application", source eventSource; elsewhere the service manager tells that by
+// "Application", source agent.EventSource; elsewhere the service manager tells that by
 // itself. They are stable (docs/errors.md), and within 1 to 1000, for which
 // Windows brings texts (EventCreate.exe).
 const (
@@ -19,9 +19,6 @@ const (
 	noteStopped = 2
 	noteFailed  = 3
 )
-
-// eventSource is the service's name in the log "Application".
-const eventSource = "Sekisho Agent"
 
 // maxNote bounds the text of one note, in bytes; Windows takes 31,839 characters.
 const maxNote = 8 << 10

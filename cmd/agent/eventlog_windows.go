@@ -3,13 +3,15 @@ package main
 import (
 	"strings"
 
+	"sekisho/internal/agent"
+
 	"golang.org/x/sys/windows/registry"
 	"golang.org/x/sys/windows/svc/eventlog"
 )
 
 // note writes to the log "Application". That it cannot is no reason to stop.
 func note(id uint32, text string) {
-	l, err := eventlog.Open(eventSource)
+	l, err := eventlog.Open(agent.EventSource)
 	if err != nil {
 		return
 	}

@@ -16,9 +16,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// serviceName is the name of the Windows service and of the systemd unit.
-const serviceName = "sekisho-agent"
-
 // stopWithin is how long a stop may take before the service manager is told
 // that it failed. The agent's own bounds (last flush, sensors) are below.
 const stopWithin = 20 * time.Second
@@ -59,7 +56,7 @@ func (p *program) Stop(service.Service) error {
 
 func newService(p *program, configFile string) (service.Service, error) {
 	c := &service.Config{
-		Name:        serviceName,
+		Name:        agent.ServiceName,
 		DisplayName: "Sekisho Agent",
 		Description: "Watches USB devices, file copies and remote-access tools, and reports to the Sekisho console.",
 		Arguments:   []string{"run", "--service", "--config", configFile},

@@ -6,6 +6,7 @@ import (
 	"time"
 	"unsafe"
 
+	"sekisho/internal/agent"
 	"sekisho/internal/winacl"
 
 	"github.com/kardianos/service"
@@ -24,8 +25,8 @@ func runService(_ service.Service, p *program) error {
 	// Older installations lack these settings, others may have changed them; repairing
 	// them needs rights that the service has. Not having them must not keep it from
 	// starting: doctor tells.
-	_ = arrange(serviceName)
-	return svc.Run(serviceName, handler{p})
+	_ = arrange(agent.ServiceName)
+	return svc.Run(agent.ServiceName, handler{p})
 }
 
 // handler runs the program as Windows says. kardianos/service does not hand on
@@ -55,17 +56,6 @@ func (h handler) Execute(_ []string, requests <-chan svc.ChangeRequest, status c
 	return false, 0
 }
 
-// privileges are what the service's account keeps of those that LocalSystem has
-// (it has nearly all). That it may start ETW sessions, write its folder and read
-// most files is a matter of access lists, not of privileges.
-var privileges = []string{
-	"SeChangeNotifyPrivilege",  // paths through folders that may not be listed; every process has it
-	"SeDebugPrivilege",         // command lines and modules of processes that keep others out
-	"SeSystemProfilePrivilege", // asked for by kernel providers of ETW on some versions of Windows
-	"SeBackupPrivilege",        // content of files that users keep to themselves
-	"SeImpersonatePrivilege",   // what a user sees: mapped drives
-}
-
 // arrange makes Windows start the service again after 5, 30 and 60 seconds, also
 // when it ended by itself with an error; give it time when the PC shuts down; take
 // the privileges that it does not need (from its next start on); and keep users
@@ -81,9 +71,13 @@ func arrange(name string) error {
 		return err
 	}
 	defer s.Close()
-	list, err := multiString(privileges)
+	list, err := multiString(agent.ServicePrivileges)
 	if err != nil {
 		return err
+	}
+	var restarts []mgr.RecoveryAction
+	for _, pause := range agent.ServiceRestarts {
+		restarts = append(restarts, mgr.RecoveryAction{Type: mgr.ServiceRestart, Delay: pause})
 	}
 	milliseconds := uint32((stopWithin + 10*time.Second).Milliseconds())
 	var errs []error
@@ -91,11 +85,7 @@ func arrange(name string) error {
 		name string
 		err  error
 	}{
-		{"recovery", s.SetRecoveryActions([]mgr.RecoveryAction{
-			{Type: mgr.ServiceRestart, Delay: 5 * time.Second},
-			{Type: mgr.ServiceRestart, Delay: 30 * time.Second},
-			{Type: mgr.ServiceRestart, Delay: 60 * time.Second},
-		}, uint32((24 * time.Hour).Seconds()))},
+		{"recovery", s.SetRecoveryActions(restarts, uint32(agent.ServiceResetAfter.Seconds()))},
 		{"recovery after errors", s.SetRecoveryActionsOnNonCrashFailures(true)},
 		// SERVICE_PRESHUTDOWN_INFO and SERVICE_REQUIRED_PRIVILEGES_INFOW of winsvc.h hold
 		// one value each.
@@ -127,11 +117,11 @@ func multiString(texts []string) (*uint16, error) {
 // afterInstall completes what kardianos/service has installed. It has registered
 // the service's name as source of events; the name that people see is better.
 func afterInstall() error {
-	_ = eventlog.Remove(serviceName)
-	if err := eventlog.InstallAsEventCreate(eventSource, eventlog.Info|eventlog.Warning|eventlog.Error); err != nil && !registered(eventSource) {
+	_ = eventlog.Remove(agent.ServiceName)
+	if err := eventlog.InstallAsEventCreate(agent.EventSource, eventlog.Info|eventlog.Warning|eventlog.Error); err != nil && !registered(agent.EventSource) {
 		return fmt.Errorf("register the source of events: %w", err)
 	}
-	return arrange(serviceName)
+	return arrange(agent.ServiceName)
 }
 
 // uninstall takes away the service, which has stopped, and its source of events.
@@ -141,7 +131,7 @@ func uninstall(service.Service) error {
 		return err
 	}
 	defer m.Disconnect()
-	s, err := m.OpenService(serviceName)
+	s, err := m.OpenService(agent.ServiceName)
 	if err != nil {
 		return err
 	}
@@ -149,8 +139,8 @@ func uninstall(service.Service) error {
 	if err := s.Delete(); err != nil {
 		return err
 	}
-	if registered(eventSource) {
-		return eventlog.Remove(eventSource)
+	if registered(agent.EventSource) {
+		return eventlog.Remove(agent.EventSource)
 	}
 	return nil
 }

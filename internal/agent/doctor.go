@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -52,7 +51,8 @@ const clockTolerance = 5 * time.Minute
 
 // Doctor checks what the agent needs on this PC: rights, settings, rules, room,
 // the running service and its sensors, the way to the console, the clock, other
-// products. It changes nothing and asks only the console that is set.
+// products; on Windows what else a program can find out (doctor_pc.go). It changes
+// nothing and asks only the console that is set.
 func Doctor(ctx context.Context, configFile string) []Check {
 	d := &doctor{}
 	cfg := d.settings(configFile)
@@ -64,6 +64,7 @@ func Doctor(ctx context.Context, configFile string) []Check {
 	d.room(cfg)
 	d.running(ctx, cfg)
 	d.console(ctx, cfg)
+	d.system(configFile, cfg)
 	d.neighbours()
 	return d.checks
 }
@@ -297,18 +298,4 @@ func (d *doctor) neighbours() {
 		d.add("DOC-10", "他の監視製品", "other monitoring products", CheckOK, product+" が動いている。併用できる", product+" runs here; both can work side by side",
 			"重い場合は互いの除外リストに加える", "if the PC becomes slow, add each to the other's exclusions")
 	}
-}
-
-// privileged reports whether the process may do what the sensors need.
-func privileged() bool {
-	if runtime.GOOS == "windows" {
-		// Opening the raw disk needs administrator's rights and changes nothing.
-		f, err := os.Open(`\\.\PHYSICALDRIVE0`)
-		if err != nil {
-			return false
-		}
-		f.Close()
-		return true
-	}
-	return os.Geteuid() == 0
 }

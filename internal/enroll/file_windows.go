@@ -46,6 +46,19 @@ func unseal(how string, key []byte) ([]byte, error) {
 	return taken(out)
 }
 
+// TrySealing seals something and opens it again.
+func TrySealing() error {
+	sealed, err := seal([]byte("sekisho"))
+	if err != nil {
+		return err
+	}
+	b, err := unseal(sealing, sealed)
+	if err == nil && string(b) != "sekisho" {
+		err = errors.New("what was sealed came back changed")
+	}
+	return err
+}
+
 func blob(b []byte) *windows.DataBlob {
 	return &windows.DataBlob{Size: uint32(len(b)), Data: unsafe.SliceData(b)}
 }

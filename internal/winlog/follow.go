@@ -19,6 +19,10 @@ func (e *OffError) Error() string {
 // Command is what an administrator types to switch a channel on.
 func Command(channel string) string { return fmt.Sprintf(`wevtutil sl "%s" /e:true`, channel) }
 
+// Enabled reports whether Windows writes a channel. The error wraps
+// errors.ErrUnsupported where this system has no such logs.
+func Enabled(channel string) (bool, error) { return system.enabled(channel) }
+
 // Options say what Follow and Past read.
 type Options struct {
 	Channel string

@@ -7,10 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
+	"sekisho/internal/agent"
 	"sekisho/internal/winacl"
 )
 
@@ -48,24 +48,6 @@ func table(t *testing.T, msi, name string) string {
 	return "\n" + lines[len(lines)-1]
 }
 
-// privileges are those that the agent itself gives its service.
-func privileges(t *testing.T) []string {
-	t.Helper()
-	source, err := os.ReadFile("../../cmd/agent/service_windows.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := regexp.MustCompile(`"(Se\w+Privilege)", +//`).FindAllSubmatch(source, -1)
-	var all []string
-	for _, m := range found {
-		all = append(all, string(m[1]))
-	}
-	if len(all) < 3 {
-		t.Fatalf("found %d privileges", len(all))
-	}
-	return all
-}
-
 func TestTheTablesSayWhatWindowsShallDo(t *testing.T) {
 	msi := build(t)
 	for _, c := range []struct{ table, row, why string }{
@@ -97,7 +79,7 @@ func TestTheTablesSayWhatWindowsShallDo(t *testing.T) {
 		{"ServiceControl", "AgentControl|sekisho-agent|163||1|Agent", "1 + 2 + 32 + 128: started, stopped, stopped and deleted"},
 		{"MsiServiceConfigFailureActions", "AgentRecovery|sekisho-agent|1|86400|||1[~]1[~]1|5000[~]30000[~]60000|Agent", "started again when it dies"},
 		{"MsiServiceConfig", "AgentNonCrash|sekisho-agent|1|4|1|Agent", "also when it ended by itself with an error"},
-		{"MsiServiceConfig", "AgentPrivileges|sekisho-agent|1|6|" + strings.Join(privileges(t), "[~]") + "|Agent", "no privilege that it does not need"},
+		{"MsiServiceConfig", "AgentPrivileges|sekisho-agent|1|6|" + strings.Join(agent.ServicePrivileges, "[~]") + "|Agent", "no privilege that it does not need"},
 		{"MsiServiceConfig", "AgentShutdown|sekisho-agent|1|7|30000|Agent", "time to write down what is open"},
 		{"Registry", `EventFile|2|SYSTEM\CurrentControlSet\Services\EventLog\Application\Sekisho Agent|EventMessageFile|[System64Folder]EventCreate.exe|Agent`, "a source of events, whose texts Windows has"},
 		{"Registry", `EventTypes|2|SYSTEM\CurrentControlSet\Services\EventLog\Application\Sekisho Agent|TypesSupported|#7|Agent`, "errors, warnings, information"},

@@ -1,0 +1,15 @@
+//go:build !windows
+
+package agent
+
+import (
+	"os"
+
+	"sekisho/internal/config"
+)
+
+// system has nothing to add where the other checks say all.
+func (d *doctor) system(string, *config.Agent) {}
+
+// privileged reports whether the process may do what the sensors need.
+func privileged() bool { return os.Geteuid() == 0 }
