@@ -103,6 +103,35 @@ func declaredDrive(drive string, paths []string) bool {
 	return false
 }
 
+// redirectors maps the beginning of a mapped letter's device to what the server is
+// spoken to in.
+var redirectors = []struct{ device, typ string }{
+	{`\Device\LanmanRedirector\;`, "SMB"}, {`\Device\Mup\;LanmanRedirector\;`, "SMB"},
+	{`\Device\WebDavRedirector\;`, "WebDAV"}, {`\Device\Mup\;WebDavRedirector\;`, "WebDAV"},
+	{`\Device\`, "network"},
+}
+
+// mappedDrive is a network drive of a logon that is not ours: what its letter
+// stands for is all that we may know of it. ok is false for what is no such drive.
+func mappedDrive(letter, device string) (v Volume, ok bool) {
+	share := remoteShare(device)
+	if share == "" {
+		return Volume{}, false
+	}
+	for _, r := range redirectors {
+		if len(device) >= len(r.device) && strings.EqualFold(device[:len(r.device)], r.device) {
+			v.FileSystemType = r.typ
+			break
+		}
+	}
+	if v.FileSystemType == "" {
+		return Volume{}, false // a folder of a share, by SUBST
+	}
+	v.DOSName, v.NTName, v.Mount, v.Root = letter, device, share+`\`, `\`
+	v.Kind, v.Share = event.VolumeNetwork, share
+	return v, true
+}
+
 // substituted returns the folder that a drive letter stands for by SUBST, from
 // what QueryDosDevice says of it, `\??\E:\docs`; "" for all else.
 func substituted(device string) string {

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"encoding/binary"
+	"path/filepath"
 	"slices"
 	"testing"
 	"unicode/utf16"
@@ -95,6 +96,25 @@ func TestWhatALetterStandsFor(t *testing.T) {
 	}
 }
 
+func TestANetworkDriveOfAnotherLogon(t *testing.T) {
+	v, ok := mappedDrive("Z:", `\Device\LanmanRedirector\;Z:000000000003e7a1\fs1\営業部`)
+	if !ok || v.Kind != event.VolumeNetwork || v.Share != `\\fs1\営業部` || v.DOSName != "Z:" || v.FileSystemType != "SMB" || !v.Told() {
+		t.Errorf("got %+v, %v", v, ok)
+	}
+	m := newMounts([]Volume{v})
+	for _, path := range []string{`\\FS1\営業部\a.xlsx`, `Z:\a.xlsx`, `\Device\LanmanRedirector\;Z:000000000003e7a1\fs1\営業部\a.xlsx`} {
+		if _, ok := m.lookup(m.key(path)); !ok && filepath.Separator == '\\' {
+			t.Errorf("%s is not found", path)
+		}
+	}
+	for device, want := range map[string]string{`\Device\Mup\;LanmanRedirector\;Z:0003e7a1\fs1\x`: "SMB", `\Device\WebDavRedirector\;W:0003e7a1\dav@SSL\x`: "WebDAV",
+		`\Device\P9Rdr\;P:1\wsl$\x`: "network", `\Device\HarddiskVolume5`: "", `\??\E:\docs`: "", `\??\UNC\fs1\x`: "", "": ""} {
+		if v, _ := mappedDrive("Z:", device); v.FileSystemType != want {
+			t.Errorf("%s is %q, want %q", device, v.FileSystemType, want)
+		}
+	}
+}
+
 // extents is VOLUME_DISK_EXTENTS as winioctl.h lays it out for amd64 (see
 // "VOLUME_DISK_EXTENTS structure" and "DISK_EXTENT structure" in the Windows
 // documentation): LARGE_INTEGER is aligned to eight bytes.
@@ -171,5 +191,8 @@ func FuzzRemoteShare(f *testing.F) {
 			t.Errorf("%q is mapped to %q", device, s)
 		}
 		windowsKey(device)
+		if v, ok := mappedDrive("Z:", device); ok && (v.Share == "" || v.FileSystemType == "") {
+			t.Errorf("%q is %+v", device, v)
+		}
 	})
 }

@@ -78,7 +78,7 @@ func (w *Watcher) drives() ([]Volume, error) {
 			}
 		}
 	}
-	return w.withClouds(list), nil
+	return w.withClouds(withMapped(list)), nil
 }
 
 // changeable reports whether what is known of a volume may change while its name

@@ -46,13 +46,16 @@
 // [Table.OnLeave] passes that on. BitLocker shows in the first sector that the
 // disk has for the volume, which takes the rights of an administrator, else it is
 // not known; a locked one has the file system type BitLocker. VeraCrypt's volumes
-// are known by the name of their device. Folders of sync programs are those that
-// are registered with the Cloud Files API, and by name and settings as on Linux in
-// the users' profiles; they are looked for every minute. Limits: drives that another user mapped
-// are not seen; encryption is looked at when the volume comes; a drive that comes
-// and goes within two looks is not told; on which medium a VeraCrypt container
-// lies is not known, so it is told only where Windows calls it removable; disks
-// in Thunderbolt boxes look like inner ones.
+// are known by the name of their device. Network drives of all logons are read
+// from the kernel's directories of their letters, which takes the rights of the
+// system or an administrator; without these only the agent's own are seen. Folders
+// of sync programs are those that are registered with the Cloud Files API, and by
+// name and settings as on Linux in the users' profiles; they are looked for every
+// minute. Limits: drives that another user mapped are not seen; encryption is
+// looked at when the volume comes; a drive that comes and goes within two looks is
+// not told; on which medium a VeraCrypt container lies is not known, so it is told
+// only where Windows calls it removable; disks in Thunderbolt boxes look like
+// inner ones.
 //
 // Elsewhere: Run returns an error that wraps errors.ErrUnsupported.
 package volume

@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/windows"
 
@@ -79,6 +81,33 @@ func TestAFolderThatHasALetterIsOfItsVolume(t *testing.T) {
 		v, ok := w.table.Lookup(`S:\x.txt`)
 		if !ok || v.DOSName != "S:" || v.Kind != want {
 			t.Errorf("with %q removable it lies on %+v, %v; want kind %s", declared, v, ok, want)
+		}
+	}
+}
+
+func TestObjectsOfTheKernelAreListed(t *testing.T) {
+	if size := unsafe.Sizeof(windows.NTUnicodeString{}); size != 16 {
+		t.Errorf("UNICODE_STRING has %d bytes, want 16 (amd64)", size)
+	}
+	letters := objects(`\??`, "SymbolicLink", 10_000)
+	if !slices.Contains(letters, "C:") {
+		t.Fatalf("no C: among %q", letters)
+	}
+	if got := linkTarget(`\??\C:`); got != dosDevice("C:") {
+		t.Errorf("C: leads to %q, want %q", got, dosDevice("C:"))
+	}
+	if got := objects(`\??`, "SymbolicLink", 1); len(got) > 1 {
+		t.Errorf("%d of at most 1", len(got))
+	}
+	if got := objects(`\no such directory`, "Directory", 10); got != nil {
+		t.Errorf("got %q", got)
+	}
+	if got := linkTarget(`\??\no such link`); got != "" {
+		t.Errorf("got %q", got)
+	}
+	for _, v := range mappedDrives() { // whatever there is
+		if v.Share == "" || !v.Told() {
+			t.Errorf("got %+v", v)
 		}
 	}
 }
