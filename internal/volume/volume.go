@@ -51,9 +51,8 @@
 // system or an administrator; without these only the agent's own are seen. Folders
 // of sync programs are those that are registered with the Cloud Files API, and by
 // name and settings as on Linux in the users' profiles; they are looked for every
-// minute. Limits: drives that another user mapped are not seen; encryption is
-// looked at when the volume comes; a drive that comes and goes within two looks is
-// not told; on which medium a VeraCrypt container lies is not known, so it is told
+// minute. Limits: encryption is looked at when the volume comes; a drive that
+// comes and goes within two looks is not told; on which medium a VeraCrypt container lies is not known, so it is told
 // only where Windows calls it removable; disks in Thunderbolt boxes look like
 // inner ones.
 //
