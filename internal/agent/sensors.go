@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"sekisho/internal/procwatch"
 	"sekisho/internal/session"
 	"sekisho/internal/usb"
+	"sekisho/internal/usblog"
 	"sekisho/internal/volume"
 
 	"go.uber.org/zap"
@@ -55,6 +57,9 @@ func newSensors(cfg *config.Agent, since time.Time, log *zap.Logger) (all []*sup
 	})
 	add(cfg.Sensors.Process.Enabled, "process", processes)
 	add(cfg.Sensors.USB.Enabled, "usb", usb.New(usb.Options{}))
+	if runtime.GOOS == "windows" { // which alone keeps a record of it
+		add(cfg.Sensors.USB.Enabled, "usb-log", usblog.New(usblog.Options{Since: since}))
+	}
 	// The file sensor watches what the volume sensor finds, so that one runs for
 	// its table even where its events are not wanted.
 	if cfg.Sensors.Volume.Enabled || !cfg.Sensors.File.Enabled {
