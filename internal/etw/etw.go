@@ -74,6 +74,9 @@ type Provider struct {
 	ID       GUID
 	Level    uint8  // the least important events wanted, 1 critical to 5 verbose; 0 is all
 	Keywords uint64 // events with any of these; 0 is all
+	// Events are the ids of those wanted, at most 64; none: all. The system leaves out
+	// the others where it can (Windows 8.1 and later), else they come as well.
+	Events []uint16
 }
 
 // Record is one event. It and its Data are valid during the call they are given to.

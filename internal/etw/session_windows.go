@@ -203,8 +203,8 @@ func Start(name string, providers ...Provider) (_ *Session, err error) {
 			level = levelAll
 		}
 		// The timeout is for providers that are programs; ours are the kernel.
-		if e, _, _ := enableTrace.Call(uintptr(handle), uintptr(unsafe.Pointer(&p.ID)), enableProvider, uintptr(level), uintptr(p.Keywords), 0, 0, 0); e != 0 {
-			return nil, fmt.Errorf("ask provider %v for events: %w", p.ID, explain(windows.Errno(e)))
+		if e := enable(handle, &p, level); e != 0 {
+			return nil, fmt.Errorf("ask provider %v for events: %w", p.ID, explain(e))
 		}
 	}
 	s.to = &consumer{id: consumers.last.Add(1), failed: make(chan struct{})}
@@ -217,10 +217,67 @@ func Start(name string, providers ...Provider) (_ *Session, err error) {
 	trace, _, e := openTrace.Call(uintptr(unsafe.Pointer(&file)))
 	runtime.KeepAlive(utf)
 	if uint64(trace) == invalidHandle || trace == 0 {
-		return nil, fmt.Errorf("%w: the session can be started but not read: %w", errors.ErrUnsupported, e)
+		if wine() {
+			return nil, fmt.Errorf("%w by Wine, which only pretends to start it", errors.ErrUnsupported)
+		}
+		return nil, fmt.Errorf("open it for reading: %w", explain(e))
 	}
 	s.trace = uint64(trace)
 	return s, nil
+}
+
+// wine reports whether this is not a real Windows.
+func wine() bool {
+	return windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() == nil
+}
+
+// enableParameters is ENABLE_TRACE_PARAMETERS, filterDescriptor
+// EVENT_FILTER_DESCRIPTOR, and eventIDs EVENT_FILTER_EVENT_ID with room for as many
+// as Windows takes (MAX_EVENT_FILTER_EVENT_ID_COUNT).
+type enableParameters struct {
+	version        uint32
+	enableProperty uint32
+	controlFlags   uint32
+	sourceID       GUID
+	filters        *filterDescriptor
+	filterCount    uint32
+}
+
+type filterDescriptor struct {
+	data unsafe.Pointer
+	size uint32
+	kind uint32
+}
+
+type eventIDs struct {
+	in    uint8 // 1: these, 0: all others
+	_     uint8
+	count uint16
+	ids   [maxEvents]uint16
+}
+
+const (
+	enableVersion2 = 2          // ENABLE_TRACE_PARAMETERS_VERSION_2
+	filterEventID  = 0x80000200 // EVENT_FILTER_TYPE_EVENT_ID
+	maxEvents      = 64
+)
+
+// enable asks a provider for events; for all of its ids where the system cannot tell
+// them apart.
+func enable(handle uint64, p *Provider, level uint8) windows.Errno {
+	call := func(parameters *enableParameters) windows.Errno {
+		e, _, _ := enableTrace.Call(uintptr(handle), uintptr(unsafe.Pointer(&p.ID)), enableProvider, uintptr(level), uintptr(p.Keywords), 0, 0, uintptr(unsafe.Pointer(parameters)))
+		return windows.Errno(e)
+	}
+	if n := len(p.Events); n > 0 && n <= maxEvents {
+		ids := eventIDs{in: 1, count: uint16(n)}
+		copy(ids.ids[:], p.Events)
+		filter := filterDescriptor{data: unsafe.Pointer(&ids), size: uint32(unsafe.Offsetof(ids.ids)) + 2*uint32(n), kind: filterEventID}
+		if call(&enableParameters{version: enableVersion2, filters: &filter, filterCount: 1}) == 0 {
+			return 0
+		}
+	}
+	return call(nil)
 }
 
 // start starts a session with our buffers.
@@ -239,7 +296,7 @@ func start(name *uint16) (uint64, error) {
 		case err == 0 && handle != 0:
 			return handle, nil
 		case err == 0:
-			return 0, fmt.Errorf("%w: it was started and is not there", errors.ErrUnsupported)
+			return 0, errors.New("it was started and is not there")
 		case err == windows.ERROR_INVALID_PARAMETER && mode&modeFlushMS != 0:
 			mode, flush = mode&^modeFlushMS, 1
 		case err == windows.ERROR_ALREADY_EXISTS && try < 3:

@@ -43,6 +43,14 @@ func TestLayouts(t *testing.T) {
 		{"EVENT_RECORD.UserData", unsafe.Offsetof(r.userData), 96},
 		{"EVENT_RECORD.UserContext", unsafe.Offsetof(r.userContext), 104},
 		{"EVENT_RECORD", unsafe.Sizeof(r), 112},
+		{"ENABLE_TRACE_PARAMETERS.SourceId", unsafe.Offsetof(enableParameters{}.sourceID), 12},
+		{"ENABLE_TRACE_PARAMETERS.EnableFilterDesc", unsafe.Offsetof(enableParameters{}.filters), 32},
+		{"ENABLE_TRACE_PARAMETERS.FilterDescCount", unsafe.Offsetof(enableParameters{}.filterCount), 40},
+		{"ENABLE_TRACE_PARAMETERS", unsafe.Sizeof(enableParameters{}), 48},
+		{"EVENT_FILTER_DESCRIPTOR.Type", unsafe.Offsetof(filterDescriptor{}.kind), 12},
+		{"EVENT_FILTER_DESCRIPTOR", unsafe.Sizeof(filterDescriptor{}), 16},
+		{"EVENT_FILTER_EVENT_ID.Count", unsafe.Offsetof(eventIDs{}.count), 2},
+		{"EVENT_FILTER_EVENT_ID.Events", unsafe.Offsetof(eventIDs{}.ids), 4},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s is at, or has, %d, want %d", c.what, c.got, c.want)
@@ -101,7 +109,7 @@ func TestPanicOfAConsumerIsItsError(t *testing.T) {
 // that a system that only pretends says so.
 func TestSession(t *testing.T) {
 	s, err := Start("Sekisho-Test", Provider{ID: MustGUID("{22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}"), Keywords: 0x10})
-	if windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() == nil {
+	if wine() {
 		if !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("Wine has no event tracing, and Start says %v", err)
 		}
