@@ -20,7 +20,19 @@
 //     what lives shorter can be missed, and so is a second program in the same
 //     process (exec without fork). Other users' programs may be unreadable.
 //
-// Windows: polling.
+// Windows, best first:
+//
+//   - etw. A session of event tracing tells every start and end, up to 60 ms late,
+//     with path, parent, session, integrity level and exit code. Command line,
+//     account and folder are asked of the process then, and are missing for one
+//     that has ended by that time; such an event says so in its errors. Needs
+//     LocalSystem or an administrator, and one of the system's 64 sessions.
+//   - polling. As on Linux.
+//
+// What the file of a program says of itself (version resource, Authenticode
+// signature) is read beside the way of events, once for each state of a file; a
+// start waits for it a second at most. Who is behind a process is whose token it has;
+// a certificate's revocation is not asked, and nothing is fetched from the network.
 //
 // Who is behind a process (user.*) is the account of the login that led to it,
 // which the kernel's audit keeps (pam_loginuid(8)) and sudo, su, pkexec and runuser
@@ -47,6 +59,7 @@ import (
 	"fmt"
 	"math"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -89,6 +102,7 @@ type Watcher struct {
 	opts    Options
 	procs   *tracker
 	users   *users
+	sys     system
 	parents lastLine
 	// without names mechanisms that are not tried; tests choose by it.
 	without map[string]bool
@@ -118,7 +132,7 @@ func New(o Options) *Watcher {
 	if o.MaxQueued <= 0 {
 		o.MaxQueued = 1 << 16
 	}
-	return &Watcher{
+	w := &Watcher{
 		opts:    o,
 		procs:   newTracker(),
 		users:   newUsers(),
@@ -127,6 +141,8 @@ func New(o Options) *Watcher {
 			Name: sensorName, State: endpoint.SensorDown, Reason: "not started", Since: time.Now().UTC(),
 		},
 	}
+	w.setUp()
+	return w
 }
 
 const sensorName = "process"
@@ -136,6 +152,7 @@ const (
 	mechBPF       = "ebpf"
 	mechConnector = "proc-connector"
 	mechOpenExec  = "proc-connector+open-exec"
+	mechETW       = "etw"
 	mechPolling   = "polling"
 )
 
@@ -158,6 +175,9 @@ var errUnavailable = errors.New("not available")
 // errNotBuilt is wrapped as well by one that this build does not have: there is
 // no better one to miss.
 var errNotBuilt = errors.New("not part of this build")
+
+// errNotHere is wrapped as well by one that this kind of system does not have.
+var errNotHere = errors.New("not on this system")
 
 // Run watches until ctx is done (nil) or the mechanism breaks. It falls back to
 // polling by itself where better mechanisms are refused, and tries them again
@@ -196,7 +216,7 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) (err error) 
 			}
 		}
 		state := endpoint.SensorDegraded
-		if errors.Is(why, errNotBuilt) {
+		if errors.Is(why, errNotBuilt) || errors.Is(why, errNotHere) {
 			state = endpoint.SensorLimited
 		}
 		pctx, stop := context.WithTimeout(ctx, w.opts.RetryAfter)
@@ -381,8 +401,13 @@ func (w *Watcher) event(it *item) *event.Event {
 	if raw == "" {
 		raw = p.image.raw
 	}
-	e.Process, e.User = w.fill(new(about), p, raw, e.Created)
 	e.Errors = it.errs
+	if m := p.image.more; m != nil && !it.ended {
+		if why := m.program.wait(); why != "" {
+			e.Errors = append(slices.Clip(e.Errors), why)
+		}
+	}
+	e.Process, e.User = w.fill(new(about), p, raw, e.Created)
 	if it.ended && it.exitOK {
 		e.Process.ExitCode = event.Some(int64(it.exit))
 	}
@@ -412,6 +437,10 @@ func (w *Watcher) fill(a *about, p *proc, raw string, now time.Time) (x *event.P
 		ContainerID:      im.container,
 	}
 	x.Args, x.CommandLine = splitArgs(raw)
+	if im.more != nil {
+		x.IntegrityLevel, x.Elevation = im.more.integrity, im.more.elevation
+		im.more.program.fill(x)
+	}
 	if p.ppid <= 0 {
 		return x, owner
 	}
@@ -522,6 +551,9 @@ func (w *Watcher) adopt(p *proc, depth int) {
 			pa = r.proc
 		}
 	}
+	if pa != nil && pa.image.ticks > p.image.ticks && p.image.ticks != 0 {
+		pa = nil // Windows: the parent is gone, and its id belongs to a later process
+	}
 	if pa != nil {
 		p.parent, p.startedBy = pa.image, startedBy(pa)
 	}
@@ -536,4 +568,43 @@ func keptArgs(raw string) string {
 		return raw
 	}
 	return raw[:maxKept]
+}
+
+// scanAll looks at all processes: at the start to know the parents of what is to
+// come, after a loss to find what was missed. Nothing else may note starts and ends
+// meanwhile.
+func (w *Watcher) scanAll(q *queue, sensor string, tell bool) error {
+	first := w.procs.empty()
+	pids, err := w.pids()
+	if err != nil {
+		return err
+	}
+	alive := make(map[int]bool, len(pids))
+	for _, pid := range pids {
+		alive[pid] = true
+		r, ok := w.readProcess(pid)
+		if !ok {
+			continue
+		}
+		old := w.procs.get(pid)
+		if old != nil && old.image.exe == r.proc.image.exe && (old.image.entity == r.proc.image.entity || old.image.entity == "") {
+			continue // known, or forked and nothing executed yet
+		}
+		r.proc.told = tell
+		w.procs.put(r.proc)
+		if !tell {
+			continue
+		}
+		it := item{proc: r.proc, raw: r.raw, at: time.Now(), sensor: sensor, errs: r.errs, message: MessageRescan}
+		if first {
+			it.message = MessageRunning
+		}
+		q.push(it)
+	}
+	for _, p := range w.procs.keep(alive) {
+		if p.told && w.opts.TellEnds {
+			q.push(item{proc: p, at: time.Now(), sensor: sensor, ended: true})
+		}
+	}
+	return nil
 }

@@ -370,44 +370,6 @@ func (n *native) exec(m *message) {
 	n.q.push(item{proc: p, raw: raw, at: at, sensor: n.sensor, errs: errs})
 }
 
-// scanAll reads /proc through: at the start to know the parents of what is to
-// come, after a loss to find what was missed.
-func (w *Watcher) scanAll(q *queue, sensor string, tell bool) error {
-	first := w.procs.empty()
-	pids, err := w.pids()
-	if err != nil {
-		return err
-	}
-	alive := make(map[int]bool, len(pids))
-	for _, pid := range pids {
-		alive[pid] = true
-		r, ok := w.readProcess(pid)
-		if !ok {
-			continue
-		}
-		old := w.procs.get(pid)
-		if old != nil && old.image.exe == r.proc.image.exe && (old.image.entity == r.proc.image.entity || old.image.entity == "") {
-			continue // known, or forked and nothing executed yet
-		}
-		r.proc.told = tell
-		w.procs.put(r.proc)
-		if !tell {
-			continue
-		}
-		it := item{proc: r.proc, raw: r.raw, at: time.Now(), sensor: sensor, errs: r.errs, message: MessageRescan}
-		if first {
-			it.message = MessageRunning
-		}
-		q.push(it)
-	}
-	for _, p := range w.procs.keep(alive) {
-		if p.told && w.opts.TellEnds {
-			q.push(item{proc: p, at: time.Now(), sensor: sensor, ended: true})
-		}
-	}
-	return nil
-}
-
 // drainOpens takes what fanotify has told of files opened for execution.
 func (n *native) drainOpens() {
 	if n.fan < 0 {

@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux && !windows
 
 package procwatch
 
@@ -11,9 +11,9 @@ import (
 	"github.com/shirou/gopsutil/v3/process"
 )
 
-// watchNative: ETW on Windows would stand here.
+// watchNative: there is no better mechanism on this system.
 func (w *Watcher) watchNative(context.Context, *queue) error {
-	return fmt.Errorf("event tracing %w: %w", errUnavailable, errNotBuilt)
+	return fmt.Errorf("better mechanism %w: %w", errUnavailable, errNotHere)
 }
 
 // read reads one process; its parent's part is left open.
@@ -62,4 +62,17 @@ func (w *Watcher) startTicks(pid int) (uint64, bool) {
 	}
 	ms, err := ps.CreateTime()
 	return uint64(ms), err == nil
+}
+
+// pids lists the processes.
+func (w *Watcher) pids() ([]int, error) {
+	ids, err := process.Pids()
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	pids := make([]int, 0, len(ids))
+	for _, id := range ids {
+		pids = append(pids, int(id))
+	}
+	return pids, nil
 }

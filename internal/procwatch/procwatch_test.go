@@ -208,7 +208,11 @@ func TestStartedBy(t *testing.T) {
 	chain := func(lines ...string) string {
 		by := ""
 		for i, l := range lines { // the oldest first
-			p := &proc{image: &image{exe: strings.Fields(l)[0], raw: strings.ReplaceAll(l, " ", "\x00") + "\x00"}, ppid: i, startedBy: by}
+			raw := l
+			if runtime.GOOS != "windows" {
+				raw = strings.ReplaceAll(l, " ", "\x00") + "\x00"
+			}
+			p := &proc{image: &image{exe: strings.Fields(l)[0], raw: raw}, ppid: i, startedBy: by}
 			by = startedBy(p)
 		}
 		return by

@@ -3,6 +3,7 @@ package procwatch
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,18 +27,25 @@ const (
 type image struct {
 	pid       int
 	entity    string // "" while unknown: the process was forked and not looked at yet
-	ticks     uint64 // start in clock ticks since boot; on other systems milliseconds since 1970
+	ticks     uint64 // start in clock ticks since boot; Windows: 100 ns since 1601; other systems: milliseconds since 1970
 	started   time.Time
 	exe       string // "" if unknown
 	name      string // last element of exe, else what the kernel calls it (15 bytes)
-	raw       string // arguments, NUL after each; at most maxKept bytes
+	raw       string // arguments, NUL after each; Windows: the command line. At most maxKept bytes
 	cwd       string
-	uid       uint32 // whose rights it has: the effective user
-	who       uint32 // whose doing it is, see setOwner
-	login     bool   // who is from a login
-	uidOK     bool   // the three above are known
-	container string // id of the container it runs in, "" if none
-	account   string // `DOMAIN\user` where there are no uids
+	uid       uint32        // whose rights it has: the effective user
+	who       uint32        // whose doing it is, see setOwner
+	login     bool          // who is from a login
+	uidOK     bool          // the three above are known
+	container string        // id of the container it runs in, "" if none
+	account   string        // `DOMAIN\user` where there are no uids
+	more      *windowsFacts // nil on other systems
+}
+
+// windowsFacts is what only Windows knows of a process.
+type windowsFacts struct {
+	integrity, elevation string   // as in events
+	program              *program // what its file says of itself; nil if that is not known
 }
 
 // setOwner sets whose rights a process has and whose doing it is: the account of
@@ -304,6 +312,9 @@ func runsScript(args []string) bool {
 // splitArgs splits arguments with a NUL after each, within the bounds of an
 // event, and joins them with blanks to a command line.
 func splitArgs(raw string) (args []string, line string) {
+	if runtime.GOOS == "windows" { // where raw is the line
+		return splitCommandLine(raw), raw
+	}
 	line = commandLine(raw)
 	if line == "" {
 		return nil, ""
@@ -321,6 +332,9 @@ func splitArgs(raw string) (args []string, line string) {
 // commandLine joins arguments with a NUL after each by blanks, within the bounds
 // of an event.
 func commandLine(raw string) string {
+	if runtime.GOOS == "windows" {
+		return raw
+	}
 	raw = strings.TrimSuffix(raw, "\x00")
 	if strings.Count(raw, "\x00") >= maxArgs {
 		n := 0

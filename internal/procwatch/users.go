@@ -23,6 +23,7 @@ const (
 // concurrent use.
 type users struct {
 	lookup func(id string) (string, error)
+	text   func(uid uint32) string // the id as it stands in events
 	passwd string
 
 	mu      sync.Mutex // guards all below
@@ -47,6 +48,7 @@ func newUsers() *users {
 			}
 			return u.Username, nil
 		},
+		text:   func(uid uint32) string { return strconv.FormatUint(uint64(uid), 10) },
 		passwd: "/etc/passwd",
 		names:  map[uint32]*userName{},
 	}
@@ -68,7 +70,7 @@ func (u *users) of(uid uint32, now time.Time) event.User {
 		if len(u.names) >= maxUsers {
 			clear(u.names)
 		}
-		id := strconv.FormatUint(uint64(uid), 10)
+		id := u.text(uid)
 		was := n
 		n = &userName{ready: make(chan struct{}), asked: now, old: event.User{ID: id}}
 		if was != nil {

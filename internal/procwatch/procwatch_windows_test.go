@@ -1,0 +1,306 @@
+package procwatch
+
+import (
+	"context"
+	"encoding/binary"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/windows"
+
+	"sekisho/internal/endpoint"
+	"sekisho/internal/etw"
+	"sekisho/internal/event"
+)
+
+// wine reports whether this is not a real Windows.
+var wine = windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() == nil
+
+// TestLayouts compares with what a C compiler makes of wintrust.h and mscat.h
+// (mingw-w64 10, 64-bit).
+func TestLayouts(t *testing.T) {
+	var (
+		c catalogInfo
+		f catalogFile
+		s providerSigner
+		p providerCert
+	)
+	for _, x := range []struct {
+		what      string
+		got, want uintptr
+	}{
+		{"WINTRUST_CATALOG_INFO", unsafe.Sizeof(c), 72},
+		{"WINTRUST_CATALOG_INFO.pcwszMemberFilePath", unsafe.Offsetof(c.memberFile), 24},
+		{"WINTRUST_CATALOG_INFO.hMemberFile", unsafe.Offsetof(c.member), 32},
+		{"WINTRUST_CATALOG_INFO.pbCalculatedFileHash", unsafe.Offsetof(c.hash), 40},
+		{"CATALOG_INFO", unsafe.Sizeof(f), 524},
+		{"CRYPT_PROVIDER_SGNR.csCertChain", unsafe.Offsetof(s.certs), 12},
+		{"CRYPT_PROVIDER_SGNR.pasCertChain", unsafe.Offsetof(s.chain), 16},
+		{"CRYPT_PROVIDER_CERT.pCert", unsafe.Offsetof(p.cert), 8},
+		{"WINTRUST_DATA", unsafe.Sizeof(windows.WinTrustData{}), 80 + 8}, // with pSignatureSettings of Windows 8
+		{"WINTRUST_FILE_INFO", unsafe.Sizeof(windows.WinTrustFileInfo{}), 32},
+	} {
+		if x.got != x.want {
+			t.Errorf("%s is at, or has, %d, want %d", x.what, x.got, x.want)
+		}
+	}
+}
+
+// TestHelper is no test: it is what the tests start, and lives until its input ends.
+func TestHelper(*testing.T) {
+	if os.Getenv("PROCWATCH_HELPER") != "" {
+		var b [1]byte
+		_, _ = os.Stdin.Read(b[:])
+		os.Exit(7)
+	}
+}
+
+// startHelper starts this program with arguments and returns how to end it.
+func startHelper(t *testing.T, args ...string) (*exec.Cmd, func()) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, append([]string{"-test.run=^TestHelper$", "--"}, args...)...)
+	cmd.Env = append(os.Environ(), "PROCWATCH_HELPER=1")
+	cmd.Dir = t.TempDir()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end := func() {
+		in.Close()
+		_ = cmd.Wait() // its exit code is 7
+	}
+	t.Cleanup(end)
+	return cmd, end
+}
+
+func TestProcessIsReadWhole(t *testing.T) {
+	args := []string{"a b", `with "quotes"`, `back\slash\`, "日本語", ""}
+	cmd, _ := startHelper(t, args...)
+	w := New(Options{})
+	before := time.Now()
+	x, owner, session := w.Lookup(cmd.Process.Pid)
+	if x == nil {
+		t.Fatal("it is not known")
+	}
+	exe, _ := os.Executable()
+	if !strings.EqualFold(x.Executable, exe) || !strings.EqualFold(x.Name, filepath.Base(exe)) {
+		t.Errorf("executable %q, name %q, want %q", x.Executable, x.Name, exe)
+	}
+	if len(x.Args) == 0 {
+		t.Fatal("it has no arguments")
+	}
+	if got, want := x.Args[1:], append([]string{"-test.run=^TestHelper$", "--"}, args...); !slices.Equal(got, want) {
+		t.Errorf("arguments %q, want %q", got, want)
+	}
+	if !strings.Contains(x.CommandLine, `"with \"quotes\""`) {
+		t.Errorf("the command line is not as it was given: %q", x.CommandLine)
+	}
+	if got := strings.TrimSuffix(x.WorkingDirectory, `\`); !strings.EqualFold(got, cmd.Dir) {
+		t.Errorf("folder %q, want %q", x.WorkingDirectory, cmd.Dir)
+	}
+	if x.Start.IsZero() || before.Sub(x.Start).Abs() > time.Minute {
+		t.Errorf("start %v", x.Start)
+	}
+	if x.Parent == nil || x.Parent.PID.V != int64(os.Getpid()) || !strings.EqualFold(x.Parent.Executable, exe) || x.Parent.EntityID == "" {
+		t.Errorf("parent %+v", x.Parent)
+	}
+	token, err := windows.GetCurrentProcessToken().GetTokenUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if owner == nil || owner.ID != token.User.Sid.String() || owner.Name == "" {
+		t.Errorf("account %+v, want %v", owner, token.User.Sid)
+	}
+	var own uint32
+	if err := windows.ProcessIdToSessionId(windows.GetCurrentProcessId(), &own); err != nil {
+		t.Fatal(err)
+	}
+	if session != "1" && session != "0" && own < 2 {
+		t.Errorf("session %q", session)
+	}
+	t.Logf("account %+v, session %q, integrity %q, elevation %q", owner, session, x.IntegrityLevel, x.Elevation)
+
+	again := New(Options{})
+	if y, _, _ := again.Lookup(cmd.Process.Pid); y == nil || y.EntityID != x.EntityID || x.EntityID == "" {
+		t.Errorf("another watcher calls it %v, want %q", y, x.EntityID)
+	}
+}
+
+// kernelEvent is what the kernel says of a process by our fixtures.
+func kernelEvent(id uint16, version uint8, data []byte) *etw.Record {
+	return &etw.Record{Provider: kernelProcess, ID: id, Version: version, Time: time.Now(), PointerSize: 8, Data: data}
+}
+
+// TestEventsOfTheKernelBecomeStartsAndEnds gives the reader what the kernel would say
+// of a real process.
+func TestEventsOfTheKernelBecomeStartsAndEnds(t *testing.T) {
+	cmd, end := startHelper(t, "x")
+	pid := cmd.Process.Pid
+	w := New(Options{TellEnds: true})
+	q := newQueue(100)
+	n := &native{w: w, q: q, early: map[processKey]early{}, broken: make(chan error, 1)}
+	created, ok := w.startTicks(pid)
+	if !ok {
+		t.Fatal("it has no start")
+	}
+	s := startFields{pid: uint32(pid), created: created, ppid: uint32(os.Getpid()), session: 1, elevation: 2, label: 12288, image: `\Device\HarddiskVolume99\gone\helper.exe`}
+	n.record(kernelEvent(1, 3, s.bytes(3)))
+	n.record(kernelEvent(1, 3, s.bytes(3))) // once more
+	s.created++                             // an earlier process with this id, of which only the kernel knows
+	gone := s
+	gone.pid = 99_999_996
+	n.record(kernelEvent(2, 2, stopBytes(2, gone.pid, gone.created, 5))) // its end comes first
+	n.record(kernelEvent(1, 4, gone.bytes(4)))
+	end()
+	n.record(kernelEvent(2, 2, stopBytes(2, uint32(pid), created, 7)))
+
+	var got []string
+	for _, it := range q.take() {
+		e := w.event(&it)
+		p := e.Process
+		got = append(got, string(e.Action)+" "+p.Name)
+		switch {
+		case e.Action == event.ProcessEnded && p.PID.V == int64(pid) && p.ExitCode != event.Some[int64](7):
+			t.Errorf("exit code %v", p.ExitCode)
+		case p.PID.V == int64(pid) && (len(p.Args) == 0 || p.Args[len(p.Args)-1] != "x" || e.User == nil || p.Parent.EntityID == ""):
+			t.Errorf("of the real one: %+v %+v %q", p, e.User, e.Errors)
+		case p.PID.V != int64(pid) && (p.Executable != `\Device\HarddiskVolume99\gone\helper.exe` || p.IntegrityLevel != "high" || p.Elevation != "full" || e.SessionID != "1"):
+			t.Errorf("of the one that is gone: %+v", p)
+		case p.PID.V != int64(pid) && e.Action == event.ProcessStarted && len(e.Errors) == 0:
+			t.Error("that it could not be read is not told")
+		}
+	}
+	name := filepath.Base(cmd.Path)
+	if want := []string{"process-started " + name, "process-started helper.exe", "process-ended helper.exe", "process-ended " + name}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if len(n.early) != 0 {
+		t.Errorf("%d ends wait for a start", len(n.early))
+	}
+}
+
+func TestEventsThatMakeNoSenseEndTheMechanism(t *testing.T) {
+	w := New(Options{})
+	q := newQueue(100)
+	n := &native{w: w, q: q, early: map[processKey]early{}, broken: make(chan error, 1)}
+	for range 3 * maxStrange {
+		n.record(kernelEvent(1, 9, binary.LittleEndian.AppendUint32(nil, 3)))
+	}
+	select {
+	case err := <-n.broken:
+		t.Log(err)
+	default:
+		t.Error("nobody is told")
+	}
+	if q.tookLost() != 3*maxStrange {
+		t.Error("they do not count as lost")
+	}
+}
+
+// TestWatch runs the sensor: by event tracing where there is one, else by polling
+// with the reason in its status.
+func TestWatch(t *testing.T) {
+	w := New(Options{TellEnds: true, PollEvery: 50 * time.Millisecond})
+	out := make(chan *event.Event, 1000)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx, out) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	var s endpoint.Sensor
+	for deadline := time.Now().Add(20 * time.Second); s.Mechanism == "" && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		s = w.Status()
+	}
+	t.Logf("%s by %s: %s", s.State, s.Mechanism, s.Reason)
+	if wine && (s.Mechanism != mechPolling || s.State != endpoint.SensorLimited || !strings.Contains(s.Reason, "event tracing")) {
+		t.Errorf("under Wine it works by %s, is %s: %s", s.Mechanism, s.State, s.Reason)
+	}
+	cmd, end := startHelper(t, "watched")
+	var seen []event.Action
+	ended := time.AfterFunc(2*time.Second, end)
+	defer ended.Stop()
+	limit := time.After(20 * time.Second)
+	for len(seen) < 2 {
+		select {
+		case e := <-out:
+			if e.Process != nil && e.Process.PID.V == int64(cmd.Process.Pid) {
+				seen = append(seen, e.Action)
+				if e.Action == event.ProcessStarted && !strings.HasSuffix(e.Process.CommandLine, "watched") {
+					t.Errorf("command line %q (%q)", e.Process.CommandLine, e.Errors)
+				}
+			}
+		case <-limit:
+			t.Fatalf("seen %v", seen)
+		}
+	}
+	if seen[0] != event.ProcessStarted || seen[1] != event.ProcessEnded {
+		t.Errorf("seen %v", seen)
+	}
+}
+
+func TestPathsOfThisMachine(t *testing.T) {
+	var r system
+	r.open()
+	devices := r.drives()
+	var device string
+	for d, drive := range devices {
+		if drive == "C:" {
+			device = d
+		}
+	}
+	if device == "" {
+		t.Fatalf("C: is not among %v", devices)
+	}
+	if got := r.path(device + `\Windows\explorer.exe`); got != `C:\Windows\explorer.exe` {
+		t.Errorf("path is %q", got)
+	}
+	long := filepath.Join(t.TempDir(), "a name that is long", "program of ours.exe")
+	if err := os.MkdirAll(filepath.Dir(long), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(long, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	from, err := windows.UTF16PtrFromString(long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var buf [1024]uint16
+	n, err := windows.GetShortPathName(from, &buf[0], uint32(len(buf)))
+	if err != nil || n == 0 {
+		t.Fatal(err)
+	}
+	short := windows.UTF16ToString(buf[:n])
+	if want, _ := filepath.EvalSymlinks(long); !strings.EqualFold(r.path(short), long) && !strings.EqualFold(r.path(short), want) {
+		t.Errorf("%q is brought to %q, want %q", short, r.path(short), long)
+	}
+}
+
+func TestCommandLineIsSplitAsWindowsDoes(t *testing.T) {
+	for _, line := range commandLines {
+		want, err := windows.DecomposeCommandLine(line)
+		if err != nil || line == "" {
+			continue // for an empty one it gives the path of the program
+		}
+		if got := splitCommandLine(line); !slices.Equal(got, want) {
+			t.Errorf("%q: %q, Windows has %q", line, got, want)
+		}
+	}
+}
