@@ -102,18 +102,19 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 	if old := until.Add(-oldest); !since.IsZero() && since.Before(old) {
 		since = old
 	}
+	if since.IsZero() {
+		since = until // nothing, but whether it can be read shows
+	}
 	w.gauge.Set(endpoint.SensorOK, mechanism, "")
-	if !since.IsZero() {
-		all, err := w.read(ctx, since, until)
-		if errors.Is(err, errors.ErrUnsupported) {
-			return fmt.Errorf("look for devices in logs: %w", err)
-		}
-		for _, e := range w.told(all) {
-			select {
-			case out <- e:
-				w.gauge.Told()
-			case <-ctx.Done():
-			}
+	all, err := w.read(ctx, since, until)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("look for devices in logs: %w", err)
+	}
+	for _, e := range w.told(all) {
+		select {
+		case out <- e:
+			w.gauge.Told()
+		case <-ctx.Done():
 		}
 	}
 	<-ctx.Done()
