@@ -3,6 +3,7 @@ package usb
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"time"
@@ -83,7 +84,9 @@ func (d *device) readHub(node cfgmgr.Node) {
 		err := windows.DeviceIoControl(h, code, &b[0], uint32(len(b)), &b[0], uint32(len(b)), &n, nil)
 		return b[:min(int(n), len(b))], err == nil
 	}
-	answer, ok := control(ioctlUSBGetNodeConnectionInformationEx, connectionRequest(port))
+	at := make([]byte, connectionSize+30*11) // room for USB_PIPE_INFO of all endpoints a device may have, lest it be refused
+	binary.LittleEndian.PutUint32(at, port)
+	answer, ok := control(ioctlUSBGetNodeConnectionInformationEx, at)
 	if !ok {
 		return
 	}

@@ -15,16 +15,8 @@ import (
 // (2), open pipes (4), state (4), then pipes.
 const (
 	connectionSize  = 35
-	connectionPipes = 30 * 11 // of USB_PIPE_INFO each; their number is not limited, and they are not read
-	deviceConnected = 1       // USB_CONNECTION_STATUS
+	deviceConnected = 1 // USB_CONNECTION_STATUS
 )
-
-// connectionRequest asks what is at a port.
-func connectionRequest(port uint32) []byte {
-	b := make([]byte, connectionSize+connectionPipes)
-	binary.LittleEndian.PutUint32(b, port)
-	return b
-}
 
 // parseConnection reads the answer: the device's descriptor and the value of the
 // configuration it has, 0 for none.

@@ -49,6 +49,7 @@ package usb
 
 import (
 	"context"
+	"path/filepath"
 	"time"
 
 	"sekisho/internal/endpoint"
@@ -87,7 +88,7 @@ func New(opt Options) *Watcher {
 	if opt.SysRoot == "" {
 		opt.SysRoot = "/sys"
 	}
-	if opt.Names == nil {
+	if opt.Names == nil && filepath.Separator == '/' { // elsewhere anyone may be able to make such a file
 		opt.Names = []string{"/usr/share/misc/usb.ids", "/var/lib/usbutils/usb.ids", "/usr/share/hwdata/usb.ids"}
 	}
 	if opt.Poll == 0 {

@@ -185,9 +185,6 @@ func syncProvider(key string) string {
 	return name
 }
 
-// maxSyncRoots bounds the folders of one registration: one for each user of it.
-const maxSyncRoots = 64
-
 // isFolderOfDrive reports whether a path is that of a folder on a drive with a
 // letter, and not of the drive as a whole.
 func isFolderOfDrive(path string) bool {

@@ -24,13 +24,9 @@ var windowsConfigs = []cloudConfig{
 	{"AppData/Roaming/ownCloud/owncloud.cfg", "ownCloud", parseNextcloud},
 }
 
-// lookForClouds looks for folders of sync programs, not oftener than every so
-// long. A look that hangs changes nothing.
+// lookForClouds looks for folders of sync programs. A look that hangs changes
+// nothing.
 func (w *Watcher) lookForClouds() {
-	if time.Since(w.cloudsAt) < lookClouds {
-		return
-	}
-	w.cloudsAt = time.Now()
 	found, err := bounded(w.guard, func() []cloud {
 		all := registeredClouds()
 		for _, c := range homeClouds() {
@@ -62,6 +58,9 @@ func homeClouds() []cloud {
 // Files API, wherever they lie.
 const syncRoots = `SOFTWARE\Microsoft\Windows\CurrentVersion\Explorer\SyncRootManager`
 
+// maxSyncRoots bounds the folders of one registration: one for each user of it.
+const maxSyncRoots = 64
+
 // registeredClouds returns those.
 func registeredClouds() (all []cloud) {
 	root, err := registry.OpenKey(registry.LOCAL_MACHINE, syncRoots, registry.ENUMERATE_SUB_KEYS)
@@ -92,7 +91,6 @@ func registeredClouds() (all []cloud) {
 
 // withClouds adds the folders of sync programs to the volumes they lie on.
 func (w *Watcher) withClouds(list []Volume) []Volume {
-	w.lookForClouds()
 	if len(w.clouds) == 0 {
 		return list
 	}

@@ -38,6 +38,7 @@ func TestFoldersOfSyncProgramsUnderWine(t *testing.T) {
 		}
 	}
 	w := New(Options{})
+	w.lookForClouds()
 	list, err := w.drives()
 	if err != nil {
 		t.Fatal(err)

@@ -149,12 +149,30 @@ func encrypts(device string) bool {
 	return strings.HasPrefix(device, `\DEVICE\VERACRYPTVOLUME`) || strings.HasPrefix(device, `\DEVICE\TRUECRYPTVOLUME`)
 }
 
-// lockedType is the file system type of a volume that BitLocker keeps locked.
-const lockedType = "BitLocker"
-
-// fveLocked is FVE_E_LOCKED_VOLUME (winerror.h), the answer to all questions about
-// the file system of a volume that BitLocker keeps locked.
-const fveLocked = 0x80310000
+// parseMountList reads what VeraCrypt's driver has mounted, what lies beneath by
+// drive letter: `\??\E:\safe.hc`, `\Device\Harddisk2\Partition1`. Its
+// MOUNT_LIST_STRUCT (src/Common/Apidrvr.h of VeraCrypt, packed to bytes) begins, as
+// ever since TrueCrypt, with a bit for each letter and 26 paths of 260 UTF-16
+// units; what follows differs by version and is not read.
+func parseMountList(b []byte) map[string]string {
+	const path = 2 * 260
+	if len(b) < 4 {
+		return nil
+	}
+	mounted := map[string]string{}
+	letters := binary.LittleEndian.Uint32(b)
+	b = b[4:]
+	for i := 0; i < 26 && len(b) >= path; i, b = i+1, b[path:] {
+		var u []uint16
+		for j := 0; j < path; j += 2 {
+			u = append(u, binary.LittleEndian.Uint16(b[j:]))
+		}
+		if texts := multiTexts(u); letters&(1<<i) != 0 && len(texts) > 0 {
+			mounted[string(rune('A'+i))+":"] = texts[0]
+		}
+	}
+	return mounted
+}
 
 // extent is where a volume lies on a disk.
 type extent struct {

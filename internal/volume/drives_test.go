@@ -2,6 +2,7 @@ package volume
 
 import (
 	"encoding/binary"
+	"maps"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -150,6 +151,40 @@ func TestWhereAVolumeLies(t *testing.T) {
 	}
 }
 
+// mountList is MOUNT_LIST_STRUCT of VeraCrypt, packed to bytes.
+func mountList(mounted map[byte]string) []byte {
+	b := make([]byte, 4)
+	for letter := byte('A'); letter <= 'Z'; letter++ {
+		path := make([]byte, 0, 520)
+		for _, c := range utf16.Encode([]rune(mounted[letter])) {
+			path = binary.LittleEndian.AppendUint16(path, c)
+		}
+		b = append(b, path[:520]...)
+		if mounted[letter] != "" {
+			binary.LittleEndian.PutUint32(b, binary.LittleEndian.Uint32(b)|1<<(letter-'A'))
+		}
+	}
+	return append(b, make([]byte, 26*(8+4+4))...) // lengths, ciphers, types
+}
+
+func TestWhatVeraCryptHasMounted(t *testing.T) {
+	b := mountList(map[byte]string{'V': `\??\E:\金庫.hc`, 'A': `\Device\Harddisk2\Partition1`, 'Z': "x"})
+	want := map[string]string{"V:": `\??\E:\金庫.hc`, "A:": `\Device\Harddisk2\Partition1`, "Z:": "x"}
+	if got := parseMountList(b); !maps.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	binary.LittleEndian.PutUint32(b, 1) // the rest is not mounted, whatever is left there
+	if got := parseMountList(b); len(got) != 1 || got["A:"] == "" {
+		t.Errorf("got %q", got)
+	}
+	if got := parseMountList(b[:4+519]); len(got) != 0 {
+		t.Errorf("cut off: %q", got)
+	}
+	if got := parseMountList(nil); got != nil {
+		t.Errorf("of nothing: %q", got)
+	}
+}
+
 func TestMultiTexts(t *testing.T) {
 	list := utf16.Encode([]rune("E:\\\x00C:\\マウント\\\x00\x00"))
 	if got := multiTexts(list); !slices.Equal(got, []string{`E:\`, `C:\マウント\`}) {
@@ -167,6 +202,7 @@ func TestMultiTexts(t *testing.T) {
 
 func FuzzDisks(f *testing.F) {
 	f.Add(extents(1, extent{2, 1 << 20, 8 << 30}))
+	f.Add(mountList(map[byte]string{'A': `\??\E:\x`}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, e := range parseExtents(b) {
 			if e.begin < 0 || e.length <= 0 {
@@ -181,6 +217,9 @@ func FuzzDisks(f *testing.F) {
 			t.Errorf("%d texts of %d units", n, len(u))
 		}
 		cipher(b)
+		if n := len(parseMountList(b)); n > 26 {
+			t.Errorf("%d letters", n)
+		}
 	})
 }
 

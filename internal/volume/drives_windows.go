@@ -45,7 +45,7 @@ func (w *Watcher) drives() ([]Volume, error) {
 	var folders []place // that have a letter by SUBST
 	for _, p := range places {
 		v, was := known[p.name]
-		if was = was && v.NTName == p.nt; was && !changeable(&v) {
+		if was = was && v.NTName == p.nt; was && (!changeable(&v) || v.Leaving) { // a question would hold it
 			list = append(list, v) // it stays as it is while the name is there
 			continue
 		}
@@ -137,6 +137,13 @@ func mountPaths(volume string) []string {
 	return nil
 }
 
+// lockedType is the file system type of a volume that BitLocker keeps locked.
+const lockedType = "BitLocker"
+
+// fveLocked is FVE_E_LOCKED_VOLUME (winerror.h), the answer to all questions about
+// the file system of a volume that BitLocker keeps locked.
+const fveLocked = 0x80310000
+
 // information is what GetVolumeInformation says.
 type information struct {
 	serial, flags uint32
@@ -173,19 +180,25 @@ func (w *Watcher) drive(p place, driveType uint32) (v Volume, label string, ok b
 // size.
 func (w *Watcher) identify(v *Volume, driveType uint32, label string) {
 	var s usb.Storage
-	if driveType == driveRemote {
+	device := v.DOSName
+	if strings.HasPrefix(v.NTName, `\Device\`) { // a folder's name would lead to a folder
+		device = globalRoot + v.NTName
+	}
+	switch {
+	case driveType == driveRemote:
 		v.Share = remoteShare(v.NTName)
-	} else {
+	case encrypts(v.NTName): // what its driver says of a disk is made up
+	default:
 		// A virtual drive (Wine's) has no disk to ask: it stays without one.
-		device := v.DOSName
-		if strings.HasPrefix(v.NTName, `\Device\`) { // a folder's name would lead to a folder
-			device = globalRoot + v.NTName
-		}
 		s, _ = bounded(w.guard, func() usb.Storage { s, _ := usb.QueryStorage(device); return s })
 	}
 	v.classifyDrive(driveType, s)
 	if provider := cloudNames[plainName(label)]; provider != "" && s == (usb.Storage{}) && driveType == driveFixed {
 		v.Kind, v.Share = event.VolumeCloudSync, provider // Google Drive shows itself as a disk
+	}
+	if encrypts(v.NTName) {
+		v.Encrypted = event.Some(true)
+		w.liesInContainer(v)
 	}
 	if declaredDrive(v.DOSName, w.opt.RemovablePaths) {
 		v.Kind, v.Removable = event.VolumeRemovable, event.Some(true)
@@ -194,8 +207,8 @@ func (w *Watcher) identify(v *Volume, driveType uint32, label string) {
 		return
 	}
 	if !v.Encrypted.OK && v.Kind == event.VolumeRemovable {
-		name, nt := v.DOSName, v.NTName
-		v.Encrypted, _ = bounded(w.guard, func() event.Opt[bool] { return encryptedBeneath(name, nt) })
+		nt := v.NTName
+		v.Encrypted, _ = bounded(w.guard, func() event.Opt[bool] { return encryptedBeneath(nt) })
 	}
 	mount := v.Mount
 	size, err := bounded(w.guard, func() uint64 {
@@ -208,18 +221,53 @@ func (w *Watcher) identify(v *Volume, driveType uint32, label string) {
 	}
 }
 
+// ioctlVeraCryptMounted is TC_IOCTL_GET_MOUNTED_VOLUMES, CTL_CODE(FILE_DEVICE_UNKNOWN,
+// 0x806, METHOD_BUFFERED, FILE_ANY_ACCESS); TrueCrypt's is the same.
+const ioctlVeraCryptMounted = 0x222018
+
+// liesInContainer takes over what is known of the medium that a volume of
+// VeraCrypt lies on, which is to a stick what a file on it is.
+func (w *Watcher) liesInContainer(v *Volume) {
+	letter := v.DOSName
+	driver := `\\.\VeraCrypt`
+	if strings.HasPrefix(strings.ToUpper(v.NTName), `\DEVICE\TRUE`) {
+		driver = `\\.\TrueCrypt`
+	}
+	in, _ := bounded(w.guard, func() string {
+		h, err := windows.CreateFile(wide(driver), 0, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE, nil, windows.OPEN_EXISTING, 0, 0)
+		if err != nil {
+			return ""
+		}
+		defer windows.CloseHandle(h)
+		b := make([]byte, 64<<10) // more than any version gives
+		var n uint32
+		if windows.DeviceIoControl(h, ioctlVeraCryptMounted, nil, 0, &b[0], uint32(len(b)), &n, nil) != nil {
+			return ""
+		}
+		return parseMountList(b[:n])[letter]
+	})
+	if file := substituted(in); file != "" {
+		if host, ok := w.table.Lookup(file); ok {
+			v.inherit(&host)
+		}
+		return
+	}
+	if strings.HasPrefix(in, `\Device\`) {
+		s, _ := bounded(w.guard, func() usb.Storage { s, _ := usb.QueryStorage(globalRoot + in); return s })
+		if s != (usb.Storage{}) {
+			v.classifyDrive(driveFixed, s)
+		}
+	}
+}
+
 // encryptedBeneath tells whether a volume lies encrypted on its disk, by the
 // beginning of its place there: what the volume itself shows is decrypted. That is
 // the one way that needs nothing but the disk: no COM, no WMI provider (which
 // Windows' Home editions lack in part and an administrator can stop), no
 // undocumented call to the driver; and it holds for locked volumes as well. It
 // needs the rights of an administrator; without these it is not known.
-func encryptedBeneath(name, nt string) (yes event.Opt[bool]) {
-	if encrypts(nt) {
-		return event.Some(true)
-	}
-	extents := extentsOf(nt)
-	for _, e := range extents {
+func encryptedBeneath(nt string) (yes event.Opt[bool]) {
+	for _, e := range extentsOf(nt) {
 		begin, err := readDisk(e)
 		switch {
 		case err != nil:

@@ -6,16 +6,9 @@ import (
 	"time"
 )
 
-// Bounds of a volume's leaving.
-const (
-	// letGo is how long the system is kept waiting for handles to be let go of.
-	// Windows gives some 30 s before it goes on without us; a person who clicked
-	// "safely remove" should not notice.
-	letGo = 2 * time.Second
-	// leftBehind is after how long a volume that is still there is taken up again
-	// although nobody said that it stays.
-	leftBehind = time.Minute
-)
+// leftBehind is after how long a volume that is still there is taken up again
+// although nobody said that it stays.
+const leftBehind = time.Minute
 
 // holder is who holds handles on volumes.
 type holder struct{ release func(mount string) }

@@ -46,15 +46,14 @@
 // [Table.OnLeave] passes that on. BitLocker shows in the first sector that the
 // disk has for the volume, which takes the rights of an administrator, else it is
 // not known; a locked one has the file system type BitLocker. VeraCrypt's volumes
-// are known by the name of their device. Network drives of all logons are read
-// from the kernel's directories of their letters, which takes the rights of the
-// system or an administrator; without these only the agent's own are seen. Folders
-// of sync programs are those that are registered with the Cloud Files API, and by
-// name and settings as on Linux in the users' profiles; they are looked for every
-// minute. Limits: encryption is looked at when the volume comes; a drive that
-// comes and goes within two looks is not told; on which medium a VeraCrypt container lies is not known, so it is told
-// only where Windows calls it removable; disks in Thunderbolt boxes look like
-// inner ones.
+// are known by the name of their device, and its driver says on what they lie.
+// Network drives of all logons are read from the kernel's directories of their
+// letters, which takes the rights of the system or an administrator; without these
+// only the agent's own are seen. Folders of sync programs are those that are
+// registered with the Cloud Files API, and by name and settings as on Linux in the
+// users' profiles; they are looked for every minute. Limits: encryption is looked
+// at when the volume comes; a drive that comes and goes within two looks is not
+// told; disks in Thunderbolt boxes look like inner ones.
 //
 // Elsewhere: Run returns an error that wraps errors.ErrUnsupported.
 package volume
@@ -178,9 +177,6 @@ type Watcher struct {
 	guard   *guard
 	started bool // Run's own: it was told what was there at the start
 	clouds  []cloud
-
-	cloudsAt time.Time // Run's own: when clouds were looked for; Windows
-
 	cloudID map[string]int           // Run's own: mount ids made up for folders, by path
 	servers map[int]server           // Run's own: who answers for a told mount, by its id; may be gone by its end
 	phoneID int                      // Run's own: the last id made up for a phone

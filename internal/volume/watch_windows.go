@@ -28,6 +28,11 @@ const lookAnyway = 5 * time.Second
 // tenths of a second, with a slow medium or a new driver seconds.
 var brisk = []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond, 600 * time.Millisecond, time.Second, 2 * time.Second}
 
+// letGo is how long the system is kept waiting for handles to be let go of.
+// Windows gives some 30 s before it goes on without us; a person who clicked
+// "safely remove" should not notice.
+const letGo = 2 * time.Second
+
 // Run watches the drives until ctx ends.
 func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 	n, err := w.listen()
@@ -53,7 +58,12 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 	timer := time.NewTimer(poll)
 	defer timer.Stop()
 	step := len(brisk)
+	var cloudsAt time.Time
 	for {
+		if time.Since(cloudsAt) >= lookClouds {
+			cloudsAt = time.Now()
+			w.lookForClouds()
+		}
 		now, err := w.drives()
 		if err != nil {
 			w.gauge.Set(endpoint.SensorDown, mechanism, err.Error())
@@ -200,7 +210,8 @@ func (n *notices) heard(device string, e cfgmgr.Event) {
 	switch {
 	case e.Action == cfgmgr.QueryRemove, e.Action == cfgmgr.Custom && e.Custom == cfgmgr.VolumeLock:
 		n.w.table.leave(mounts, letGo) // too late is no reason to refuse
-	case e.Action == cfgmgr.QueryRemoveFailed, e.Action == cfgmgr.Custom && (e.Custom == cfgmgr.VolumeLockFailed || e.Custom == cfgmgr.VolumeUnlock):
+	case e.Action == cfgmgr.QueryRemoveFailed, e.Action == cfgmgr.Custom &&
+		(e.Custom == cfgmgr.VolumeLockFailed || e.Custom == cfgmgr.VolumeUnlock || e.Custom == cfgmgr.VolumeMount): // mounted anew, after a format
 		n.w.table.stay(mounts)
 		n.look()
 	default:
