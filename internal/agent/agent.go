@@ -31,6 +31,7 @@ import (
 	"sekisho/internal/event"
 	"sekisho/internal/fileaudit"
 	"sekisho/internal/judge"
+	"sekisho/internal/procwatch"
 	"sekisho/internal/session"
 	"sekisho/internal/spool"
 	"sekisho/internal/volume"
@@ -93,16 +94,17 @@ type Agent struct {
 	expiryTold map[string]string           // the day on which each kind of it was told last; the pipeline's
 	who        atomic.Pointer[event.Agent] // stamped on events
 
-	sensors  []*supervised
-	files    *fileaudit.Watcher     // told of new protected places; nil without this PC's sensors
-	open     func() []volume.Volume // what is mounted now and told of; nil where volumes are not told
-	sessions *session.Watcher       // asked for the session of a process; nil where sessions are not told
-	out      *outbox
-	link     *link
-	canaries *canaries // of self-tests
-	life     *life     // of the sensors' own proof that they see
-	rights   rights
-	budget   *budget
+	sensors   []*supervised
+	files     *fileaudit.Watcher     // told of new protected places; nil without this PC's sensors
+	open      func() []volume.Volume // what is mounted now and told of; nil where volumes are not told
+	processes *procwatch.Watcher     // given back what it told; nil without this PC's sensors
+	sessions  *session.Watcher       // asked for the session of a process; nil where sessions are not told
+	out       *outbox
+	link      *link
+	canaries  *canaries // of self-tests
+	life      *life     // of the sensors' own proof that they see
+	rights    rights
+	budget    *budget
 
 	reloading     sync.Mutex    // held by Reload: one at a time, or an older file could win
 	judged        atomic.Uint64 // events since start
@@ -166,7 +168,7 @@ func New(o Options) (*Agent, error) {
 	a.link = newLink(a)
 	a.who.Store(&event.Agent{ID: a.link.agentID(), Version: o.Version})
 	if a.sensors = supervise(o.Sources, a.log); o.Sources == nil {
-		a.sensors, a.files, a.open, a.sessions = newSensors(cfg, a.last, a.log)
+		a.sensors, a.processes, a.files, a.open, a.sessions = newSensors(cfg, a.last, a.log)
 	}
 	a.life = newLife(a.stateDir, a.sensors, a.log.Named("canary"))
 	a.life.again = a.again
@@ -502,8 +504,18 @@ func (a *Agent) safe() {
 }
 
 // handle is the way of one event, and of what follows from it. It reports whether
-// the event is in the activity spool.
+// the event is in the activity spool. The event is not the caller's any more.
 func (a *Agent) handle(e *event.Event) bool {
+	kept, held := a.process(e)
+	if !held && a.processes != nil && (e.Action == event.ProcessStarted || e.Action == event.ProcessEnded) {
+		a.processes.Recycle(e)
+	}
+	return kept
+}
+
+// process does what handle says, and reports besides whether somebody holds on to
+// the event.
+func (a *Agent) process(e *event.Event) (kept, held bool) {
 	e.Host, e.Agent = &a.host, a.who.Load()
 	if e.Action == event.SensorDegraded && e.Health == "" {
 		e.Health = event.HealthDegraded // a sensor tells of lesser mechanisms; that it is down, its supervisor tells
@@ -512,11 +524,12 @@ func (a *Agent) handle(e *event.Event) bool {
 		a.sessions.Fill(e)
 	}
 	if a.life.take(e, a.matchesCanary) || a.budget.sheds(e) {
-		return false
+		return false, false
 	}
 	canary := a.canaries.mark(e)
 	a.judged.Add(1)
 	alerts := a.judge.Event(e)
+	held = a.judge.Held()
 	a.tee(e.AppendJSON)
 	for _, al := range alerts {
 		if canary {
@@ -525,12 +538,12 @@ func (a *Agent) handle(e *event.Event) bool {
 		a.tee(al.AppendJSON)
 		a.give(al, false)
 	}
-	kept := shipped(e) && (len(alerts) > 0 || !a.budget.shedsActivity(e)) && a.out.act(e)
+	kept = shipped(e) && (len(alerts) > 0 || !a.budget.shedsActivity(e)) && a.out.act(e)
 	if a.stage.SessionBegan() && a.open != nil {
 		a.openVolumes(e.Time)
 	}
 	a.checkpoint()
-	return kept
+	return kept, held
 }
 
 // selfTestRule is the shipped rule that canaries match.

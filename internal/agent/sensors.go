@@ -27,7 +27,7 @@ import (
 // which login session a process belongs; nil likewise. since is the last sign of life
 // of the run before, zero if there was none: what a system wrote down after it is
 // asked for.
-func newSensors(cfg *config.Agent, since time.Time, log *zap.Logger) (all []*supervised, files *fileaudit.Watcher, open func() []volume.Volume, sessions *session.Watcher) {
+func newSensors(cfg *config.Agent, since time.Time, log *zap.Logger) (all []*supervised, processes *procwatch.Watcher, files *fileaudit.Watcher, open func() []volume.Volume, sessions *session.Watcher) {
 	add := func(on bool, name string, s Source) {
 		if !on {
 			s = off(name)
@@ -35,7 +35,7 @@ func newSensors(cfg *config.Agent, since time.Time, log *zap.Logger) (all []*sup
 		all = append(all, &supervised{src: s, log: log.Named(name)})
 	}
 	volumes := volume.New(volume.Options{RemovablePaths: cfg.Sensors.Volume.RemovablePaths})
-	processes := procwatch.New(procwatch.Options{TellEnds: true, TellRunning: true})
+	processes = procwatch.New(procwatch.Options{TellEnds: true, TellRunning: true})
 	logins := session.New(session.Options{})
 	if cfg.Sensors.Session.Enabled {
 		sessions = logins
@@ -73,7 +73,7 @@ func newSensors(cfg *config.Agent, since time.Time, log *zap.Logger) (all []*sup
 	if cfg.Sensors.Volume.Enabled {
 		open = volumes.Open
 	}
-	return all, files, open, sessions
+	return all, processes, files, open, sessions
 }
 
 // places are the protected places as the file sensor wants them, and that of the

@@ -40,6 +40,7 @@ type Judge struct {
 
 	looked time.Time // event time when the book was last looked through
 	stats  Stats
+	held   bool // see Held
 
 	store     *store // nil: nothing is kept on disk
 	unstored  error  // why, if it should be
@@ -77,7 +78,7 @@ func New(o Options) *Judge {
 
 // Event judges an event and returns the alerts it raises. The event is enriched
 // in place; it belongs to the Judge and its alerts from then on and must not be
-// written to. The alerts are the caller's.
+// written to, unless the Judge let go of it (see Held). The alerts are the caller's.
 func (j *Judge) Event(e *event.Event) []*alert.Alert {
 	if j.enricher != nil {
 		j.enricher.Apply(e)
@@ -91,12 +92,17 @@ func (j *Judge) Event(e *event.Event) []*alert.Alert {
 	}))
 }
 
+// Held reports whether the event judged last is held on to, because a rule matched
+// it: in windows, alerts, on the way to disk.
+func (j *Judge) Held() bool { return j.held }
+
 // judge is what Event does with an enriched event; it calls journal for those that
 // a rule matched, before anything follows from them. What does not match moves the
 // clock of the windows and nothing else, and is journaled where that was back:
 // windows depend on when it was.
 func (j *Judge) judge(e *event.Event, journal func()) []*alert.Alert {
 	j.matches = j.prog.Match(e, j.matches[:0])
+	j.held = len(j.matches) > 0
 	if len(j.matches) == 0 {
 		before := j.windows.Newest()
 		j.firings = j.windows.Observe(e, nil, j.firings[:0])

@@ -421,7 +421,7 @@ func (b *bpfWatch) exec(r *bpfRecord, ticks uint64) {
 	im.container = b.container(r)
 	raw := b.arguments(r, ticks, &errs)
 	raw, errs = boundArgs(raw, errs)
-	im.raw = keptArgs(raw)
+	im.setArgs(raw)
 
 	p := &proc{image: im, ppid: r.ppid, told: true, session: auditID(r.session), execAt: r.at}
 	if old != nil {

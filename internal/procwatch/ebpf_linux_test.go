@@ -517,7 +517,7 @@ func init() {
 func BenchmarkStart(b *testing.B) {
 	w := New(Options{TellEnds: true})
 	x := &bpfWatch{w: w, q: newQueue(1 << 16), r: newProcReader("/proc"), boot: bootID("/proc"), paths: interned{}, inside: map[uint64]string{}, now: time.Now()}
-	w.procs.put(&proc{image: &image{pid: 13447, ticks: 12984066184563 / tickNS, entity: "e", exe: "/usr/bin/xargs", name: "xargs", raw: "xargs\x00-P\x004\x00", uidOK: true}, startedBy: event.ByOther})
+	w.procs.put(&proc{image: &image{pid: 13447, ticks: 12984066184563 / tickNS, entity: "e", exe: "/usr/bin/xargs", name: "xargs", args: []string{"xargs", "-P", "4"}, line: "xargs -P 4", uidOK: true}, startedBy: event.ByOther})
 	fork, exe, exit := recorded(b, "fork.bin"), recorded(b, "exec.bin"), recorded(b, "exit.bin")
 	var r bpfRecord
 	b.ReportAllocs()
@@ -531,7 +531,7 @@ func BenchmarkStart(b *testing.B) {
 		x.flush()
 		items := x.q.take()
 		for i := range items {
-			w.event(&items[i])
+			w.Recycle(w.event(&items[i], x.now))
 		}
 		x.q.done(len(items))
 		x.q.reuse(items)

@@ -126,7 +126,7 @@ func TestWhoIsBehindAProcess(t *testing.T) {
 					// An agent that is started now says the same, and so does one that polls.
 					if r, ok := New(Options{}).readProcess(int(e.Process.PID.V)); !ok {
 						t.Error("ended before it could be compared")
-					} else if _, u := w.fill(new(about), r.proc, "", time.Now()); u == nil || *u != *e.User {
+					} else if _, u := w.fill(w.about(), r.proc, time.Now()); u == nil || *u != *e.User {
 						t.Errorf("by /proc %+v, told as %+v", u, e.User)
 					}
 				})

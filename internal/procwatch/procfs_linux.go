@@ -147,7 +147,7 @@ func (w *Watcher) read(pid int) (reading, bool) {
 		x.errs = append(x.errs, "read arguments: "+gone(err).Error())
 	}
 	x.raw, x.errs = boundArgs(raw, x.errs)
-	im.raw = keptArgs(x.raw)
+	im.setArgs(x.raw)
 	im.cwd, _ = r.link(pid, "cwd") // other users' need a right; absent then
 	if b, err := r.read(pid, "status"); err == nil {
 		if realUser, effective, ok := parseUIDs(b); ok {

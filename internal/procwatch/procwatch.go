@@ -60,6 +60,7 @@ import (
 	"math"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -99,11 +100,11 @@ const (
 
 // Watcher is the process sensor. Make it with [New].
 type Watcher struct {
-	opts    Options
-	procs   *tracker
-	users   *users
-	sys     system
-	parents lastLine
+	opts  Options
+	procs *tracker
+	users *users
+	sys   system
+	spare sync.Pool // rooms for events, see Recycle
 	// without names mechanisms that are not tried; tests choose by it.
 	without map[string]bool
 
@@ -333,10 +334,11 @@ func (w *Watcher) tellAll(ctx context.Context, q *queue, out chan<- *event.Event
 	items := q.take()
 	var batch [tellBatch]*event.Event
 	for first := 0; first < len(items); first += tellBatch {
+		now := time.Now()
 		part := items[first:min(first+tellBatch, len(items))]
 		for i := range part {
 			if batch[i] = part[i].health; batch[i] == nil {
-				batch[i] = w.event(&part[i])
+				batch[i] = w.event(&part[i], now)
 			}
 		}
 		for i := range part {
@@ -379,64 +381,103 @@ func (w *Watcher) send(ctx context.Context, out chan<- *event.Event, e *event.Ev
 	}
 }
 
-// about is what an event tells of a process: one allocation.
+// about is where what is told of a process is put.
 type about struct {
-	process event.Process
-	parent  event.Parent
-	user    event.User
+	event   *event.Event
+	process *event.Process
+	parent  *event.Parent
+	user    *event.User
+	context *event.Context
 }
 
-// event makes the event of an item.
-func (w *Watcher) event(it *item) *event.Event {
-	p := it.proc
-	action := event.ProcessStarted
-	if it.ended {
-		action = event.ProcessEnded
+// about returns room for an event: what one that was recycled left, whose values
+// are still there, or new room.
+func (w *Watcher) about() about {
+	e, _ := w.spare.Get().(*event.Event)
+	if e == nil {
+		r := new(struct { // one allocation
+			event   event.Event
+			process event.Process
+			parent  event.Parent
+			user    event.User
+			context event.Context
+		})
+		return about{&r.event, &r.process, &r.parent, &r.user, &r.context}
 	}
-	e := event.New(action, it.at)
-	e.Sensor = it.sensor
-	e.Message = it.message
-	e.SessionID = p.session
-	raw := it.raw
-	if raw == "" {
-		raw = p.image.raw
+	a := about{e, e.Process, e.Process.Parent, e.User, e.Context}
+	if a.parent == nil {
+		a.parent = new(event.Parent)
 	}
-	e.Errors = it.errs
+	if a.user == nil {
+		a.user = new(event.User)
+	}
+	if a.context == nil {
+		a.context = new(event.Context)
+	}
+	return a
+}
+
+// Recycle takes back an event that this watcher told of a start or an end, and
+// that nobody holds on to: the next one takes its room. Half of what the agent does
+// in a flood would be to make room and to collect it again. Safe for concurrent
+// use.
+func (w *Watcher) Recycle(e *event.Event) {
+	if e.Process != nil {
+		w.spare.Put(e)
+	}
+}
+
+// event makes the event of an item. now is the time.
+func (w *Watcher) event(it *item, now time.Time) *event.Event {
+	p, a := it.proc, w.about()
+	e := a.event
+	*a.context = event.Context{} // for enrichment, which makes one otherwise
+	*e = event.Event{
+		Time: it.at.UTC(), Created: now.UTC(), ID: event.NewIDAt(now), Action: event.ProcessStarted,
+		Sensor: it.sensor, Message: it.message, Errors: it.errs, SessionID: p.session, Context: a.context,
+	}
 	if m := p.image.more; m != nil && !it.ended {
 		if why := m.program.wait(); why != "" {
 			e.Errors = append(slices.Clip(e.Errors), why)
 		}
 	}
-	e.Process, e.User = w.fill(new(about), p, raw, e.Created)
-	if it.ended && it.exitOK {
-		e.Process.ExitCode = event.Some(int64(it.exit))
+	e.Process, e.User = w.fill(a, p, now)
+	if len(it.raw) > maxKept {
+		e.Process.Args, e.Process.CommandLine = splitArgs(it.raw)
+	}
+	if it.ended {
+		e.Action = event.ProcessEnded
+		if it.exitOK {
+			e.Process.ExitCode = event.Some(int64(it.exit))
+		}
 	}
 	return e
 }
 
-// fill fills in a process with these arguments and its account, which is nil if it
-// is unknown. now is the time.
-func (w *Watcher) fill(a *about, p *proc, raw string, now time.Time) (x *event.Process, owner *event.User) {
+// fill fills in a process and its account, which is nil if it is unknown. now is
+// the time.
+func (w *Watcher) fill(a about, p *proc, now time.Time) (x *event.Process, owner *event.User) {
 	im := p.image
-	if w.user(&a.user, im, now) {
-		owner = &a.user
+	if w.user(a.user, im, now) {
+		owner = a.user
 		if im.uidOK && im.who != im.uid {
 			of := w.users.of(im.uid, now)
 			owner.EffectiveID, owner.EffectiveName = of.ID, of.Name
 		}
 	}
-	x = &a.process
+	x = a.process
 	*x = event.Process{
 		PID:              event.Some(int64(im.pid)),
 		EntityID:         im.entity,
 		Executable:       im.exe,
 		Name:             im.name,
+		Args:             im.args,
+		CommandLine:      im.line,
 		WorkingDirectory: im.cwd,
 		Start:            im.started,
 		StartedBy:        p.startedBy,
 		ContainerID:      im.container,
 	}
-	x.Args, x.CommandLine = splitArgs(raw)
 	if im.more != nil {
 		x.IntegrityLevel, x.Elevation = im.more.integrity, im.more.elevation
 		im.more.program.fill(x)
@@ -444,14 +485,13 @@ func (w *Watcher) fill(a *about, p *proc, raw string, now time.Time) (x *event.P
 	if p.ppid <= 0 {
 		return x, owner
 	}
-	x.Parent = &a.parent
-	x.Parent.PID = event.Some(int64(p.ppid))
+	x.Parent = a.parent
+	*x.Parent = event.Parent{PID: event.Some(int64(p.ppid))}
 	pa := p.parent
 	if pa == nil {
 		return x, owner
 	}
-	x.Parent.EntityID, x.Parent.Executable, x.Parent.Name = pa.entity, pa.exe, pa.name
-	x.Parent.CommandLine = w.parents.line(pa)
+	x.Parent.EntityID, x.Parent.Executable, x.Parent.Name, x.Parent.CommandLine = pa.entity, pa.exe, pa.name, pa.line
 	// Whose rights it had; who is behind it is behind its child, too.
 	u := event.Account(pa.account)
 	if pa.uidOK {
@@ -461,7 +501,7 @@ func (w *Watcher) fill(a *about, p *proc, raw string, now time.Time) (x *event.P
 	return x, owner
 }
 
-// user sets u, which is empty, to the account of who is behind an image and
+// user sets u to the account of who is behind an image and
 // reports whether it is known.
 func (w *Watcher) user(u *event.User, im *image, now time.Time) bool {
 	switch {
@@ -475,27 +515,11 @@ func (w *Watcher) user(u *event.User, im *image, now time.Time) bool {
 	return true
 }
 
-// lastLine keeps the command line of the last parent: a loop in a script is the
-// parent of thousands. Safe for concurrent use.
-type lastLine struct {
-	mu   sync.Mutex // guards all below
-	of   *image
-	text string
-}
-
-func (l *lastLine) line(im *image) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.of != im {
-		l.of, l.text = im, commandLine(im.raw)
-	}
-	return l.text
-}
-
 // Lookup tells what is known of a process by its id, whose doing it is, and the
 // login session that the kernel's audit has it in, "" for none: of a living one,
 // or of one that ended within the last minute. Command lines are cut at 4 KiB. The
-// caller owns what it gets; nil if the process is not known and cannot be read.
+// caller owns what it gets, but for the list of arguments, which is shared; nil if
+// the process is not known and cannot be read.
 // Safe for concurrent use.
 func (w *Watcher) Lookup(pid int) (*event.Process, *event.User, string) {
 	w.mu.Lock()
@@ -513,7 +537,12 @@ func (w *Watcher) Lookup(pid int) (*event.Process, *event.User, string) {
 	if p == nil {
 		return nil, nil, ""
 	}
-	x, owner := w.fill(new(about), p, p.image.raw, time.Now())
+	r := new(struct {
+		process event.Process
+		parent  event.Parent
+		user    event.User
+	})
+	x, owner := w.fill(about{process: &r.process, parent: &r.parent, user: &r.user}, p, time.Now())
 	return x, owner, p.session
 }
 
@@ -562,12 +591,13 @@ func (w *Watcher) adopt(p *proc, depth int) {
 	}
 }
 
-// keptArgs is what is kept of arguments after the event.
-func keptArgs(raw string) string {
-	if len(raw) <= maxKept {
-		return raw
+// setArgs sets the arguments, NUL after each, as far as they are kept after the
+// event.
+func (im *image) setArgs(raw string) {
+	if len(raw) > maxKept {
+		raw = strings.Clone(raw[:maxKept]) // the rest is not to stay in memory with it
 	}
-	return raw[:maxKept]
+	im.args, im.line = splitArgs(raw)
 }
 
 // scanAll looks at all processes: at the start to know the parents of what is to

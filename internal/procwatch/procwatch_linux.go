@@ -310,7 +310,7 @@ func (n *native) exec(m *message) {
 		}
 		errs = append(errs, "read arguments: "+err.Error())
 	}
-	im.raw = keptArgs(raw)
+	im.setArgs(raw)
 
 	st, stOK := stat{}, false
 	if b, err := n.r.read(m.pid, "stat"); err == nil {

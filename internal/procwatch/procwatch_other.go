@@ -46,7 +46,7 @@ func (w *Watcher) read(pid int) (reading, bool) {
 			x.errs = append(x.errs, fmt.Sprintf("read arguments: cut at %d bytes", maxBytes))
 		}
 	}
-	im.raw = keptArgs(x.raw)
+	im.setArgs(x.raw)
 	im.cwd, _ = ps.Cwd()
 	im.account, _ = ps.Username()
 	ppid, _ := ps.Ppid()

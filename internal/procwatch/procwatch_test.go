@@ -208,11 +208,7 @@ func TestStartedBy(t *testing.T) {
 	chain := func(lines ...string) string {
 		by := ""
 		for i, l := range lines { // the oldest first
-			raw := l
-			if runtime.GOOS != "windows" {
-				raw = strings.ReplaceAll(l, " ", "\x00") + "\x00"
-			}
-			p := &proc{image: &image{exe: strings.Fields(l)[0], raw: raw}, ppid: i, startedBy: by}
+			p := &proc{image: &image{exe: strings.Fields(l)[0], args: strings.Fields(l)}, ppid: i, startedBy: by}
 			by = startedBy(p)
 		}
 		return by
@@ -537,11 +533,12 @@ func BenchmarkStat(b *testing.B) {
 
 func BenchmarkEvent(b *testing.B) {
 	w := New(Options{})
-	im := &image{pid: 5, entity: "e", exe: "/bin/true", name: "true", raw: "/bin/true\x00x\x00", uidOK: true}
-	it := &item{proc: &proc{image: im, ppid: 4, parent: im}, raw: im.raw, at: time.Now()}
+	im := &image{pid: 5, entity: "e", exe: "/bin/true", name: "true", uidOK: true}
+	im.setArgs("/bin/true\x00x\x00")
+	it := &item{proc: &proc{image: im, ppid: 4, parent: im}, at: time.Now()}
 	b.ReportAllocs()
 	for b.Loop() {
-		w.event(it)
+		w.Recycle(w.event(it, it.at))
 	}
 }
 

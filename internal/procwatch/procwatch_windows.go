@@ -273,7 +273,8 @@ func (w *Watcher) read(pid int) (reading, bool) {
 		r.raw = r.raw[:maxBytes]
 		r.errs = append(r.errs, fmt.Sprintf("read arguments: cut at %d bytes", maxBytes))
 	}
-	im.raw, im.cwd = keptArgs(r.raw), strings.TrimSuffix(w.sys.path(x.folder), `\`)
+	im.setArgs(r.raw)
+	im.cwd = strings.TrimSuffix(w.sys.path(x.folder), `\`)
 	if strings.HasSuffix(im.cwd, ":") {
 		im.cwd += `\`
 	}

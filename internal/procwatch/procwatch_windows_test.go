@@ -169,7 +169,7 @@ func TestEventsOfTheKernelBecomeStartsAndEnds(t *testing.T) {
 
 	var got []string
 	for _, it := range q.take() {
-		e := w.event(&it)
+		e := w.event(&it, time.Now())
 		p := e.Process
 		got = append(got, string(e.Action)+" "+p.Name)
 		switch {

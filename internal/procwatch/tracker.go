@@ -29,9 +29,10 @@ type image struct {
 	entity    string // "" while unknown: the process was forked and not looked at yet
 	ticks     uint64 // start in clock ticks since boot; Windows: 100 ns since 1601; other systems: milliseconds since 1970
 	started   time.Time
-	exe       string // "" if unknown
-	name      string // last element of exe, else what the kernel calls it (15 bytes)
-	raw       string // arguments, NUL after each; Windows: the command line. At most maxKept bytes
+	exe       string   // "" if unknown
+	name      string   // last element of exe, else what the kernel calls it (15 bytes)
+	args      []string // at most maxKept bytes, and maxArgs of them; shared by events
+	line      string   // the same as a command line
 	cwd       string
 	uid       uint32        // whose rights it has: the effective user
 	who       uint32        // whose doing it is, see setOwner
@@ -267,7 +268,7 @@ func startedBy(p *proc) string {
 		program = p.image.name
 	}
 	by := event.Starter(program)
-	args, _ := splitArgs(p.image.raw)
+	args := p.image.args
 	switch {
 	case by == event.ByShell && runsScript(args):
 		// A browser opens a download through sh -c xdg-open: the shell is not who did it.
