@@ -64,12 +64,12 @@ func remoteShare(device string) string {
 // volume.
 func compareDrives(old, now []Volume) (gone, come []change) {
 	type id struct {
-		mount, nt, share, fs string
-		dev                  Dev
-		writable             event.Opt[bool]
+		mount, nt, share, fs, kind, serial string
+		dev                                Dev
+		writable                           event.Opt[bool]
 	}
 	of := func(v *Volume) id {
-		return id{v.Mount, v.NTName, v.Share, v.FileSystemType, v.Dev, v.Writable}
+		return id{v.Mount, v.NTName, v.Share, v.FileSystemType, v.Kind, v.SerialNumber, v.Dev, v.Writable}
 	}
 	was, is := map[id]bool{}, map[id]bool{}
 	for i := range old {
@@ -91,6 +91,12 @@ func compareDrives(old, now []Volume) (gone, come []change) {
 		}
 	}
 	return gone, come
+}
+
+// unidentified reports whether it is not known what disk a volume lies on, though
+// it lies on one: it did not answer in time.
+func (v *Volume) unidentified() bool {
+	return v.BusType == "" && (v.Kind == event.VolumeLocal || v.Kind == event.VolumeRemovable) && strings.HasPrefix(v.NTName, `\Device\HarddiskVolume`)
 }
 
 // declaredDrive reports whether settings declare a drive ("E:") removable.

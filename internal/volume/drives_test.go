@@ -36,6 +36,26 @@ func TestWhatADriveIs(t *testing.T) {
 	}
 }
 
+func TestADiskThatDidNotAnswer(t *testing.T) {
+	for name, tt := range map[string]struct {
+		kind, bus, device string
+		want              bool
+	}{
+		"a fixed disk":  {event.VolumeLocal, "", `\Device\HarddiskVolume5`, true},
+		"a stick":       {event.VolumeRemovable, "", `\Device\HarddiskVolume5`, true},
+		"one that did":  {event.VolumeRemovable, "usb", `\Device\HarddiskVolume5`, false},
+		"a floppy":      {event.VolumeRemovable, "", `\Device\Floppy0`, false},
+		"a cloud drive": {event.VolumeCloudSync, "", `\Device\HarddiskVolume9`, false},
+		"a container":   {event.VolumeLocal, "", `\Device\VeraCryptVolumeV`, false},
+	} {
+		v := Volume{}
+		v.Kind, v.BusType, v.NTName = tt.kind, tt.bus, tt.device
+		if got := v.unidentified(); got != tt.want {
+			t.Errorf("%s: unidentified %v", name, got)
+		}
+	}
+}
+
 func TestRemoteShare(t *testing.T) {
 	for device, want := range map[string]string{
 		`\Device\LanmanRedirector\;Z:00000000000a1b2c\fs1\営業部`:            `\\fs1\営業部`,
@@ -56,11 +76,16 @@ func TestAnotherMediumInADriveIsAnotherVolume(t *testing.T) {
 	}
 	c := drive("C", 1, event.VolumeLocal)
 	e1, e2, f := drive("E", 2, event.VolumeRemovable), drive("E", 3, event.VolumeRemovable), drive("F", 2, event.VolumeRemovable)
+	disk, known := drive("G", 4, event.VolumeLocal), drive("G", 4, event.VolumeRemovable)
+	named := known
+	named.SerialNumber = "WX41A"
 	tests := []struct {
 		name       string
 		old, now   []Volume
 		gone, come int
 	}{
+		{"a disk turns out to hang on USB", []Volume{c, disk}, []Volume{c, known}, 0, 1},
+		{"it says late what it is", []Volume{c, known}, []Volume{c, named}, 1, 1},
 		{"a stick comes", []Volume{c}, []Volume{c, e1}, 0, 1},
 		{"a stick goes", []Volume{c, e1}, []Volume{c}, 1, 0},
 		{"the medium changes", []Volume{c, e1}, []Volume{c, e2}, 1, 1},

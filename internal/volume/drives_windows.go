@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/windows"
 
@@ -61,7 +62,7 @@ func (w *Watcher) drives() ([]Volume, error) {
 		if !ok {
 			continue
 		}
-		if was && v.Dev == now.Dev && v.FileSystemType == now.FileSystemType && v.Writable == now.Writable {
+		if was && !v.unidentified() && v.Dev == now.Dev && v.FileSystemType == now.FileSystemType && v.Writable == now.Writable {
 			now = v // the disk behind it need not be asked again
 		} else {
 			w.identify(&now, driveType, label)
@@ -88,7 +89,7 @@ func changeable(v *Volume) bool {
 	case event.VolumeRemovable, event.VolumeOptical:
 		return true
 	}
-	return v.FileSystemType == ""
+	return v.FileSystemType == "" || v.unidentified()
 }
 
 // lettersOff returns the places of volumes that have no letter: the folders they
@@ -176,6 +177,10 @@ func (w *Watcher) drive(p place, driveType uint32) (v Volume, label string, ok b
 	return v, info.label, true
 }
 
+// askDisk is how long is waited for what a disk is. A stick is approved by its
+// serial number, so telling without is worse than telling late.
+const askDisk = 3 * time.Second
+
 // identify asks for the disk behind a drive, whether it is encrypted, and for the
 // size.
 func (w *Watcher) identify(v *Volume, driveType uint32, label string) {
@@ -190,7 +195,7 @@ func (w *Watcher) identify(v *Volume, driveType uint32, label string) {
 	case encrypts(v.NTName): // what its driver says of a disk is made up
 	default:
 		// A virtual drive (Wine's) has no disk to ask: it stays without one.
-		s, _ = bounded(w.guard, func() usb.Storage { s, _ := usb.QueryStorage(device); return s })
+		s, _ = boundedBy(w.guard, askDisk, func() usb.Storage { s, _ := usb.QueryStorage(device); return s })
 	}
 	v.classifyDrive(driveType, s)
 	if provider := cloudNames[plainName(label)]; provider != "" && s == (usb.Storage{}) && driveType == driveFixed {

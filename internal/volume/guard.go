@@ -21,7 +21,10 @@ type guard struct {
 const maxHanging = 16
 
 // bounded returns f's result, or an error if it does not come in time.
-func bounded[T any](g *guard, f func() T) (T, error) {
+func bounded[T any](g *guard, f func() T) (T, error) { return boundedBy(g, g.timeout, f) }
+
+// boundedBy is bounded with a time of its own.
+func boundedBy[T any](g *guard, timeout time.Duration, f func() T) (T, error) {
 	var none T
 	g.mu.Lock()
 	if g.running == maxHanging {
@@ -39,12 +42,12 @@ func bounded[T any](g *guard, f func() T) (T, error) {
 		}()
 		done <- f()
 	}()
-	timer := time.NewTimer(g.timeout)
+	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
 	case r := <-done:
 		return r, nil
 	case <-timer.C:
-		return none, fmt.Errorf("no answer within %v", g.timeout)
+		return none, fmt.Errorf("no answer within %v", timeout)
 	}
 }
