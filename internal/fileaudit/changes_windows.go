@@ -440,13 +440,14 @@ func (c *changes) sync(all []volume.Volume, p *places) (watching, problems []str
 		}
 		add(&root{path: canonical(mountOf(v), nil).path, vol: on, dev: v.Dev, whole: true, media: isMedia(v)})
 	}
-	for _, base := range p.bases() {
-		v, ok := c.w.opts.Table.Lookup(base)
+	bases, problems := p.bases()
+	for _, b := range bases {
+		v, ok := c.w.opts.Table.Lookup(b.path)
 		switch {
-		case !ok && shareOf(base) != "" || ok && isRemote(&v):
-			problems = append(problems, fmt.Sprintf("protected place on a share: what happens in %s is not told", base))
+		case !ok && shareOf(b.path) != "" || ok && isRemote(&v):
+			problems = append(problems, fmt.Sprintf("protected place on a share: what happens in %s is not told", b.path))
 		case ok && !v.Leaving:
-			add(&root{path: base, vol: mountOf(&v), dev: v.Dev})
+			add(&root{path: b.path, vol: mountOf(&v), dev: v.Dev})
 		}
 	}
 	for key, x := range want { // the widest is enough
@@ -515,22 +516,29 @@ func (c *changes) open(r *root) error {
 	return nil
 }
 
-// bases are the folders that protected places begin with, before the first
-// element with a wildcard.
-func (p *places) bases() (dirs []string) {
+// base is a folder that a protected place begins with.
+type base struct {
+	path  string
+	alone bool // Place.Alone
+}
+
+// bases are the folders that protected places begin with, before the first element
+// with a wildcard, and what is wrong with those that name none.
+func (p *places) bases() (all []base, problems []string) {
 	for _, g := range p.globs {
-		base := g.base
-		if base == g.glob { // no wildcard: a folder, or a file in one
-			base += "/"
+		at := g.base
+		if at == g.glob { // no wildcard: a folder, or a file in one
+			at += "/"
 			if fi, err := os.Stat(verbatim(canonical(g.glob, nil).path)); err == nil && !fi.IsDir() {
-				base = g.glob
+				at = g.glob
 			}
 		}
-		if i := strings.LastIndexByte(base, '/'); i > 0 {
-			if at := canonical(base[:i]+"/", nil).path; isDrive(at) || shareOf(at) != "" {
-				dirs = append(dirs, at)
-			}
+		path := canonical(at[:strings.LastIndexByte(at, '/')+1], nil).path
+		if !isDrive(path) && shareOf(path) == "" {
+			problems = append(problems, fmt.Sprintf("protected place %q: pattern %q names no folder to begin with", g.label, g.glob))
+			continue
 		}
+		all = append(all, base{path, g.alone})
 	}
-	return dirs
+	return all, problems
 }

@@ -2,11 +2,241 @@ package fileaudit
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/windows"
+
+	"sekisho/internal/etw"
+	"sekisho/internal/event"
+	"sekisho/internal/volume"
 )
 
-const nativeMech = mechETW
+const (
+	nativeMech = mechETW
 
-func (w *Watcher) newNative(*queue, *processes, context.CancelCauseFunc) (source, error) {
-	return nil, fmt.Errorf("event tracing %w: %w", errUnavailable, errNotBuilt)
+	// etwSession is the name of our session; that of processes is another one, so
+	// that a flood of one does not lose the other.
+	etwSession = "Sekisho-File"
+	// lostPoll is how often the system is asked what was lost.
+	lostPoll = time.Second
+	// maxStrange is how many events may not be understood before another mechanism
+	// is taken: that Windows has another version of them.
+	maxStrange = 100
+	// Files whose content is not there: a look into them would fetch it (winnt.h,
+	// FILE_ATTRIBUTE_OFFLINE, FILE_ATTRIBUTE_RECALL_ON_OPEN, ..._ON_DATA_ACCESS).
+	attrElsewhere = 0x1000 | 0x40000 | 0x400000
+)
+
+// tracing is the mechanism of event tracing.
+type tracing struct {
+	*kernelFiles
+	w       *Watcher
+	q       *queue
+	raw     *queue          // of records that lack what the file itself has to say
+	ctx     context.Context // ends with it
+	end     context.CancelFunc
+	all     sync.WaitGroup
+	sampler sampler // the completer's own
+}
+
+func (w *Watcher) newNative(q *queue, _ *processes, fail context.CancelCauseFunc) (source, error) {
+	if w.strange.Load() {
+		return nil, fmt.Errorf("event tracing %w: Windows tells of files in a form that is not known", errUnavailable)
+	}
+	s, err := etw.Start(etwSession, etw.Provider{
+		ID: kernelFileProvider, Level: 4, Keywords: keywordFileIO | keywordDeletePath | keywordRenamePath,
+		Events: []uint16{fileCreate, fileCleanup, fileClose, fileRead, fileWrite, fileDelete, fileRename},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("event tracing %w: %w", errUnavailable, err)
+	}
+	t := w.newTracing(q, fail)
+	t.all.Go(func() {
+		if err := guard(func() error { return s.Run(t.ctx, t.event) }); err != nil {
+			fail(err)
+		}
+	})
+	t.all.Go(func() { t.watchLosses(s, fail) })
+	return t, nil
+}
+
+// newTracing is the mechanism without a session that gives it events.
+func (w *Watcher) newTracing(q *queue, fail context.CancelCauseFunc) *tracing {
+	t := &tracing{w: w, q: q, raw: newQueue(w.opts.MaxQueued)}
+	t.ctx, t.end = context.WithCancel(context.Background())
+	t.kernelFiles = newKernelFiles(w.self, t.raw.push, q.lose)
+	t.all.Go(func() {
+		if err := guard(func() error { t.complete(); return nil }); err != nil {
+			fail(err)
+		}
+	})
+	return t
+}
+
+func (t *tracing) close() {
+	t.end()
+	t.all.Wait()
+}
+
+// watchLosses tells what the system could not keep for us.
+func (t *tracing) watchLosses(s *etw.Session, fail context.CancelCauseFunc) {
+	var told uint64
+	tick := time.NewTicker(lostPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-t.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if events, buffers, err := s.Lost(); err == nil && events+buffers > told {
+			t.q.lose(events + buffers - told)
+			told = events + buffers
+		}
+		if t.strange.Load() > maxStrange {
+			t.w.strange.Store(true)
+			fail(errRetry)
+			return
+		}
+	}
+}
+
+// complete asks files for what events do not tell, and hands the records on.
+func (t *tracing) complete() {
+	for {
+		for _, r := range t.raw.take() {
+			if t.ask(&r) {
+				t.q.push(r)
+			}
+			t.raw.done()
+		}
+		if n := t.raw.tookLost(); n > 0 {
+			t.q.lose(n)
+		}
+		select {
+		case <-t.raw.wake:
+		case <-t.ctx.Done():
+			return
+		}
+	}
+}
+
+// ask asks the file of a record, unless a server would have to answer. It reports
+// false of what is not to be told.
+func (t *tracing) ask(r *record) bool {
+	if r.short {
+		r.path = longName(r.path)
+	}
+	if r.stream != "" && r.kind != recWrote && r.kind != recDeleted {
+		return false
+	}
+	if r.want&wantRemote != 0 || r.idle && t.sinceRead() >= keepFor || r.kind == recDeleted {
+		return !isMark(r.stream, r.size)
+	}
+	h, err := openFacts(r.path, windows.FILE_READ_ATTRIBUTES)
+	if err != nil {
+		return r.kind != recOpened || !errors.Is(err, fs.ErrNotExist)
+	}
+	f, err := factsOf(h, r.dev)
+	windows.CloseHandle(h)
+	if err != nil {
+		return true
+	}
+	if r.kind == recRenamed {
+		r.dir = f.mode.IsDir()
+		return f.mode.IsRegular() || r.dir
+	}
+	r.size, r.ino, r.born = f.size, f.id, f.born
+	if r.stream != "" {
+		r.ino = 0 // that of the file, which is another one
+	}
+	if !f.mode.IsRegular() || isMark(r.stream, r.size) {
+		return false
+	}
+	if (r.kind == recWrote || r.kind == recRead) && t.sinceRead() < keepFor && f.attributes&attrElsewhere == 0 {
+		if h, err := openFacts(r.path, windows.FILE_READ_DATA); err == nil {
+			r.look, _ = t.sampler.take(handleReader(h), r.size, r.at)
+			windows.CloseHandle(h)
+		}
+	}
+	return true
+}
+
+// handleReader reads a file by its handle, which it does not own.
+type handleReader windows.Handle
+
+func (h handleReader) ReadAt(b []byte, off int64) (n int, err error) {
+	for n < len(b) {
+		at := uint64(off) + uint64(n)
+		o := windows.Overlapped{Offset: uint32(at), OffsetHigh: uint32(at >> 32)}
+		var m uint32
+		if err := windows.ReadFile(windows.Handle(h), b[n:], &m, &o); err != nil {
+			return n, err
+		}
+		if m == 0 {
+			return n, windows.ERROR_HANDLE_EOF
+		}
+		n += int(m)
+	}
+	return n, nil
+}
+
+// folders: what is below a folder is watched with it.
+func (t *tracing) folders([]string, *places) {}
+
+// sync watches all shares, media, folders of sync programs and of protected places,
+// and what is made new on local disks.
+func (t *tracing) sync(all []volume.Volume, p *places) (watching, problems []string) {
+	const everything = wantWrites | wantReads | wantNames
+	var vols []watchedVolume
+	var dirs []watchedFolder
+	for i := range all {
+		v := &all[i]
+		at := strings.TrimSuffix(canonical(mountOf(v), nil).path, `\`)
+		switch {
+		case v.Hidden:
+			continue
+		case v.Folder:
+			dirs = append(dirs, watchedFolder{at, everything})
+			watching = append(watching, mountOf(v))
+			continue
+		case isMedia(v) || isShare(v):
+			watching = append(watching, mountOf(v))
+		}
+		if _, kind := prefixOf(v.NTName); kind != devicePath || slices.ContainsFunc(vols, func(x watchedVolume) bool { return strings.EqualFold(x.nt, v.NTName) }) {
+			continue // on a server, a name for a folder, or the second name of one volume
+		}
+		x := watchedVolume{nt: strings.TrimSuffix(v.NTName, `\`), dos: at, dev: v.Dev}
+		switch {
+		case isMedia(v):
+			x.want = wantWrites | wantNames
+		case isShare(v):
+			x.want = everything | wantRemote
+		case v.Kind == event.VolumeLocal:
+			x.want = wantCopies
+		}
+		vols = append(vols, x)
+	}
+	bases, problems := p.bases()
+	for _, b := range bases {
+		if shareOf(b.path) != "" {
+			continue // all shares are watched
+		}
+		x := watchedFolder{b.path, everything}
+		if b.alone {
+			x.want = wantWrites | wantNames
+		}
+		dirs = append(dirs, x)
+		watching = append(watching, b.path)
+	}
+	for _, dir := range t.watch(vols, dirs) {
+		problems = append(problems, "watch "+dir+": on no volume that is known")
+	}
+	return watching, problems
 }

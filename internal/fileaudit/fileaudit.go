@@ -141,10 +141,11 @@ type Watcher struct {
 	opts Options
 	self int
 
-	told  atomic.Uint64
-	lost  atomic.Uint64
-	kick  chan struct{} // holds a token when the protected places changed
-	space atomic.Pointer[places]
+	told    atomic.Uint64
+	lost    atomic.Uint64
+	strange atomic.Bool   // the better mechanism speaks a form that is not known
+	kick    chan struct{} // holds a token when the protected places changed
+	space   atomic.Pointer[places]
 
 	mu     sync.Mutex // guards all below
 	status endpoint.Sensor

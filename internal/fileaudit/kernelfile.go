@@ -196,7 +196,7 @@ type openFile struct {
 type kernelFiles struct {
 	self  uint32
 	scope atomic.Pointer[scope]
-	tell  func(fileRecord)
+	tell  func(record) // given what lacks what only the file itself can say
 	lose  func(n uint64)
 
 	open     map[uint64]*openFile // by file object; the goroutine's own
@@ -210,15 +210,7 @@ type kernelFiles struct {
 	seed   maphash.Seed
 }
 
-// fileRecord is a record that lacks what only the file itself can say.
-type fileRecord struct {
-	record
-	stream string
-	want   interest
-	short  bool
-}
-
-func newKernelFiles(self int, tell func(fileRecord), lose func(uint64)) *kernelFiles {
+func newKernelFiles(self int, tell func(record), lose func(uint64)) *kernelFiles {
 	k := &kernelFiles{self: uint32(self), tell: tell, lose: lose, open: map[uint64]*openFile{}, began: time.Now(), held: map[uint64]fileKey{}, seed: maphash.MakeSeed()}
 	k.scope.Store(&scope{})
 	return k
@@ -511,12 +503,12 @@ func (k *kernelFiles) sinceRead() time.Duration {
 	return time.Since(k.began) - time.Duration(last)
 }
 
-func (k *kernelFiles) record(f *openFile, kind recordKind, at time.Time) fileRecord {
+func (k *kernelFiles) record(f *openFile, kind recordKind, at time.Time) record {
 	size := f.extent
 	if kind != recWrote && kind != recRead {
 		size = -1
 	}
-	return fileRecord{record{kind: kind, at: at, pid: f.pid, path: f.path, size: size, dev: f.dev, dir: f.dir, names: true}, f.stream, f.want, f.short}
+	return record{kind: kind, at: at, pid: f.pid, path: f.path, size: size, dev: f.dev, dir: f.dir, names: true, stream: f.stream, want: f.want, short: f.short}
 }
 
 // heldKey is a hash of a raw name below a device, whatever its case is.

@@ -116,7 +116,7 @@ func TestFileEventsInBothVersionsAndWidths(t *testing.T) {
 // program there, and what is copied to C:.
 func someKernelFiles() (k *kernelFiles, told *[]string) {
 	told = new([]string)
-	k = newKernelFiles(4242, func(r fileRecord) {
+	k = newKernelFiles(4242, func(r record) {
 		s := fmt.Sprintf("%s %s %d by %d", [...]string{"wrote", "opened", "read", "renamed", "deleted"}[r.kind], r.path, r.size, r.pid)
 		if r.kind == recRenamed {
 			s = fmt.Sprintf("renamed %s -> %s by %d", r.from, r.path, r.pid)

@@ -25,6 +25,8 @@ type fileFacts struct {
 	born    time.Time
 	dev     volume.Dev
 	id      uint64
+
+	attributes uint32
 }
 
 func (f *fileFacts) Name() string       { return f.name }
@@ -73,7 +75,7 @@ func factsOf(h windows.Handle, dev volume.Dev) (*fileFacts, error) {
 		}
 	}
 	f := &fileFacts{
-		size: int64(x.FileSizeHigh)<<32 | int64(x.FileSizeLow), id: uint64(x.FileIndexHigh)<<32 | uint64(x.FileIndexLow), dev: dev,
+		size: int64(x.FileSizeHigh)<<32 | int64(x.FileSizeLow), id: uint64(x.FileIndexHigh)<<32 | uint64(x.FileIndexLow), dev: dev, attributes: x.FileAttributes,
 		written: time.Unix(0, x.LastWriteTime.Nanoseconds()), born: time.Unix(0, x.CreationTime.Nanoseconds()),
 	}
 	switch {

@@ -42,6 +42,11 @@ type record struct {
 	source  *read     // of the same name, by the same process, just before
 	born    time.Time // when the file was made; zero: unknown
 	likely  bool      // the process had the file open, which is all that is known
+
+	// Of event tracing, until the file has been asked:
+	stream string // an alternate data stream of the file
+	want   interest
+	short  bool // the path may have 8.3 names
 }
 
 func (r *record) file() fileKey { return fileKey{r.dev, r.ino} }

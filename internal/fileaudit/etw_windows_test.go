@@ -1,0 +1,234 @@
+package fileaudit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/windows"
+
+	"sekisho/internal/event"
+	"sekisho/internal/volume"
+)
+
+// twoDrives is a table with the disk C: and a stick at a folder of it.
+type twoDrives struct{ c, stick volume.Volume }
+
+func (d twoDrives) All() []volume.Volume { return []volume.Volume{d.c, d.stick} }
+func (d twoDrives) Lookup(p string) (volume.Volume, bool) {
+	switch {
+	case isBelow(p, strings.TrimSuffix(d.stick.Mount, `\`)):
+		return d.stick, true
+	case isBelow(p, "C:"):
+		return d.c, true
+	}
+	return volume.Volume{}, false
+}
+func (twoDrives) Watch() <-chan struct{}  { return nil }
+func (twoDrives) Unwatch(<-chan struct{}) {}
+
+const disk, usbDisk = `\Device\HarddiskVolume3`, `\Device\HarddiskVolume5`
+
+// traced is the file sensor with events of event tracing that a test makes up, and
+// true files.
+type traced struct {
+	t     *testing.T
+	on    *tracing
+	out   chan *event.Event
+	dir   string // on C:
+	stick string
+	last  uint64
+}
+
+func newTraced(t *testing.T, places []Place) *traced {
+	t.Helper()
+	dir, stick := canonical(t.TempDir(), nil).path, canonical(t.TempDir(), nil).path
+	for i := range places {
+		for j, g := range places[i].Globs {
+			places[i].Globs[j] = strings.ReplaceAll(g, "DIR", dir)
+		}
+	}
+	table := twoDrives{
+		volume.Volume{Mount: `C:\`, Dev: volume.Dev{Minor: 3}, Volume: event.Volume{DOSName: "C:", NTName: disk, Kind: event.VolumeLocal, FileSystemType: "NTFS"}},
+		volume.Volume{Mount: stick + `\`, Dev: volume.Dev{Minor: 5}, Volume: event.Volume{NTName: usbDisk, Kind: event.VolumeRemovable, FileSystemType: "exFAT"}},
+	}
+	w := New(Options{Table: table, Protected: places, Reads: true, Process: func(pid int) (*event.Process, *event.User) {
+		names := map[int]string{9: "explorer.exe", 10: "7z.exe"}
+		return &event.Process{PID: event.Some(int64(pid)), Name: names[pid], Executable: `C:\` + names[pid], EntityID: fmt.Sprint("e", pid)}, &event.User{Name: "taro"}
+	}})
+	ctx, cancel := context.WithCancelCause(context.Background())
+	q := newQueue(1 << 16)
+	b := &traced{t: t, on: w.newTracing(q, cancel), out: make(chan *event.Event, 1024), dir: dir, stick: stick}
+	c := newCore(w, q, newProcesses(&w.opts), b.out)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := c.run(ctx, b.on, mechETW, "", 300*time.Millisecond); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(nil); wg.Wait(); b.on.close() })
+	for deadline := time.Now().Add(10 * time.Second); len(w.Status().Watching) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing is watched: %+v", w.Status())
+		}
+	}
+	return b
+}
+
+// nt is a path as the kernel has it.
+func (b *traced) nt(path string) string {
+	switch {
+	case strings.HasPrefix(path, b.stick):
+		return usbDisk + path[len(b.stick):]
+	case isDrive(path):
+		return disk + path[2:]
+	}
+	return `\Device\Mup` + path[1:]
+}
+
+func (b *traced) read(pid uint32, path string, size uint32) {
+	b.last += 16
+	b.on.event(evCreate(pid, b.last, 1, 0x60, b.nt(path)))
+	b.on.event(evIO(fileRead, pid, b.last, 0, size, 0))
+	b.on.event(evEnd(fileCleanup, pid, b.last))
+	b.on.event(evEnd(fileClose, pid, b.last))
+	time.Sleep(50 * time.Millisecond) // the order that a true program has
+}
+
+func (b *traced) write(pid uint32, path string, data []byte) {
+	b.t.Helper()
+	if isDrive(path) {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	b.last += 16
+	b.on.event(evCreate(pid, b.last, 5, 0x60, b.nt(path)))
+	b.on.event(evIO(fileWrite, pid, b.last, 0, uint32(len(data)), 0))
+	b.on.event(evEnd(fileCleanup, pid, b.last))
+	b.on.event(evEnd(fileClose, pid, b.last))
+}
+
+func (b *traced) told() (all []string) {
+	for {
+		select {
+		case e := <-b.out:
+			s := fmt.Sprintf("%s %s", e.Action, e.File.Path)
+			if c := e.Copy; c != nil {
+				s += fmt.Sprintf(" from %s share %s label %s: %s %s, %d files %d bytes", c.SourcePath, c.SourceShare, c.SourceProtected, c.Evidence, c.Confidence, c.Files.V, c.Bytes.V)
+			}
+			if e.Process == nil || e.User == nil || e.User.Name != "taro" || e.User.Confidence != "" || e.Sensor != mechETW {
+				s += " without its process"
+			}
+			s = strings.ReplaceAll(strings.ReplaceAll(s, b.dir, "DIR"), b.stick, "STICK")
+			all = append(all, s)
+		case <-time.After(2 * time.Second):
+			slices.Sort(all)
+			return all
+		}
+	}
+}
+
+func TestCopiesWithTheirSourceByEventTracing(t *testing.T) {
+	b := newTraced(t, []Place{{Label: "hr", Shares: []string{`\\fs1\hr`}}, {Label: "pay", Globs: []string{`DIR\pay\**`}}})
+	if err := os.Mkdir(b.dir+`\pay`, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	list, slip, zip := []byte(strings.Repeat("名簿", 900)), []byte(strings.Repeat("給与", 700)), []byte("PK\x03\x04"+strings.Repeat("\x00", 300))
+	check := func(what string, want ...string) {
+		t.Helper()
+		if got := b.told(); !slices.Equal(got, want) {
+			t.Errorf("%s:\ngot  %q\nwant %q", what, got, want)
+		}
+	}
+	b.read(9, `\\fs1\hr\list.xlsx`, uint32(len(list)))
+	b.write(9, b.stick+`\list.xlsx`, list)
+	check("from a share to a stick",
+		`file-copied STICK\list.xlsx from \\fs1\hr\list.xlsx share \\fs1\hr label hr: same-process high, 1 files 5400 bytes`,
+		`file-read \\fs1\hr\list.xlsx`)
+
+	b.write(9, b.dir+`\list.xlsx`, list) // read a moment ago
+	check("from a share to C:", `file-copied DIR\list.xlsx from \\fs1\hr\list.xlsx share \\fs1\hr label hr: same-process high, 1 files 5400 bytes`)
+
+	b.read(10, b.dir+`\list.xlsx`, uint32(len(list))) // what C: holds is followed
+	b.write(10, b.dir+`\all.zip`, zip)
+	check("an archive of it on C:", `archive-created DIR\all.zip from \\fs1\hr\list.xlsx share \\fs1\hr label hr: archive medium, 1 files 5400 bytes`)
+
+	b.read(9, b.dir+`\all.zip`, uint32(len(zip)))
+	b.write(9, b.stick+`\holiday.zip`, zip)
+	check("and that to the stick", `file-copied STICK\holiday.zip from DIR\all.zip share \\fs1\hr label hr: archive medium, 1 files 5400 bytes`)
+
+	if err := os.WriteFile(b.dir+`\pay\slip.pdf`, slip, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.read(9, b.dir+`\pay\slip.pdf`, uint32(len(slip)))
+	b.write(9, `\\fs2\open\slip.pdf`, slip)
+	check("from a protected folder to another share",
+		`file-copied \\fs2\open\slip.pdf from DIR\pay\slip.pdf share  label pay: same-process high, 1 files 4200 bytes`,
+		`file-read DIR\pay\slip.pdf`)
+
+	b.write(9, b.stick+`\a.txt:Zone.Identifier:$DATA`, []byte("[ZoneTransfer]"))
+	b.write(9, b.dir+`\nothing.txt`, []byte("nothing of interest"))
+	check("a mark of the Internet, and what is of nowhere")
+}
+
+func TestRenamesAndDeletionsByEventTracing(t *testing.T) {
+	b := newTraced(t, []Place{{Label: "pay", Globs: []string{`DIR\pay\**`}}})
+	if err := os.Mkdir(b.dir+`\pay`, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	rename := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+		b.last += 16
+		b.on.event(evCreate(9, b.last, 1, 0x200000, b.nt(from)))
+		b.on.event(evPath(fileRename, 9, b.last, b.nt(to)))
+		b.on.event(evEnd(fileCleanup, 9, b.last))
+		b.on.event(evEnd(fileClose, 9, b.last))
+	}
+	b.write(9, b.stick+`\x.tmp`, []byte("0123456789"))
+	rename(b.stick+`\x.tmp`, b.stick+`\final.txt`)
+	if got, want := b.told(), []string{`file-copied STICK\final.txt from  share  label :  , 1 files 10 bytes`}; !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+	if err := os.WriteFile(b.dir+`\pay\slip.pdf`, make([]byte, 100), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rename(b.dir+`\pay\slip.pdf`, b.dir+`\slip.pdf`)
+	if err := os.Remove(b.stick + `\final.txt`); err != nil {
+		t.Fatal(err)
+	}
+	b.last += 16
+	b.on.event(evCreate(9, b.last, 1, 0x1000, b.nt(b.stick+`\final.txt`)))
+	b.on.event(evEnd(fileCleanup, 9, b.last))
+	want := []string{
+		`file-copied DIR\slip.pdf from DIR\pay\slip.pdf share  label pay: rename high, 1 files 100 bytes`,
+		`file-deleted STICK\final.txt`,
+		`file-renamed DIR\slip.pdf from DIR\pay\slip.pdf share  label pay:  , 0 files 0 bytes`,
+	}
+	if got := b.told(); !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+}
+
+func TestEventTracingIsRefusedWithAReason(t *testing.T) {
+	if windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() != nil {
+		t.Skip("only Wine refuses it for certain")
+	}
+	w := New(Options{Table: oneStick{}})
+	src, err := w.newNative(newQueue(1), nil, func(error) {})
+	if err == nil {
+		src.close()
+	}
+	if !errors.Is(err, errUnavailable) || errors.Is(err, errNotBuilt) || len(err.Error()) < 40 {
+		t.Errorf("got %v", err)
+	}
+}
