@@ -28,8 +28,14 @@ type exit struct {
 	err  error
 }
 
-// Exit is err with an exit code. A nil err says that the person was told already.
-func Exit(code int, err error) error { return exit{code, err} }
+// Exit is err with an exit code. A nil err says that the person was told already. A
+// code that err has already stays: who was nearer to the cause knows better.
+func Exit(code int, err error) error {
+	if _, ok := errors.AsType[exit](err); ok {
+		return err
+	}
+	return exit{code, err}
+}
 
 func (e exit) Error() string {
 	if e.err == nil {
