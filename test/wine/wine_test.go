@@ -100,19 +100,122 @@ func TestTheWindowsAgentJudgesRecordedEventsAsTheLinuxOne(t *testing.T) {
 }
 
 func TestTheWindowsServiceInstallsStartsAnswersAndStops(t *testing.T) {
-	out := boot(t, map[string]string{"agent.yaml": agentYAML},
-		`C:\agent.exe service install --config C:\agent.yaml`, `echo install %ERRORLEVEL%`,
-		`C:\agent.exe service start`, `echo start %ERRORLEVEL%`, wait(4),
-		`C:\agent.exe selftest --config C:\agent.yaml`, `echo selftest %ERRORLEVEL%`,
-		`C:\agent.exe service stop`, `echo stop %ERRORLEVEL%`,
-		`sc query sekisho-agent`,
-		`C:\agent.exe service uninstall`, `echo uninstall %ERRORLEVEL%`,
-	)
-	for _, want := range []string{"install 0\n", "start 0\n", "selftest 0\n", "stop 0\n", "1  STOPPED", "uninstall 0\n"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("no %q in\n%s", want, out)
+	p := switchOn(t, map[string]string{agentEXE(t): "agent.exe", settingsFile(t): "agent.yaml"})
+	source := func() bool { _, code := p.try(`run reg query "%s" >NUL 2>NUL`, eventSource); return code == 0 }
+	timed := func(command string) {
+		began := time.Now()
+		p.do(`run C:\agent.exe %s`, command)
+		t.Logf("%s: %.1f s", command, time.Since(began).Seconds())
+	}
+	timed(`service install --config C:\agent.yaml`)
+	if !source() {
+		t.Error("no source of events")
+	}
+	timed(`service start`)
+	timed(`service status`)
+	first, _ := p.until(`C:\agent.exe`, "--config", `C:\agent.yaml`)
+	timed(`selftest --config C:\agent.yaml`)
+	timed(`service restart`)
+	second, _ := p.until(`C:\agent.exe`, "--config", `C:\agent.yaml`)
+	if !second.Started.After(first.Started) {
+		t.Errorf("started %v, after the restart %v", first.Started, second.Started)
+	}
+	checks := p.doctor()
+	for code, want := range map[string]string{"DOC-05": "ok", "DOC-13": "ok", "DOC-15": "ok", "DOC-16": "ok", "DOC-17": "warning", "DOC-19": "warning", "DOC-20": "ok"} {
+		if got := checks[code]; got != want {
+			t.Errorf("doctor: %s is %q, want %q", code, got, want)
 		}
 	}
+	timed(`service stop`)
+	if out := p.do(`run sc query sekisho-agent`); !strings.Contains(out, "1  STOPPED") {
+		t.Errorf("after the stop:\n%s", out)
+	}
+	if _, code := p.try(`run C:\agent.exe service status`); code != 1 {
+		t.Errorf("status of a stopped service: exit %d", code)
+	}
+	timed(`service start`)
+	timed(`service uninstall`) // of one that runs
+	if out, code := p.try(`run sc query sekisho-agent`); code == 0 || source() {
+		t.Errorf("after uninstall there is a source of events (%v), or a service:\n%s", source(), out)
+	}
+	log := p.do(`run type C:\sekisho\log\agent.log`)
+	if n, m := strings.Count(log, `"agent started"`), strings.Count(log, `"agent stopped"`); n != 3 || m != 3 {
+		t.Errorf("started %d times, stopped in order %d times; want 3\n%s", n, m, log)
+	}
+}
+
+// What a user could have put there is not taken, and nothing is installed on it.
+func TestTheWindowsAgentRefusesWhatUsersMayChange(t *testing.T) {
+	p := switchOn(t, map[string]string{agentEXE(t): "agent.exe", settingsFile(t): "agent.yaml", installer(t, "1.0.0"): "agent.msi"})
+	refused := func(command string, want ...string) {
+		t.Helper()
+		out, code := p.try("run %s", command)
+		if code == 0 {
+			t.Errorf("%s: exit 0", command)
+		}
+		for _, x := range want {
+			if !strings.Contains(out, x) {
+				t.Errorf("%s: no %q in\n%s", command, x, out)
+			}
+		}
+	}
+	p.do(`open C:\agent.yaml`)
+	for _, command := range []string{"run", "service install", "enroll sks1_x"} {
+		refused(`C:\agent.exe `+command+` --config C:\agent.yaml`, `C:\agent.yaml can be changed by`, `icacls "C:\agent.yaml" /setowner *S-1-5-32-544`)
+	}
+	refused(`set SEKISHO_LANG=ja&& C:\agent.exe run --config C:\agent.yaml`, `C:\agent.yaml は`, `変えられます`, `icacls "C:\agent.yaml"`)
+
+	p.do(`run mkdir ` + dataDir)
+	p.do(`run copy C:\agent.yaml ` + dataDir + `\agent.yaml >NUL`)
+	p.do(`open ` + dataDir)
+	refused(`msiexec /qn /l*v C:\msi.log /i C:\agent.msi`)
+	log := strings.ReplaceAll(p.do(`run type C:\msi.log`), "\x00", "")
+	for _, want := range []string{dataDir + ` can be changed by`, "The installation is undone."} {
+		if !strings.Contains(log, want) {
+			t.Errorf("no %q in the installer's log:\n%s", want, log)
+		}
+	}
+	if out, code := p.try(`run sc query sekisho-agent`); code == 0 {
+		t.Errorf("a service is there:\n%s", out)
+	}
+	if out := p.do(`run dir ` + dataDir); !strings.Contains(out, "agent.yaml") {
+		t.Errorf("what a user had put there was deleted:\n%s", out)
+	}
+}
+
+// An office PC on which nothing happens. What Wine costs is in these figures: its
+// libraries, and processes that are listed by asking its server for each.
+func TestTheIdleWindowsAgentIsSmall(t *testing.T) {
+	const within = 60 * time.Second
+	p := switchOn(t, map[string]string{agentEXE(t): "agent.exe", settingsFile(t): "agent.yaml"})
+	if st, err := os.Stat(agentEXE(t)); err == nil {
+		t.Logf("sekisho-agent.exe: %.1f MB", float64(st.Size())/1e6)
+	}
+	p.do(`start C:\agent.exe run --config C:\agent.yaml`)
+	p.until(`C:\agent.exe`, "--config", `C:\agent.yaml`)
+	p.do(`sleep 10`) // what starting costs does not count
+	before, _ := p.status(`C:\agent.exe`, "--config", `C:\agent.yaml`)
+	p.do(`sleep %d`, int(within.Seconds()))
+	after, ok := p.status(`C:\agent.exe`, "--config", `C:\agent.yaml`)
+	if !ok {
+		t.Fatal("no status")
+	}
+	percent := 100 * (after.CPUSeconds - before.CPUSeconds) / after.Time.Sub(before.Time).Seconds()
+	t.Logf("idle: %.2f %% of a core, %.1f MB resident", percent, float64(after.MemoryBytes)/1e6)
+	// Bounds that only a mistake passes: other work on this machine counts as well.
+	if percent > 10 || after.MemoryBytes > 150e6 {
+		t.Error("that is not idle")
+	}
+}
+
+// settingsFile is a file with settings for a Windows.
+func settingsFile(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "agent.yaml")
+	if err := os.WriteFile(file, []byte(agentYAML), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 func TestTheWindowsAgentReachesTheConsole(t *testing.T) {
