@@ -29,7 +29,7 @@ var windowsConfigs = []cloudConfig{
 func (w *Watcher) lookForClouds() {
 	found, err := bounded(w.guard, func() []cloud {
 		all := registeredClouds()
-		for _, c := range homeClouds() {
+		for _, c := range slices.Concat(accountClouds(), homeClouds()) {
 			if !slices.ContainsFunc(all, func(o cloud) bool { return strings.EqualFold(o.path, c.path) }) {
 				all = append(all, c)
 			}

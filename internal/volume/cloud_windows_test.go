@@ -37,6 +37,25 @@ func TestFoldersOfSyncProgramsUnderWine(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	account := filepath.Join(t.TempDir(), "account")
+	if err := os.MkdirAll(account, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	token := windows.GetCurrentProcessToken()
+	me, err := token.GetTokenUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{"Business1": account, "Business2": `C:\`, "Personal": `C:\no such folder`} {
+		a, _, err := registry.CreateKey(registry.USERS, me.User.Sid.String()+`\`+oneDriveAccounts+`\`+name, registry.WRITE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Close()
+		if err := a.SetStringValue("UserFolder", path); err != nil {
+			t.Fatal(err)
+		}
+	}
 	w := New(Options{})
 	w.lookForClouds()
 	list, err := w.drives()
@@ -44,7 +63,7 @@ func TestFoldersOfSyncProgramsUnderWine(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.table.set(newMounts(list))
-	for path, provider := range map[string]string{named: "OneDrive", moved: "Dropbox"} {
+	for path, provider := range map[string]string{named: "OneDrive", moved: "Dropbox", account: "OneDrive"} {
 		v, ok := w.Table().Lookup(path + `\docs\a.xlsx`)
 		if !ok || v.Kind != event.VolumeCloudSync || v.Share != provider || !v.Folder || !strings.EqualFold(v.DOSName, path) || v.FileSystemType == "" {
 			t.Errorf("%s lies on %+v, %v; want a folder of %s", path, v, ok, provider)
@@ -67,7 +86,7 @@ func TestFoldersOfSyncProgramsUnderWine(t *testing.T) {
 			told++
 		}
 	}
-	if told != 2 {
-		t.Errorf("%d folders are told, want 2", told)
+	if told != 3 {
+		t.Errorf("%d folders are told, want 3", told)
 	}
 }
