@@ -304,3 +304,49 @@ func TestCommandLineIsSplitAsWindowsDoes(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatAFileSaysOfItself(t *testing.T) {
+	dir, err := filepath.Abs("testdata/windows")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := versionOf(filepath.Join(dir, "tool.exe"))
+	if err != nil || got == nil || *got != toolPE {
+		t.Errorf("it says %+v (%v), want %+v", got, err, toolPE)
+	}
+	own, _ := os.Executable() // Go puts none in
+	if got, err := versionOf(own); err != nil || got != nil {
+		t.Errorf("a program without a version resource says %+v (%v)", got, err)
+	}
+	if _, err := versionOf(filepath.Join(dir, "none.exe")); err == nil {
+		t.Error("a file that is not there says something")
+	}
+
+	if s := verifySignature(filepath.Join(dir, "tool.exe")); s.exists || s.trusted || s.status != "unsigned" || !s.checked {
+		t.Errorf("not signed: %+v", s)
+	}
+	signed := filepath.Join(dir, "tool-signed.exe")
+	// Wine trusts any root, so that there the name of the signer shows.
+	want := signature{exists: true, checked: true, status: "untrusted-root"}
+	if wine {
+		want = signature{exists: true, checked: true, trusted: true, status: "trusted", signer: "Example Works Code Signing"}
+	}
+	if s := verifySignature(signed); s != want {
+		t.Errorf("signed by nobody: %+v, want %+v", s, want)
+	}
+	b, err := os.ReadFile(signed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[0x400] ^= 1
+	changed := filepath.Join(t.TempDir(), "changed.exe")
+	if err := os.WriteFile(changed, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s := verifySignature(changed); !s.exists || s.trusted || s.status != "changed" {
+		t.Errorf("changed: %+v", s)
+	}
+	if s := verifySignature(filepath.Join(dir, "none.exe")); s.checked || s.trusted {
+		t.Errorf("not there: %+v", s)
+	}
+}
