@@ -46,7 +46,7 @@ var layers = map[string]row{
 	"usb":        {"event endpoint cfgmgr", "a source tells what happened and never sees a rule, so that replay can stand in for it"},
 	"volume":     {"event endpoint usb cfgmgr", "knows the USB device behind a volume, no more: a source tells what happened and never sees a rule, so that replay can stand in for it"},
 	"fileaudit":  {"event endpoint etw volume", "knows on which volume a file lies, no more: a source tells what happened and never sees a rule, so that replay can stand in for it"},
-	"procwatch":  {"event endpoint etw", "a source tells what happened and never sees a rule, so that replay can stand in for it"},
+	"procwatch":  {"event endpoint etw winlog", "a source tells what happened and never sees a rule, so that replay can stand in for it"},
 	"winlog":     {"", "reads logs of Windows for those who know what the records mean"},
 	"usblog":     {"event endpoint winlog cfgmgr", "a source tells what happened and never sees a rule, so that replay can stand in for it"},
 	"session":    {"event endpoint winlog", "a source tells what happened and never sees a rule, so that replay can stand in for it"},

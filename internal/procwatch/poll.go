@@ -21,6 +21,10 @@ func (w *Watcher) poll(ctx context.Context, q *queue, state endpoint.SensorState
 	ctx = context.WithValue(ctx, common.EnvKey, common.EnvMap{common.HostProcEnvKey: w.opts.ProcRoot})
 	tick := time.NewTicker(w.opts.PollEvery)
 	defer tick.Stop()
+	ctx, cancel := context.WithCancel(ctx)
+	audits, done := w.audits(ctx)
+	defer done()
+	defer cancel()
 	// What started between two runs is told, as what starts between two looks.
 	first, tellFirst := w.procs.empty(), w.firstScan()
 	for n := 1; ; n++ {
@@ -32,15 +36,31 @@ func (w *Watcher) poll(ctx context.Context, q *queue, state endpoint.SensorState
 		}
 		if n == 1 {
 			// Not before: what starts until the first look counts as running at start.
-			w.setState(q, state, mechPolling, reason)
+			w.setState(q, state, w.pollingBy(), reason)
 		}
 		first = false
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
+		for looked := false; !looked; {
+			select {
+			case <-tick.C:
+				looked = true
+			case e := <-audits:
+				// That it is there shows with the first one only.
+				w.audit = true
+				w.setState(q, state, w.pollingBy(), reason)
+				w.audited(q, e)
+			case <-ctx.Done():
+				return nil
+			}
 		}
 	}
+}
+
+// pollingBy is the mechanism of a watcher that polls.
+func (w *Watcher) pollingBy() string {
+	if w.audit {
+		return mechPolling + "+" + mechAudit
+	}
+	return mechPolling
 }
 
 // pollOnce compares the processes with those known. What is new is told, unless

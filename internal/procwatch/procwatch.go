@@ -27,7 +27,8 @@
 //     account and folder are asked of the process then, and are missing for one
 //     that has ended by that time; such an event says so in its errors. Needs
 //     LocalSystem or an administrator, and one of the system's 64 sessions.
-//   - polling. As on Linux.
+//   - polling. As on Linux; where starts of processes are audited (Security, 4688), those
+//     that no look finds are told from that log: polling+event-log.
 //
 // What the file of a program says of itself (version resource, Authenticode
 // signature) is read beside the way of events, once for each state of a file; a
@@ -108,6 +109,8 @@ type Watcher struct {
 	// without names mechanisms that are not tried; tests choose by it.
 	without map[string]bool
 
+	audit bool // starts came from an audit while it polled; of Run
+
 	told atomic.Uint64 // events given to the pipeline
 	lost atomic.Uint64 // starts and ends known to have been missed
 
@@ -155,6 +158,7 @@ const (
 	mechOpenExec  = "proc-connector+open-exec"
 	mechETW       = "etw"
 	mechPolling   = "polling"
+	mechAudit     = "event-log"
 )
 
 // Name is "process".
