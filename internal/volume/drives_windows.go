@@ -16,6 +16,7 @@ import (
 // place is where a volume can be reached, before anything was asked of it.
 type place struct {
 	name string // without a backslash at its end: "E:", `C:\mnt\stick`, `\\?\Volume{...}`
+	root string // to ask about it by, with one: `E:\`, `\\?\Volume{...}\`
 	nt   string // `\Device\HarddiskVolume5`
 }
 
@@ -35,7 +36,7 @@ func (w *Watcher) drives() ([]Volume, error) {
 	for i := range 26 {
 		if mask&(1<<i) != 0 {
 			name := string(rune('A'+i)) + ":"
-			places = append(places, place{name: name, nt: dosDevice(name)})
+			places = append(places, place{name, name + `\`, dosDevice(name)})
 		}
 	}
 	known := map[string]Volume{}
@@ -54,7 +55,7 @@ func (w *Watcher) drives() ([]Volume, error) {
 			folders = append(folders, p)
 			continue
 		}
-		driveType := windows.GetDriveType(wide(p.name + `\`))
+		driveType := windows.GetDriveType(wide(p.root))
 		if driveType < driveRemovable || driveType > driveRAM {
 			continue // unknown, or no root: gone
 		}
@@ -88,6 +89,8 @@ func changeable(v *Volume) bool {
 	switch v.Kind {
 	case event.VolumeRemovable, event.VolumeOptical:
 		return true
+	case event.VolumeNetwork: // a server that did not answer is not asked each time
+		return false
 	}
 	return v.FileSystemType == "" || v.unidentified()
 }
@@ -107,11 +110,11 @@ func lettersOff() (places []place) {
 		paths := mountPaths(volume)
 		for _, path := range paths {
 			if len(path) > len(`E:\`) {
-				places = append(places, place{name: strings.TrimSuffix(path, `\`), nt: nt})
+				places = append(places, place{strings.TrimSuffix(path, `\`), volume + `\`, nt})
 			}
 		}
 		if len(paths) == 0 && nt != "" {
-			places = append(places, place{name: volume, nt: nt})
+			places = append(places, place{volume, volume + `\`, nt})
 		}
 		if windows.FindNextVolume(h, &name[0], uint32(len(name))) != nil {
 			break // there are no more
@@ -160,7 +163,7 @@ func (w *Watcher) drive(p place, driveType uint32) (v Volume, label string, ok b
 	info, err := bounded(w.guard, func() information {
 		var r information
 		var label, fs [windows.MAX_PATH + 1]uint16
-		r.err = windows.GetVolumeInformation(wide(p.name+`\`), &label[0], uint32(len(label)), &r.serial, nil, &r.flags, &fs[0], uint32(len(fs)))
+		r.err = windows.GetVolumeInformation(wide(p.root), &label[0], uint32(len(label)), &r.serial, nil, &r.flags, &fs[0], uint32(len(fs)))
 		r.fileSystem, r.label = windows.UTF16ToString(fs[:]), windows.UTF16ToString(label[:])
 		return r
 	})
