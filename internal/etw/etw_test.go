@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf16"
 )
 
 func TestGUID(t *testing.T) {
@@ -254,6 +255,27 @@ func BenchmarkHeaderAndPath(b *testing.B) {
 		x := r.Reader()
 		if x.UTF16() == "" {
 			b.Fatal("no path")
+		}
+	}
+}
+
+// TestFastWaysOfTextAreRight compares with what is done letter by letter.
+func TestFastWaysOfTextAreRight(t *testing.T) {
+	for _, text := range []string{"", "a", "abc", "abcd", "abcde", "abcdefgh", "abcdefg\u3042hijk", "\u3042\u3043\u3044\u3045\u3046", "abc\U0001F600defghijk", "\u0100\u0200\u8000\u7fff\u0080abcd"} {
+		for pad := range 9 {
+			var data []byte
+			for _, c := range utf16.Encode([]rune(text)) {
+				data = binary.LittleEndian.AppendUint16(data, c)
+			}
+			want := len(data)
+			data = append(append(data, 0, 0), bytes.Repeat([]byte{'x', 0}, pad)...)
+			r := NewReader(data, 8)
+			if raw := r.RawUTF16(); len(raw) != want || r.Len() != 2*pad {
+				t.Errorf("%q with %d behind it: %d bytes, %d left", text, pad, len(raw), r.Len())
+			}
+			if got := DecodeUTF16(data[:want]); got != text {
+				t.Errorf("%q becomes %q", text, got)
+			}
 		}
 	}
 }

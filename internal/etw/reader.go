@@ -132,7 +132,13 @@ func (r *Reader) RawUTF16() []byte {
 	if r.short {
 		return nil
 	}
-	for i := 0; i+1 < len(r.rest); i += 2 {
+	i := 0
+	for ; i+8 <= len(r.rest); i += 8 { // four letters at once, until one is NUL
+		if four := binary.LittleEndian.Uint64(r.rest[i:]); (four-0x0001000100010001)&^four&0x8000800080008000 != 0 {
+			break
+		}
+	}
+	for ; i+1 < len(r.rest); i += 2 {
 		if r.rest[i] == 0 && r.rest[i+1] == 0 {
 			b := r.rest[:i:i]
 			r.rest = r.rest[i+2:]
@@ -170,6 +176,13 @@ func DecodeUTF16(b []byte) string {
 	var room [512]byte // most paths fit, so that the string is the only allocation
 	to := room[:0]
 	for len(b) >= 2 {
+		if len(b) >= 8 { // four letters at once, if they are ASCII
+			if four := binary.LittleEndian.Uint64(b); four&0xff80ff80ff80ff80 == 0 {
+				to = append(to, byte(four), byte(four>>16), byte(four>>32), byte(four>>48))
+				b = b[8:]
+				continue
+			}
+		}
 		c := rune(binary.LittleEndian.Uint16(b))
 		b = b[2:]
 		if c < utf8.RuneSelf {
