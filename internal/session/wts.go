@@ -25,8 +25,8 @@ import (
 const sessionLog = "Microsoft-Windows-TerminalServices-LocalSessionManager/Operational"
 
 // Records of that log (manifest of Microsoft-Windows-TerminalServices-
-// LocalSessionManager). All carry User and SessionID, all but the second Address:
-// "LOCAL" at the PC.
+// LocalSessionManager). All carry User and SessionID, all but the second Address,
+// which is none at the PC.
 const (
 	recordLogon        = 21 // "Session logon succeeded"
 	recordLogoff       = 23 // "Session logoff succeeded"
@@ -181,7 +181,6 @@ type news struct {
 	logon time.Time     // when it began; zero: not heard
 	end   time.Time     // when it ended; zero: it did not
 	from  *event.Source // as Windows saw it; nil at the PC
-	seen  bool          // it was listed, too
 }
 
 // desks are the sessions of a PC with Windows as they are followed.
@@ -259,16 +258,15 @@ func (x *desks) hear(e *winlog.Event) {
 		n = &news{}
 		x.news[id] = n
 	}
-	var from *event.Source
-	if a := clean(e.Get("Address")); a != "LOCAL" {
-		from = sourceOf(a)
+	from := sourceOf(clean(e.Get("Address")))
+	if from != nil && from.IP == "" {
+		from = nil // "LOCAL", in the language of the PC
 	}
 	switch e.ID {
 	case recordLogon:
 		n.user, n.logon, n.from = event.Account(clean(e.Get("User"))), e.Time, from
 	case recordLogoff:
-		n.end = e.Time
-		if n.seen {
+		if n.end = e.Time; x.known[strconv.FormatUint(id64, 10)] != nil {
 			return
 		}
 		// It was over before anybody looked.
@@ -326,9 +324,6 @@ func (x *desks) look(silent bool) error {
 			continue
 		}
 		n := x.news[d.id]
-		if n != nil {
-			n.seen = true
-		}
 		if l := x.known[d.key()]; l != nil {
 			x.change(l, d, n)
 			continue
@@ -356,7 +351,7 @@ func (d *desk) source(n *news) *event.Source {
 	if d.from != nil {
 		s = *d.from
 	}
-	if n != nil && n.from != nil && n.from.IP != "" {
+	if n != nil && n.from != nil {
 		s.IP = n.from.IP
 	}
 	if s == (event.Source{}) {

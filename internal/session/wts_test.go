@@ -111,7 +111,7 @@ func TestFromWhereARemoteSessionIs(t *testing.T) {
 	for _, c := range []struct {
 		n    *news
 		want string
-	}{{nil, "10.0.0.1 PC8"}, {&news{}, "10.0.0.1 PC8"}, {&news{from: &event.Source{IP: "192.0.2.7"}}, "192.0.2.7 PC8"}, {&news{from: &event.Source{Domain: "x"}}, "10.0.0.1 PC8"}} {
+	}{{nil, "10.0.0.1 PC8"}, {&news{}, "10.0.0.1 PC8"}, {&news{from: &event.Source{IP: "192.0.2.7"}}, "192.0.2.7 PC8"}} {
 		if s := d.source(c.n); s == nil || s.IP+" "+s.Domain != c.want {
 			t.Errorf("%+v: %+v, want %s", c.n, s, c.want)
 		}
@@ -183,6 +183,7 @@ type wtsPC struct {
 	desks []desk
 	err   error
 	opt   winlog.Options
+	ends  time.Time // when the one session ends, if that matters
 }
 
 // after lets so much time pass.
@@ -264,6 +265,17 @@ func TestSessionsOfWindows(t *testing.T) {
 			p.record(recordLogon, "7", `EXAMPLE\sato`, "192.0.2.7")
 			p.record(recordLogoff, "7", `EXAMPLE\sato`, "")
 		}, []string{"session-logon sato 7 remote from 192.0.2.7", "session-logoff sato 7 remote from 192.0.2.7"}},
+		{"a session at the PC between two looks", func(p *wtsPC) {
+			p.record(recordLogon, "7", `EXAMPLE\sato`, "LOKAL")
+			p.record(recordLogoff, "7", `EXAMPLE\sato`, "")
+		}, []string{"session-logon sato 7 console", "session-logoff sato 7 console"}},
+		{"the time of an end of which only the end was heard", func(p *wtsPC) {
+			at := time.Now()
+			p.record(recordLogoff, "1", `EXAMPLE\tanaka`, "")
+			p.after(time.Second)
+			p.desks = p.desks[1:]
+			p.ends = at
+		}, []string{"session-logoff tanaka 1 console"}},
 		{"records of nobody, of numbers that are none, of what was not heard", func(p *wtsPC) {
 			p.record(recordLogoff, "9", "", "")
 			p.record(recordReconnected, "9", "x\xff", strings.Repeat("é", 1000))
@@ -339,6 +351,12 @@ func TestSessionsOfWindows(t *testing.T) {
 				cancel()
 				if err := <-done; err != nil {
 					t.Error(err)
+				}
+				if !p.ends.IsZero() {
+					e := <-out
+					if out <- e; !e.Time.Equal(p.ends) {
+						t.Errorf("ended at %v, want %v", e.Time, p.ends)
+					}
 				}
 				want(t, told(out), c.want...)
 			})
