@@ -51,7 +51,7 @@ func (w *Watcher) audited(q *queue, e *winlog.Event) {
 			im.uid, im.who, im.login, im.uidOK = n, n, true, true
 		}
 		im.more.integrity, im.more.elevation = integrityLevel(s.label), elevationType(s.elevation)
-		im.raw = keptArgs(s.line)
+		im.setArgs(s.line)
 		r = reading{proc: &proc{image: im, ppid: s.ppid}, raw: s.line}
 		if s.line == "" {
 			r.errs = []string{"read arguments: the process ended before they could be read, and Windows does not write them into its log"}

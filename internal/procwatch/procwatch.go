@@ -441,7 +441,11 @@ func (w *Watcher) event(it *item, now time.Time) *event.Event {
 		Sensor: it.sensor, Message: it.message, Errors: it.errs, SessionID: p.session, Context: a.context,
 	}
 	if m := p.image.more; m != nil && !it.ended {
-		if why := m.program.wait(); why != "" {
+		limit := factsWait
+		if it.message == MessageRunning {
+			limit = runningWait
+		}
+		if why := m.program.wait(limit); why != "" {
 			e.Errors = append(slices.Clip(e.Errors), why)
 		}
 	}

@@ -255,8 +255,8 @@ func (w *Watcher) read(pid int) (reading, bool) {
 		return reading{}, false // the idle process and the kernel
 	}
 	x, errs, err := queryProcess(pid)
-	if err != nil {
-		return reading{}, false
+	if err != nil || x.exe == "" && x.line == "" && x.parent == systemPID {
+		return reading{}, false // the last: memory compression and the like, which have no program
 	}
 	im := &image{pid: pid, ticks: x.created, started: etw.FileTime(x.created), entity: entityID("", pid, x.created), more: &windowsFacts{}}
 	im.setExe(w.sys.path(x.exe))

@@ -318,6 +318,13 @@ func TestWhatAFileSaysOfItself(t *testing.T) {
 	if got, err := versionOf(own); err != nil || got != nil {
 		t.Errorf("a program without a version resource says %+v (%v)", got, err)
 	}
+	w := New(Options{})
+	im := &image{pid: 99_999_996, more: &windowsFacts{}}
+	im.setExe(filepath.Join(dir, "tool.exe"))
+	w.sys.look(im)
+	if e := w.event(&item{proc: &proc{image: im}, at: time.Now()}, time.Now()); e.Process.PE == nil || *e.Process.PE != toolPE || e.Process.SignatureStatus != "unsigned" || len(e.Errors) > 0 {
+		t.Errorf("its start says %+v (%q)", e.Process, e.Errors)
+	}
 	if _, err := versionOf(filepath.Join(dir, "none.exe")); err == nil {
 		t.Error("a file that is not there says something")
 	}

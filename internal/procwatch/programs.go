@@ -12,10 +12,12 @@ const (
 	// A file that is looked at for the first time is read whole for its signature:
 	// 100 MB take half a second. What comes later is there the next time.
 	factsWait = time.Second
+	// runningWait is the same for what runs at start, all of which is looked at together.
+	runningWait = 10 * time.Second
 	// maxPrograms bounds what is kept of files; a desktop has a few hundred programs.
 	maxPrograms = 1024
 	// maxPending bounds the files waiting to be looked at.
-	maxPending = 256
+	maxPending = 512
 	// freshFor is how long a file counts as unchanged without a look.
 	freshFor = time.Second
 	// laneWidth is how many files are looked at at once, of the machine's own disks
@@ -143,19 +145,19 @@ func (p *program) done() bool {
 	}
 }
 
-// wait waits until all is known that can be, or until it has been asked for factsWait
+// wait waits until all is known that can be, or until it has been asked for that long
 // ago. It returns what is missing, "" if nothing.
-func (p *program) wait() string {
+func (p *program) wait(limit time.Duration) string {
 	if p == nil {
 		return ""
 	}
 	if !p.done() {
-		t := time.NewTimer(factsWait - time.Since(p.asked))
+		t := time.NewTimer(limit - time.Since(p.asked))
 		defer t.Stop()
 		select {
 		case <-p.verified:
 		case <-t.C:
-			return "check signature: not done within " + factsWait.String()
+			return "check signature: not done within " + limit.String()
 		}
 	}
 	return p.trouble

@@ -52,7 +52,7 @@ func TestAFileIsLookedAtOnce(t *testing.T) {
 		ps := f.programs()
 		for range 3 {
 			p := ps.of(`C:\a.exe`, time.Now())
-			if why := p.wait(); why != "" {
+			if why := p.wait(factsWait); why != "" {
 				t.Error(why)
 			}
 			var x event.Process
@@ -68,7 +68,7 @@ func TestAFileIsLookedAtOnce(t *testing.T) {
 		}
 		f.mtime.Add(1)
 		p := ps.of(`C:\a.exe`, time.Now())
-		p.wait()
+		p.wait(factsWait)
 		if f.versions.Load() != 2 || f.verified.Load() != 2 || p.pe.Company != "" {
 			t.Errorf("after a change: read %d times, verified %d times, %+v", f.versions.Load(), f.verified.Load(), p.pe)
 		}
@@ -86,7 +86,7 @@ func TestAStartDoesNotWaitForLong(t *testing.T) {
 			if first == nil {
 				first = p
 			}
-			if why := p.wait(); why == "" {
+			if why := p.wait(factsWait); why == "" {
 				t.Error("it is not told that the signature is missing")
 			}
 		}
@@ -99,7 +99,7 @@ func TestAStartDoesNotWaitForLong(t *testing.T) {
 			t.Errorf("10 starts waited %v", d)
 		}
 		// The machine's own disk is another lane.
-		if why := ps.of(`C:\a.exe`, time.Now()).wait(); why != "" {
+		if why := ps.of(`C:\a.exe`, time.Now()).wait(factsWait); why != "" {
 			t.Error(why)
 		}
 		time.Sleep(time.Hour)
@@ -135,7 +135,7 @@ func TestAFileThatCannotBeReadIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeFiles{err: errors.New("access is denied")}
 		p := f.programs().of(`C:\a.exe`, time.Now())
-		if why := p.wait(); !strings.Contains(why, "access is denied") {
+		if why := p.wait(factsWait); !strings.Contains(why, "access is denied") {
 			t.Errorf("it says %q", why)
 		}
 		var x event.Process
@@ -145,7 +145,7 @@ func TestAFileThatCannotBeReadIsTold(t *testing.T) {
 		}
 	})
 	var none *program
-	if none.wait() != "" {
+	if none.wait(factsWait) != "" {
 		t.Error("there is nothing to wait for")
 	}
 	none.fill(new(event.Process))
