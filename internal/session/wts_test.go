@@ -266,7 +266,7 @@ func TestSessionsOfWindows(t *testing.T) {
 			p.record(recordLogoff, "7", `EXAMPLE\sato`, "")
 		}, []string{"session-logon sato 7 remote from 192.0.2.7", "session-logoff sato 7 remote from 192.0.2.7"}},
 		{"a session at the PC between two looks", func(p *wtsPC) {
-			p.record(recordLogon, "7", `EXAMPLE\sato`, "LOKAL")
+			p.record(recordLogon, "7", `EXAMPLE\sato`, "ローカル") // German: LOKAL
 			p.record(recordLogoff, "7", `EXAMPLE\sato`, "")
 		}, []string{"session-logon sato 7 console", "session-logoff sato 7 console"}},
 		{"the time of an end of which only the end was heard", func(p *wtsPC) {

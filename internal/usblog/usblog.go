@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,8 +40,8 @@ const (
 const (
 	// recordDisk is of Microsoft-Windows-Partition: Capacity (0: it went), BusType,
 	// Manufacturer, Model, SerialNumber, ParentId (the instance id of what the disk is
-	// attached by: the USB device) and more. It is no documented one; its fields are as
-	// Windows 10 and 11 write them.
+	// attached by: the USB device) and more, as the manifest of Windows 10 has them; it
+	// is not documented.
 	recordDisk = 1006
 	// recordDevice is of Microsoft-Windows-Security-Auditing ("A new external device
 	// was recognized by the System"): DeviceId, DeviceDescription, CompatibleIds.
@@ -51,7 +52,7 @@ const (
 	mechanism = "event-log"
 	// MessageFound is the message of what these logs tell.
 	MessageFound = "found in the log of Windows: it happened while the agent did not run"
-	busUSB       = "7" // STORAGE_BUS_TYPE, BusTypeUsb (ntddstor.h)
+	busUSB       = 7 // STORAGE_BUS_TYPE, BusTypeUsb (ntddstor.h)
 	// most and oldest bound what is told at a start. Judgement: a stick a minute for
 	// a day; as long as activity waits for the console.
 	most   = 1000
@@ -214,12 +215,16 @@ func (r *record) key() string {
 
 // decodeDisk reads a record of a disk; false if it is no USB disk.
 func decodeDisk(e *winlog.Event) (record, bool) {
-	r := record{at: e.Time, gone: e.Get("Capacity") == "0"}
+	capacity, err := strconv.ParseUint(e.Get("Capacity"), 0, 64)
+	if err != nil {
+		return record{}, false
+	}
+	r := record{at: e.Time, gone: capacity == 0}
 	parent := e.Get("ParentId")
 	vendor, product, serial, ok := parseID(parent)
 	if ok {
 		r.instance = parent
-	} else if e.Get("BusType") != busUSB {
+	} else if bus, err := strconv.ParseUint(e.Get("BusType"), 0, 32); err != nil || bus != busUSB {
 		return record{}, false
 	}
 	if serial == "" {
