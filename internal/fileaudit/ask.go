@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"sekisho/internal/volume"
@@ -51,9 +52,60 @@ func (c *core) stat(v *volume.Volume, path string) (os.FileInfo, error) {
 	return ask(c, v.Dev, func() (os.FileInfo, error) { return lstat(v.Reach+path, v.Dev) })
 }
 
+// maxAsked is how many files a file system is asked about in one question.
+const maxAsked = 32
+
+// lookAt asks about files that are due, all those of one file system at once.
+func (c *core) lookAt(all []*pending) {
+	of := map[volume.Dev][]*pending{}
+	var reach map[*pending]string
+	for _, p := range all {
+		v := c.volumeOf(p.rec.path, p.rec.dev)
+		if v == nil || p.rec.path == "" || isRemote(v) || p.info != nil {
+			continue
+		}
+		if v.Reach != "" {
+			if reach == nil {
+				reach = map[*pending]string{}
+			}
+			reach[p] = v.Reach
+		}
+		of[v.Dev] = append(of[v.Dev], p)
+	}
+	for dev, files := range of {
+		for part := range slices.Chunk(files, maxAsked) {
+			type answer struct {
+				info   os.FileInfo
+				failed error
+			}
+			paths := make([]string, len(part))
+			for i, p := range part {
+				paths[i] = reach[p] + p.rec.path
+			}
+			got, err := ask(c, dev, func() ([]answer, error) {
+				got := make([]answer, len(paths))
+				for i, path := range paths {
+					got[i].info, got[i].failed = os.Lstat(path)
+				}
+				return got, nil
+			})
+			for i, p := range part {
+				if p.failed = err; err == nil {
+					p.info, p.failed = got[i].info, got[i].failed
+				}
+			}
+		}
+	}
+}
+
 // mounted reports whether the volume of a record is still where it was.
 func (c *core) mounted(v *volume.Volume, r *record) bool {
 	fi, err := c.stat(v, filepath.Dir(r.path))
+	if err != nil && v.Reach != "" {
+		if _, err := c.stat(v, "/"); err != nil {
+			return false // the process by way of which it was seen has ended
+		}
+	}
 	if err != nil {
 		// The folder may be gone with its files, or the stick with both.
 		now, ok := c.w.opts.Table.Lookup(r.path)

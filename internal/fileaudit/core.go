@@ -38,6 +38,9 @@ const (
 	lostEvery = time.Second
 	// flushWait bounds the end of a run: what waits to be told is told by then or lost.
 	flushWait = time.Second
+	// pace is how long records and files at rest pile up while there are more of
+	// them: what is taken together costs less.
+	pace = 10 * time.Millisecond
 	// foldersWait joins folders made one after the other into one look.
 	foldersWait = 100 * time.Millisecond
 )
@@ -65,9 +68,10 @@ type core struct {
 	gone  map[volume.Dev]goneVolume      // unmounted a moment ago: its last files are still to be told
 	since time.Time                      // up to when nothing was lost
 
-	folders   []string // that came up in protected places and are not marked yet
-	scan      *rescan  // that goes on, nil if none does
-	scanAgain bool     // what was lost meanwhile has to be looked for after it
+	where     map[spot]*volume.Volume // the volume of files in a folder, found since the last sync
+	folders   []string                // that came up in protected places and are not marked yet
+	scan      *rescan                 // that goes on, nil if none does
+	scanAgain bool                    // what was lost meanwhile has to be looked for after it
 
 	ending bool           // Run is about to return
 	unsent []*event.Event // that nobody took before ctx was done
@@ -85,7 +89,7 @@ type goneVolume struct {
 }
 
 func newCore(w *Watcher, q *queue, procs *processes, out chan<- *event.Event) *core {
-	return &core{w: w, q: q, procs: procs, out: out, reads: newRecentReads(), lin: newLineage(), burst: newBursts(), stuck: map[volume.Dev]<-chan struct{}{}, gone: map[volume.Dev]goneVolume{}}
+	return &core{w: w, q: q, procs: procs, out: out, reads: newRecentReads(), lin: newLineage(), burst: newBursts(), stuck: map[volume.Dev]<-chan struct{}{}, gone: map[volume.Dev]goneVolume{}, where: map[spot]*volume.Volume{}}
 }
 
 // run works until ctx is done. The cause of that, if it is not the caller's, is
@@ -108,7 +112,7 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 	c.since = time.Now()
 	c.sync(ctx, src, reason)
 	for {
-		c.work(ctx)
+		took := c.work(ctx)
 		if c.resync {
 			c.sync(ctx, src, reason)
 		}
@@ -119,6 +123,7 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 		}
 		now := time.Now()
 		c.settleLate(ctx, now)
+		c.lookAt(c.set.due(now))
 		for p := c.set.take(now); p != nil; p = c.set.take(now) {
 			c.finish(ctx, p, false)
 		}
@@ -144,13 +149,17 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 		if c.missed > 0 {
 			wait = min(wait, lostEvery)
 		}
+		wake := c.q.wake
+		if wait = max(wait, pace); took {
+			wake, wait = nil, pace
+		}
 		timer.Reset(wait)
 		var scanned chan struct{}
 		if c.scan != nil {
 			scanned = c.scan.done
 		}
 		select {
-		case <-c.q.wake:
+		case <-wake:
 		case <-timer.C:
 		case <-scanned:
 			if c.scan = nil; c.scanAgain {
@@ -174,13 +183,15 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 	}
 }
 
-// work takes the records that have come.
-func (c *core) work(ctx context.Context) {
-	for _, r := range c.q.take() {
-		c.handle(ctx, r)
+// work takes the records that have come, and reports whether there were any.
+func (c *core) work(ctx context.Context) (took bool) {
+	all := c.q.take()
+	for i := range all {
+		c.handle(ctx, all[i])
 		c.q.done()
 	}
 	c.lost(ctx, lostEvery)
+	return len(all) > 0
 }
 
 // flush tells at the end what waits, while somebody listens.
@@ -208,6 +219,7 @@ func (c *core) flush() {
 // sync takes over what is mounted and protected now.
 func (c *core) sync(ctx context.Context, src source, reason string) {
 	c.folders, c.resync, c.synced = nil, false, time.Now()
+	clear(c.where)
 	before, places := c.vols, c.byDev
 	c.vols = c.w.opts.Table.All()
 	c.place = c.w.space.Load()
@@ -290,8 +302,26 @@ func (c *core) send(ctx context.Context, e *event.Event) {
 	}
 }
 
-// volumeOf is the volume that a file lies on.
+// maxWhere bounds the folders whose volume is remembered.
+const maxWhere = 1024
+
+// volumeOf is the volume that a file lies on. It is not written to.
 func (c *core) volumeOf(path string, dev volume.Dev) *volume.Volume {
+	dir := spot{dev, path[:max(strings.LastIndexByte(path, filepath.Separator), 0)]}
+	if v := c.where[dir]; v != nil {
+		return v
+	}
+	v := c.findVolume(path, dev)
+	if len(c.where) >= maxWhere {
+		clear(c.where)
+	}
+	if v != nil {
+		c.where[dir] = v
+	}
+	return v
+}
+
+func (c *core) findVolume(path string, dev volume.Dev) *volume.Volume {
 	if path != "" {
 		if v, ok := c.w.opts.Table.Lookup(path); ok && (v.Dev == dev || dev == (volume.Dev{})) {
 			return &v
@@ -519,7 +549,10 @@ func (c *core) finish(ctx context.Context, p *pending, last bool) {
 	if r.path == "" {
 		errs = append(errs, "read path: file name too long")
 	} else if !isRemote(v) {
-		fi, err := c.stat(v, r.path)
+		fi, err := p.info, p.failed
+		if fi == nil && err == nil {
+			fi, err = c.stat(v, r.path)
+		}
 		if err == nil {
 			dev, ino := identity(fi)
 			if dev != r.dev {

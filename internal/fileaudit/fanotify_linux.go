@@ -33,13 +33,6 @@ const (
 	maskLocal  = unix.FAN_CLOSE_WRITE
 	maskNames  = unix.FAN_RENAME | unix.FAN_DELETE | unix.FAN_ONDIR
 
-	// readFilesSize is how much is read at once of records that come with an open
-	// file: one. Where the file cannot be opened (no more descriptors, gone on its
-	// server) the kernel drops the record, and says so only if it is the first of a
-	// read. More at a time would cost no less that could be measured.
-	readFilesSize = fanHeader
-	// readNamesSize is the same for records with names, some 100 bytes each.
-	readNamesSize = 16 << 10
 	// maxRemote bounds the groups for remote mounts; a user may have 128 groups
 	// (fs.fanotify.max_user_groups). What is beyond shares the last.
 	maxRemote = 64
@@ -53,8 +46,6 @@ const (
 	maxClosed = 1 << 13
 	// freshFor: a change time younger than this may be of the write just closed.
 	freshFor = time.Minute
-	// maxReadErrors in a row mean that reading does not get better.
-	maxReadErrors = 1000
 )
 
 // keepsChangeTime are file systems on which every write, also by a memory map,
@@ -72,7 +63,8 @@ type fan struct {
 	q     *queue
 	procs *processes
 	fail  context.CancelCauseFunc
-	main  *group         // with descriptors: media, local disks, protected folders
+	main  *group         // with descriptors: local disks, protected folders
+	media *group         // with descriptors: what may be unmounted at any moment
 	names *group         // with names: moves and deletions; nil if refused
 	far   map[int]*group // with descriptors: remote mounts by mount id
 	last  *group         // of far, the one that further mounts share
@@ -111,107 +103,32 @@ type mountFact struct {
 	dev  volume.Dev
 }
 
-// group is a fanotify group and its reader.
-type group struct {
-	f    *os.File
-	fd   int
-	size int // of what is read at once
-	done chan struct{}
-
-	// Owned by the reader:
-	written map[fileKey]bool          // written to and not closed since
-	closed  map[fileKey]unix.Timespec // when it had been written to last, at the last close
-	sampler sampler
-	forgot  time.Time // when written was cleared: what is closed soon after counts as written to
-}
-
 func (w *Watcher) newNative(q *queue, procs *processes, fail context.CancelCauseFunc) (source, error) {
 	f := &fan{w: w, q: q, procs: procs, fail: fail, began: time.Now(), far: map[int]*group{}, dirs: map[string]bool{}, marks: map[int]*marking{}, followed: map[fileKey]bool{}}
 	f.facts.Store(&fanFacts{})
 	f.places.Store(w.space.Load())
 	var err error
-	if f.main, err = f.open(false, f.readFiles); err != nil {
+	if f.main, err = f.open(false, false, f.readFiles); err != nil {
+		return nil, fmt.Errorf("fanotify %w: %w", errUnavailable, err)
+	}
+	if f.media, err = f.open(false, true, f.readFiles); err != nil {
+		f.main.close()
 		return nil, fmt.Errorf("fanotify %w: %w", errUnavailable, err)
 	}
 	// Kernels before 5.17 have no FAN_RENAME; then renames are found by looking.
-	f.names, _ = f.open(true, f.readNames)
+	f.names, _ = f.open(true, false, f.readNames)
 	return f, nil
 }
 
-// newGroup makes a group for records with names, or with files, and says how much
-// to read of it at once. The files are opened by the kernel without waiting: a
-// pipe would wait for a writer. Kernels from 6.13 give the record of a file that
-// cannot be opened instead of an error; others drop it without a word if the
-// server says that it is gone.
-func newGroup(names bool) (fd, size int, err error) {
-	const class = unix.FAN_CLASS_NOTIF | unix.FAN_CLOEXEC | unix.FAN_NONBLOCK | unix.FAN_UNLIMITED_MARKS
-	const files = unix.O_RDONLY | unix.O_LARGEFILE | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOATIME
-	if names {
-		fd, err = unix.FanotifyInit(class|unix.FAN_REPORT_DFID_NAME, files)
-		return fd, readNamesSize, err
-	}
-	if fd, err = unix.FanotifyInit(class|unix.FAN_REPORT_FD_ERROR, files); err != nil {
-		fd, err = unix.FanotifyInit(class, files)
-	}
-	return fd, readFilesSize, err
-}
-
-// open makes a group and starts its reader.
-func (f *fan) open(names bool, read func(*group, []byte)) (*group, error) {
-	fd, size, err := newGroup(names)
-	if err != nil {
-		return nil, err
-	}
-	g := &group{f: os.NewFile(uintptr(fd), "fanotify"), fd: fd, size: size, done: make(chan struct{}), written: map[fileKey]bool{}, closed: map[fileKey]unix.Timespec{}}
-	go func() {
-		defer close(g.done)
-		if err := guard(func() error { return f.loop(g, read) }); err != nil {
-			f.fail(fmt.Errorf("read fanotify: %w", err))
-		}
-	}()
-	return g, nil
-}
-
-// loop reads until the group is closed.
-func (f *fan) loop(g *group, read func(*group, []byte)) error {
-	buf := make([]byte, g.size)
-	for bad := 0; ; {
-		n, err := g.f.Read(buf)
-		switch {
-		case err == nil && n > 0:
-			bad = 0
-			read(g, buf[:n])
-		case errors.Is(err, fs.ErrClosed):
-			return nil
-		default:
-			// The file of an event could not be opened (gone on its server, too many
-			// open files): the event is lost, the next may be fine.
-			f.q.lose(1)
-			if bad++; bad > maxReadErrors {
-				return err
-			}
-		}
-	}
-}
-
-// forget gives up what is known of files being written.
-func (g *group) forget() {
-	clear(g.written)
-	g.forgot = time.Now()
-}
-
-// closeSoon closes a group whose reader may hang in a dead file system.
-func (g *group) closeSoon() { go g.f.Close() }
-
 func (f *fan) close() {
 	for _, g := range f.far {
-		g.closeSoon()
+		g.close()
 	}
-	f.main.f.Close()
-	<-f.main.done
-	if f.names != nil {
-		f.names.f.Close()
-		<-f.names.done
+	for _, g := range []*group{f.main, f.media, f.names} {
+		if g != nil {
+			g.close()
+			<-g.done
+		}
 	}
 }
 
@@ -221,7 +138,7 @@ func (f *fan) readFiles(g *group, b []byte) {
 	if err := parseRecords(b, func(k kernelRecord) {
 		switch {
 		case k.mask&unix.FAN_Q_OVERFLOW != 0:
-			f.q.push(record{kind: recMissed, at: time.Now()})
+			g.tell(record{kind: recMissed, at: time.Now()})
 			g.forget()
 		case k.pid == f.w.self:
 		case k.fd < 0: // it could not be opened
@@ -239,8 +156,14 @@ func (f *fan) readFiles(g *group, b []byte) {
 
 // file takes one record with a descriptor, which stays open.
 func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
-	var st unix.Stat_t
-	if err := unix.Fstat(k.fd, &st); err != nil {
+	at := time.Now()
+	tracing := f.sinceRead(at) < keepFor
+	want := unix.STATX_BASIC_STATS
+	if tracing {
+		want |= unix.STATX_BTIME
+	}
+	var st unix.Statx_t
+	if err := unix.Statx(k.fd, "", unix.AT_EMPTY_PATH, want, &st); err != nil {
 		f.q.lose(1)
 		return
 	}
@@ -248,8 +171,8 @@ func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
 		return
 	}
 	r := record{
-		at: time.Now(), pid: k.pid, size: st.Size, ino: st.Ino,
-		dev: volume.Dev{Major: unix.Major(st.Dev), Minor: unix.Minor(st.Dev)},
+		at: at, pid: k.pid, size: int64(st.Size), ino: st.Ino,
+		dev: volume.Dev{Major: st.Dev_major, Minor: st.Dev_minor},
 	}
 	id := fileKey{r.dev, r.ino}
 	if k.mask&unix.FAN_MODIFY != 0 {
@@ -266,44 +189,48 @@ func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
 		return
 	}
 	r.names = facts.named[r.dev]
-	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(k.fd))
-	if err == nil {
+	if path, err := openPath(k.fd); err == nil {
 		r.path = trueName(path, st.Nlink == 0)
 	}
-	tracing := f.sinceRead(r.at) < keepFor
 	if k.mask&unix.FAN_OPEN != 0 {
-		r.kind = recOpened
 		f.noteRead(r.at)
-		f.q.push(r)
+		// If it was closed as well, that says whether it was read or written.
+		if k.mask&unix.FAN_CLOSE == 0 {
+			r.kind = recOpened
+			g.tell(r)
+		}
 	}
 	if k.mask&unix.FAN_CLOSE_WRITE != 0 {
 		r.changed = g.written[id] || time.Since(g.forgot) < freshFor
 		delete(g.written, id)
 		// Written by a memory map, by io_submit(2), of which the kernel tells nothing,
 		// or before the file system was marked.
-		at := st.Mtim
+		last := st.Mtime
 		if facts.changeTime[r.dev] {
-			at = st.Ctim
+			last = st.Ctime
 		}
-		r.changed = r.changed || g.closed[id] != at && r.at.Sub(time.Unix(at.Unix())) < freshFor
+		when := time.Unix(last.Sec, int64(last.Nsec))
+		r.changed = r.changed || !g.closed[id].Equal(when) && r.at.Sub(when) < freshFor
 		if len(g.closed) >= maxClosed {
 			clear(g.closed)
 		}
-		g.closed[id] = at
+		g.closed[id] = when
 		if st.Nlink > 0 { // else it was deleted while open, or never had a name
 			r.kind, r.idle = recWrote, facts.local[r.dev] && f.idle(r.at, id, r.path)
 			if tracing {
 				f.lookInto(g, facts, k.fd, &r)
-				r.born = birth(k.fd)
+				if st.Mask&unix.STATX_BTIME != 0 {
+					r.born = time.Unix(st.Btime.Sec, int64(st.Btime.Nsec))
+				}
 			}
-			f.q.push(r)
+			g.tell(r)
 		}
 	}
 	if k.mask&unix.FAN_CLOSE_NOWRITE != 0 {
 		r.kind = recRead
 		f.noteRead(r.at)
 		f.lookInto(g, facts, k.fd, &r)
-		f.q.push(r)
+		g.tell(r)
 	}
 }
 
@@ -359,15 +286,6 @@ func (fd preader) ReadAt(b []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// birth is when a file was made; zero where the file system does not tell.
-func birth(fd int) time.Time {
-	var st unix.Statx_t
-	if unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_BTIME, &st) != nil || st.Mask&unix.STATX_BTIME == 0 {
-		return time.Time{}
-	}
-	return time.Unix(st.Btime.Sec, int64(st.Btime.Nsec))
-}
-
 // follow marks one file for reads, if it is still the one at its path.
 func (f *fan) follow(path string, id fileKey) {
 	if f.markFile(unix.FAN_MARK_ADD, path, id) {
@@ -402,6 +320,26 @@ func (f *fan) markFile(how uint, path string, id fileKey) bool {
 	return unix.FanotifyMark(f.main.fd, how, maskReads, fd, "") == nil
 }
 
+// descriptors is the folder of /proc that says what our descriptors are, open for
+// as long as the program runs: by its whole path a look into it costs twice as much.
+var descriptors = sync.OnceValues(func() (int, error) {
+	return unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+})
+
+// openPath is the path of an open file.
+func openPath(fd int) (string, error) {
+	dir, err := descriptors()
+	if err != nil {
+		return "", err
+	}
+	var path [unix.PathMax]byte
+	n, err := unix.Readlinkat(dir, strconv.Itoa(fd), path[:])
+	if err != nil {
+		return "", err
+	}
+	return string(path[:n]), nil
+}
+
 // trueName takes the kernel's mark from the path of a deleted file. A file may
 // be called so, and a deleted name may have a link left elsewhere.
 func trueName(path string, gone bool) string {
@@ -418,7 +356,7 @@ func trueName(path string, gone bool) string {
 }
 
 // readNames takes records with names.
-func (f *fan) readNames(_ *group, b []byte) {
+func (f *fan) readNames(g *group, b []byte) {
 	facts := f.facts.Load()
 	dirs := map[string]string{} // folders resolved within this read, by handle
 	resolve := func(n nameInfo) (string, volume.Dev, bool) {
@@ -445,11 +383,11 @@ func (f *fan) readNames(_ *group, b []byte) {
 			unix.Close(k.fd)
 		}
 		if k.mask&unix.FAN_Q_OVERFLOW != 0 {
-			f.q.push(record{kind: recMissed, at: time.Now()})
+			g.tell(record{kind: recMissed, at: time.Now()})
 			return
 		}
-		if k.pid == f.w.self {
-			return
+		if k.pid == f.w.self || k.mask&unix.FAN_CREATE != 0 && k.mask&(unix.FAN_ONDIR|unix.FAN_RENAME|unix.FAN_DELETE) == 0 {
+			return // a file that was made is told when it is written
 		}
 		// A disk with protected folders tells every rename: those elsewhere go unresolved.
 		if m := facts.mounts[k.name.fsid]; !facts.named[m.dev] && !facts.folders[handleKey(k.name)] && !facts.folders[handleKey(k.old)] {
@@ -463,18 +401,18 @@ func (f *fan) readNames(_ *group, b []byte) {
 		if k.mask&unix.FAN_RENAME != 0 {
 			r.kind = recRenamed
 			r.from, _, _ = resolve(k.old)
-			f.q.push(r)
+			g.tell(r)
 			if r.dir {
 				clear(dirs)
 			}
 		}
 		if k.mask&unix.FAN_DELETE != 0 {
 			r.kind, r.from = recDeleted, ""
-			f.q.push(r)
+			g.tell(r)
 		}
 		if r.dir && k.mask&(unix.FAN_CREATE|unix.FAN_RENAME) != 0 && f.inPlace(path) {
 			r.kind, r.from = recFolder, ""
-			f.q.push(r)
+			g.tell(r)
 		}
 	}); err != nil {
 		f.fail(err)
@@ -502,7 +440,7 @@ func openHandle(mount string, n nameInfo) (string, error) {
 		return "", err
 	}
 	defer unix.Close(fd)
-	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	path, err := openPath(fd)
 	if err != nil || strings.HasSuffix(path, " (deleted)") {
 		return "", unix.ENOENT
 	}
@@ -552,7 +490,7 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 			continue // a second mount of the same file system
 		}
 		// Marking again what is marked costs nothing, and a device number may come back with another stick.
-		whole, err := mark(f.main, unix.FAN_MARK_ADD, mask, reachOf(v))
+		whole, err := mark(f.near(v), unix.FAN_MARK_ADD, mask, reachOf(v))
 		if err != nil {
 			delete(want, v.MountID)
 			if !errors.Is(err, fs.ErrNotExist) {
@@ -573,8 +511,8 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 			continue
 		}
 		if old, ok := f.marked[v.MountID]; ok && want[v.MountID] == 0 && !v.Hidden {
-			if g := f.far[v.MountID]; g == nil {
-				_, _ = mark(f.main, unix.FAN_MARK_REMOVE, old, reachOf(v))
+			if f.far[v.MountID] == nil {
+				_, _ = mark(f.near(v), unix.FAN_MARK_REMOVE, old, reachOf(v))
 			}
 		}
 	}
@@ -582,7 +520,7 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 		if want[id] == 0 {
 			delete(f.far, id)
 			if g != f.last && g != f.main {
-				g.closeSoon()
+				g.close()
 			}
 		}
 	}
@@ -594,6 +532,14 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 	more = append(more, odd...)
 	f.facts.Store(facts)
 	return append(watching, dirs...), append(problems, more...)
+}
+
+// near is the group for a volume that is not remote.
+func (f *fan) near(v *volume.Volume) *group {
+	if isMedia(v) {
+		return f.media
+	}
+	return f.main
 }
 
 // mark marks the file system of a path, or where that is refused its mount.
@@ -617,7 +563,7 @@ func (f *fan) markRemote(v *volume.Volume, mask uint64) {
 	g := f.last
 	if len(f.far) < maxRemote || g == nil {
 		var err error
-		if g, err = f.open(false, f.readFiles); err != nil {
+		if g, err = f.open(false, true, f.readFiles); err != nil {
 			g = f.main
 		} else if len(f.far) == maxRemote-1 {
 			f.last = g
@@ -734,7 +680,9 @@ func (f *fan) markDirs(all []volume.Volume, p *places, facts *fanFacts) (dirs, p
 	}
 	for d := range f.dirs {
 		if !have[d] {
-			_ = unix.FanotifyMark(f.main.fd, unix.FAN_MARK_REMOVE|unix.FAN_MARK_ONLYDIR, maskDirs, unix.AT_FDCWD, d)
+			for _, g := range []*group{f.main, f.media} {
+				_ = unix.FanotifyMark(g.fd, unix.FAN_MARK_REMOVE|unix.FAN_MARK_ONLYDIR, maskDirs, unix.AT_FDCWD, d)
+			}
 			if f.names != nil {
 				_ = unix.FanotifyMark(f.names.fd, unix.FAN_MARK_REMOVE|unix.FAN_MARK_ONLYDIR, maskNames|unix.FAN_CREATE, unix.AT_FDCWD, d)
 			}
@@ -758,7 +706,12 @@ func (f *fan) markDirs(all []volume.Volume, p *places, facts *fanFacts) (dirs, p
 // markDir marks one folder. A folder that was deleted and made again has lost
 // its mark, so what is marked is marked again.
 func (f *fan) markDir(d string, facts *fanFacts, ids map[int][8]byte) error {
-	if err := unix.FanotifyMark(f.main.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_ONLYDIR|unix.FAN_MARK_DONT_FOLLOW, maskDirs, unix.AT_FDCWD, d); err != nil {
+	v, ok := f.w.opts.Table.Lookup(d)
+	g := f.main
+	if ok {
+		g = f.near(&v)
+	}
+	if err := unix.FanotifyMark(g.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_ONLYDIR|unix.FAN_MARK_DONT_FOLLOW, maskDirs, unix.AT_FDCWD, d); err != nil {
 		return err
 	}
 	if g := f.places.Load().glob(d); g != nil && g.alone {
@@ -768,7 +721,6 @@ func (f *fan) markDir(d string, facts *fanFacts, ids map[int][8]byte) error {
 		maskNames|unix.FAN_CREATE, unix.AT_FDCWD, d) != nil {
 		return nil // new folders are found on a timer
 	}
-	v, ok := f.w.opts.Table.Lookup(d)
 	if !ok {
 		return nil
 	}

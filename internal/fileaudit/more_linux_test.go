@@ -578,3 +578,71 @@ func stopped(t *testing.T, stick string, env ...string) (cmd *exec.Cmd, lines *b
 	}
 	return cmd, lines
 }
+
+// A stick is unmounted by the program that comes after the one that wrote: what
+// the kernel has for us keeps it busy until it is read, so that this is at once.
+func TestAStickIsFreeOnceItIsWritten(t *testing.T) {
+	needFanotify(t)
+	at, from := t.TempDir(), t.TempDir()
+	for i := range 30 {
+		if err := os.WriteFile(filepath.Join(from, fmt.Sprint(i)), make([]byte, 1000), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, out := watchAs(t, Options{}, volume.Options{RemovablePaths: []string{at}, HomeRoot: t.TempDir()}, nil)
+	var busy []string
+	const rounds = 20
+	for range rounds {
+		if err := unix.Mount("stick", at, "tmpfs", 0, "size=16m"); err != nil {
+			t.Skipf("mount tmpfs: %v", err)
+		}
+		for deadline := time.Now().Add(5 * time.Second); !slices.Contains(w.Status().Watching, at); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				_ = unix.Unmount(at, unix.MNT_DETACH)
+				t.Fatalf("the stick is not watched: %+v", w.Status())
+			}
+		}
+		if o, err := exec.Command("/bin/sh", "-c", `cp "$1"/* "$2" && exec umount -n "$2"`, "sh", from, at).CombinedOutput(); err != nil {
+			busy = append(busy, string(o))
+			_ = unix.Unmount(at, unix.MNT_DETACH)
+		}
+		if n := len(collect(out, 30, 500*time.Millisecond)); n != 30 {
+			t.Errorf("%d files are told, want 30", n)
+		}
+	}
+	// On a busy machine nobody reads at once.
+	if len(busy) > rounds/2 {
+		t.Errorf("%d of %d times it was busy: %s", len(busy), rounds, busy[0])
+	}
+}
+
+// Only what lies below a folder that came up is looked through for it.
+func TestFoldersBelowANewFolder(t *testing.T) {
+	root := t.TempDir()
+	for _, d := range []string{"a/new/1/2", "a/newer", "a/old/1", "b/new/x", "b/new/Documents/y"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := newPlaces([]Place{{Label: "x", Globs: []string{root + "/a", root + "/*/new/Documents/**"}}})
+	for top, want := range map[string][]string{
+		"a/new": {"a/new", "a/new/1", "a/new/1/2"}, "a/new/1": {"a/new/1", "a/new/1/2"},
+		"b": {"b/new/Documents", "b/new/Documents/y"}, "b/new/Documents": {"b/new/Documents", "b/new/Documents/y"},
+		"b/new/x": nil, "c": nil,
+	} {
+		var read []string
+		got := p.under(filepath.Join(root, top), func(d string) bool { read = append(read, d); return false })
+		for i := range got {
+			got[i] = strings.TrimPrefix(got[i], root+"/")
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("below %s: got %q, want %q", top, got, want)
+		}
+		for _, d := range read {
+			if r := strings.TrimPrefix(d, root+"/"); within(r, "a/old") || within(r, "a/newer") {
+				t.Errorf("below %s: %s is looked through", top, r)
+			}
+		}
+	}
+}

@@ -168,7 +168,7 @@ func (w *walker) walk(dir string, elems []string, depth int) {
 		if !w.add(dir) {
 			return
 		}
-		for _, name := range folders(dir) {
+		for _, name := range w.folders(dir) {
 			w.walk(sub(name), nil, depth+1)
 		}
 	case elems[0] == "**":
@@ -176,7 +176,7 @@ func (w *walker) walk(dir string, elems []string, depth int) {
 			return
 		}
 		w.walk(dir, elems[1:], depth)
-		for _, name := range folders(dir) {
+		for _, name := range w.folders(dir) {
 			w.walk(sub(name), elems, depth+1)
 		}
 	case !strings.ContainsAny(elems[0], `*?[{\`):
@@ -189,12 +189,21 @@ func (w *walker) walk(dir string, elems []string, depth int) {
 		if len(elems) == 1 {
 			w.add(dir)
 		}
-		for _, name := range folders(dir) {
+		for _, name := range w.folders(dir) {
 			if ok, _ := doublestar.Match(elems[0], path.Base(slashed(sub(name)))); ok {
 				w.walk(sub(name), elems[1:], depth+1)
 			}
 		}
 	}
+}
+
+// folders lists the folders in a folder that are of interest.
+func (w *walker) folders(dir string) []string {
+	if w.top != "" && dir != w.top && within(w.top, dir) {
+		name, _, _ := strings.Cut(strings.TrimLeft(w.top[len(dir):], string(filepath.Separator)), string(filepath.Separator))
+		return []string{name}
+	}
+	return folders(dir)
 }
 
 // folders lists the folders in a folder; links are not followed.

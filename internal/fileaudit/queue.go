@@ -59,7 +59,8 @@ type queue struct {
 	mu      sync.Mutex // guards all below
 	max     int
 	records []record
-	taken   int // given to the consumer and not done yet
+	given   []record // the last ones, whose room is used again
+	taken   int      // given to the consumer and not done yet
 	dropped uint64
 }
 
@@ -76,6 +77,26 @@ func (q *queue) push(r record) {
 	q.mu.Unlock()
 	q.signal()
 }
+
+// pushAll adds records, or counts those as lost for which there is no room, and
+// returns the empty list for the next.
+func (q *queue) pushAll(all []record) []record {
+	if len(all) == 0 {
+		return all
+	}
+	q.mu.Lock()
+	n := min(len(all), max(q.max-len(q.records)-q.taken, 0))
+	q.records = append(q.records, all[:n]...)
+	q.dropped += uint64(len(all) - n)
+	q.mu.Unlock()
+	q.signal()
+	clear(all)
+	return all[:0]
+}
+
+// maxKept is how many records a list has room for that is kept to be used again:
+// some 300 KB.
+const maxKept = 1024
 
 // offerEvery is how long offer waits for the consumer at a time.
 const offerEvery = 10 * time.Millisecond
@@ -114,12 +135,17 @@ func (q *queue) lose(n uint64) {
 	q.signal()
 }
 
-// take returns all records; the consumer calls done for each.
+// take returns all records, which are the consumer's until it takes again; it calls
+// done for each.
 func (q *queue) take() []record {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	r := q.records
-	q.records = nil
+	r, before := q.records, q.given
+	clear(before)
+	if cap(before) > maxKept {
+		before = nil
+	}
+	q.records, q.given = before[:0], r
 	q.taken += len(r)
 	return r
 }

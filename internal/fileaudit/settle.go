@@ -3,6 +3,7 @@ package fileaudit
 import (
 	"container/heap"
 	"fmt"
+	"os"
 	"time"
 
 	"sekisho/internal/volume"
@@ -35,6 +36,10 @@ type pending struct {
 	first time.Time // when it was first written
 	due   time.Time
 	index int // in the heap
+
+	// What the file system says of it, asked for when it is due; both nil: not asked.
+	info   os.FileInfo
+	failed error
 }
 
 // settle holds written files until they are at rest. It knows no clock of its own.
@@ -68,6 +73,7 @@ func (s *settle) wrote(key spot, r record, now time.Time) (early *pending) {
 	if old := p.rec.file(); s.byFile[old] == p {
 		delete(s.byFile, old)
 	}
+	p.info, p.failed = nil, nil
 	if p.rec = r; r.ino != 0 {
 		s.byFile[r.file()] = p
 	}
@@ -107,6 +113,7 @@ func (s *settle) move(p *pending, from, to spot) {
 	delete(s.byKey, from)
 	p.key, p.rec.path = to, to.path
 	s.byKey[to] = p
+	p.info, p.failed = nil, nil
 }
 
 // remove forgets a file and reports whether it waited.
@@ -129,6 +136,20 @@ func (s *settle) next() (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return s.heap[0].due, true
+}
+
+// due returns the files that are due, which stay.
+func (s *settle) due(now time.Time) (all []*pending) {
+	var below func(i int)
+	below = func(i int) {
+		if i < len(s.heap) && !s.heap[i].due.After(now) {
+			all = append(all, s.heap[i])
+			below(2*i + 1)
+			below(2*i + 2)
+		}
+	}
+	below(0)
+	return all
 }
 
 // take returns a file that is due.

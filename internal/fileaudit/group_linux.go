@@ -1,0 +1,204 @@
+package fileaudit
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// readFilesSize is how much is read at once of records that come with an open
+	// file: one. Where the file cannot be opened (no more descriptors, gone on its
+	// server) kernels before 6.13 drop the record, and say so only if it is the
+	// first of a read.
+	readFilesSize = fanHeader
+	// readManySize is the same where the kernel gives the record all the same. Each
+	// holds a descriptor meanwhile.
+	readManySize = 32 * fanHeader
+	// readNamesSize is the same for records with names, some 100 bytes each.
+	readNamesSize = 16 << 10
+	// gather is how long records pile up once they come in a stream. To be woken up
+	// for each costs more than to take it, on both sides, and what happens to one
+	// file within that time is one record: opened, written, closed. A record keeps
+	// its file open and so its mount from being unmounted: no longer than this, as a
+	// program that unmounts takes some 2 ms to start, and not at all on mounts of
+	// sticks and servers.
+	gather = time.Millisecond
+	// maxSeen is how many records go to the queue together at most.
+	maxSeen = 256
+	// maxReadErrors in a row mean that reading does not get better.
+	maxReadErrors = 1000
+)
+
+// group is a fanotify group and its reader.
+type group struct {
+	fd    int
+	ready *os.File // an epoll that has fd once it has records, while armed
+	size  int      // of what is read at once
+	eager bool     // it does not gather, and what was read goes on at once: the next read may hang
+	stop  chan struct{}
+	once  sync.Once     // closes stop
+	done  chan struct{} // closed when the reader has ended
+
+	// Owned by the reader:
+	seen    []record              // not in the queue yet
+	written map[fileKey]bool      // written to and not closed since
+	closed  map[fileKey]time.Time // when it had been written to last, at the last close
+	sampler sampler
+	forgot  time.Time // when written was cleared: what is closed soon after counts as written to
+}
+
+// newGroup makes a group for records with names, or with files, and says how much
+// to read of it at once. The files are opened by the kernel without waiting: a
+// pipe would wait for a writer. Kernels from 6.13 give the record of a file that
+// cannot be opened instead of an error; others drop it without a word if the
+// server says that it is gone.
+func newGroup(names bool) (fd, size int, err error) {
+	const class = unix.FAN_CLASS_NOTIF | unix.FAN_CLOEXEC | unix.FAN_NONBLOCK | unix.FAN_UNLIMITED_MARKS
+	const files = unix.O_RDONLY | unix.O_LARGEFILE | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOATIME
+	if names {
+		fd, err = unix.FanotifyInit(class|unix.FAN_REPORT_DFID_NAME, files)
+		return fd, readNamesSize, err
+	}
+	if fd, err = unix.FanotifyInit(class|unix.FAN_REPORT_FD_ERROR, files); err == nil {
+		return fd, readManySize, nil
+	}
+	fd, err = unix.FanotifyInit(class, files)
+	return fd, readFilesSize, err
+}
+
+// open makes a group and starts its reader.
+func (f *fan) open(names, eager bool, read func(*group, []byte)) (*group, error) {
+	fd, size, err := newGroup(names)
+	if err != nil {
+		return nil, err
+	}
+	g := &group{fd: fd, size: size, eager: eager, stop: make(chan struct{}), done: make(chan struct{}), written: map[fileKey]bool{}, closed: map[fileKey]time.Time{}}
+	if g.ready, err = newReady(fd); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	go func() {
+		defer close(g.done)
+		defer unix.Close(fd)
+		if err := guard(func() error { return f.loop(g, read) }); err != nil {
+			f.fail(fmt.Errorf("read fanotify: %w", err))
+		}
+	}()
+	return g, nil
+}
+
+// newReady makes an epoll in which a descriptor stands, not armed. Go's own would
+// be woken up for each record, also while nobody waits for one.
+func newReady(fd int) (*os.File, error) {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLONESHOT}); err != nil {
+		unix.Close(ep)
+		return nil, os.NewSyscallError("epoll_ctl", err)
+	}
+	_ = unix.SetNonblock(ep, true) // that Go takes it into its own
+	return os.NewFile(uintptr(ep), "fanotify"), nil
+}
+
+// close ends the reader, which may hang in a dead file system. done tells when it
+// has ended.
+func (g *group) close() {
+	g.once.Do(func() {
+		close(g.stop)
+		g.ready.Close()
+	})
+}
+
+// wait waits until there is a record; false once the group is closed.
+func (g *group) wait() bool {
+	c, err := g.ready.SyscallConn()
+	if err != nil {
+		return false
+	}
+	armed := false
+	err = c.Read(func(ep uintptr) bool {
+		if !armed {
+			armed = unix.EpollCtl(int(ep), unix.EPOLL_CTL_MOD, g.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT}) == nil
+		}
+		var e [1]unix.EpollEvent
+		n, err := unix.EpollWait(int(ep), e[:], 0)
+		return n > 0 || err != nil && err != unix.EINTR
+	})
+	return err == nil
+}
+
+// loop reads until the group is closed.
+func (f *fan) loop(g *group, read func(*group, []byte)) error {
+	buf := make([]byte, g.size)
+	nap := time.NewTimer(gather)
+	defer nap.Stop()
+	var woken time.Time
+	bad := 0
+	for g.wait() {
+		now := time.Now()
+		stream := !g.eager && now.Sub(woken) < gather
+		woken = now
+		for more := true; more; {
+			n, err := f.drain(g, buf, &bad, read)
+			g.seen = f.q.pushAll(g.seen)
+			if err != nil {
+				return err
+			}
+			if more = stream && n > 0; more {
+				nap.Reset(gather)
+				select {
+				case <-nap.C:
+					woken = time.Now()
+				case <-g.stop:
+					return nil
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// drain reads what there is, and says how often it read. bad is how many reads in
+// a row have failed.
+func (f *fan) drain(g *group, buf []byte, bad *int, read func(*group, []byte)) (reads int, err error) {
+	for ; ; reads++ {
+		select {
+		case <-g.stop:
+			return reads, nil
+		default:
+		}
+		n, err := unix.Read(g.fd, buf)
+		switch {
+		case err == unix.EAGAIN:
+			return reads, nil
+		case err == unix.EINTR:
+		case err == nil && n > 0:
+			*bad = 0
+			if read(g, buf[:n]); len(g.seen) >= maxSeen || g.eager {
+				g.seen = f.q.pushAll(g.seen)
+			}
+		default:
+			// The file of an event could not be opened (gone on its server, too many
+			// open files): the event is lost, the next may be fine.
+			f.q.lose(1)
+			if *bad++; *bad > maxReadErrors {
+				return reads, err
+			}
+		}
+	}
+}
+
+// tell has a record put in the queue.
+func (g *group) tell(r record) { g.seen = append(g.seen, r) }
+
+// forget gives up what is known of files being written.
+func (g *group) forget() {
+	clear(g.written)
+	g.forgot = time.Now()
+}
