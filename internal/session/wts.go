@@ -141,17 +141,21 @@ func fileTime(t uint64) time.Time {
 }
 
 // lastInput is when somebody last typed or moved the mouse in a session. Of the one
-// at the PC Windows says nothing, or the time at which it was asked. There the last
-// input of the whole PC counts: the time since then; negative for unknown, as where
-// there is another screen whose input it may be.
+// at the PC Windows says nothing, or the time at which it was asked, or one that stands
+// still. There the last input of the whole PC counts if it is later: the time since
+// then; negative for unknown, as where there is another screen whose input it may be.
 func (d *desk) lastInput(since time.Duration) time.Time {
-	switch {
-	case !d.input.IsZero() && (d.remote || d.now.Sub(d.input) > time.Second):
+	if d.remote {
 		return d.input
-	case d.remote || d.now.IsZero() || since < 0:
-		return time.Time{}
 	}
-	return d.now.Add(-since)
+	at := d.input
+	if d.now.Sub(at) <= time.Second {
+		at = time.Time{}
+	}
+	if pc := d.now.Add(-since); since >= 0 && !d.now.IsZero() && pc.After(at) {
+		at = pc
+	}
+	return at
 }
 
 // sinceTick is the time between two ticks of a clock that counts ms and runs over
