@@ -203,7 +203,11 @@ func Start(name string, providers ...Provider) (_ *Session, err error) {
 			level = levelAll
 		}
 		// The timeout is for providers that are programs; ours are the kernel.
-		if e := enable(handle, &p, level); e != 0 {
+		switch e := enable(handle, &p, level); e {
+		case 0:
+		case windows.ERROR_NO_SYSTEM_RESOURCES:
+			return nil, fmt.Errorf("ask provider %v for events: eight sessions, which is all that Windows allows, ask it already: see which by \"logman query providers %v\" and \"logman query -ets\", and end one: %w", p.ID, p.ID, e)
+		default:
 			return nil, fmt.Errorf("ask provider %v for events: %w", p.ID, explain(e))
 		}
 	}

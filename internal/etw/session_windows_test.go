@@ -3,6 +3,9 @@ package etw
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"unsafe"
 
@@ -85,6 +88,44 @@ func TestCallbackFindsItsConsumer(t *testing.T) {
 	onRecord(cs[0].event([]byte("late")))
 	if len(got[0]) != 2 || got[0][0] != "one" || got[0][1] != "" || len(got[1]) != 1 || got[1][0] != "two" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestCallbackAsWindowsCallsIt goes through the address that Windows is given, from
+// many threads.
+func TestCallbackAsWindowsCallsIt(t *testing.T) {
+	const threads, events = 4, 1000
+	var n atomic.Int64
+	var wg sync.WaitGroup
+	for range threads {
+		c := &consumer{id: consumers.last.Add(1), failed: make(chan struct{})}
+		c.open(func(r *Record) {
+			if string(r.Data) == "data" && r.ID == 1 {
+				n.Add(1)
+			}
+		})
+		defer c.forget()
+		wg.Go(func() {
+			e := c.event([]byte("data"))
+			for range events {
+				_, _, _ = syscall.SyscallN(callback(), uintptr(unsafe.Pointer(e)))
+			}
+		})
+	}
+	wg.Wait()
+	if n.Load() != threads*events {
+		t.Errorf("%d events of %d came", n.Load(), threads*events)
+	}
+}
+
+func BenchmarkCallback(b *testing.B) {
+	c := &consumer{id: consumers.last.Add(1), failed: make(chan struct{})}
+	c.open(func(*Record) {})
+	defer c.forget()
+	e := c.event([]byte("data"))
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _, _ = syscall.SyscallN(callback(), uintptr(unsafe.Pointer(e)))
 	}
 }
 

@@ -230,6 +230,9 @@ func TestStartedBy(t *testing.T) {
 		{[]string{`C:\Windows\explorer.exe`, `C:\Windows\System32\cmd.exe /k`}, event.ByShell},
 		{[]string{`C:\Windows\explorer.exe`, `C:\Windows\System32\cmd.exe /d /c x.bat`}, event.ByOther},
 		{[]string{`C:\Windows\explorer.exe`, `C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe -ExecutionPolicy Bypass -File x.ps1`}, event.ByOther},
+		{[]string{`C:\Windows\System32\services.exe`, `C:\Windows\System32\svchost.exe -k netsvcs -p -s Schedule`}, event.ByScheduler},
+		{[]string{`C:\Windows\System32\services.exe`, `C:\Windows\System32\svchost.exe -k netsvcs -p -s Winmgmt`}, event.ByService},
+		{[]string{`C:\Windows\System32\services.exe`, `C:\Windows\System32\svchost.exe -k DcomLaunch -p`}, event.ByOther},
 		{[]string{"/entrypoint"}, event.ByOther},
 	}
 	for _, tt := range tests {

@@ -275,6 +275,8 @@ func startedBy(p *proc) string {
 		by = ""
 	case by == event.ByService && strings.HasSuffix(program, "systemd") && len(args) > 1 && args[1] == "--user":
 		by = event.ByOther // a user's session, desktop programs included
+	case by == event.ByService && strings.HasSuffix(strings.ToLower(program), "svchost.exe"):
+		by = startedBySvchost(args)
 	}
 	switch {
 	case by != "":
@@ -285,6 +287,20 @@ func startedBy(p *proc) string {
 		return event.ByOther // the first process of the machine or container
 	}
 	return ""
+}
+
+// startedBySvchost is what the children of a host of Windows' services are started
+// by: it says which services it is for, `svchost.exe -k netsvcs -p -s Schedule`.
+func startedBySvchost(args []string) string {
+	for i := 1; i+1 < len(args); i++ {
+		switch option, value := args[i], args[i+1]; {
+		case option == "-s" && strings.EqualFold(value, "Schedule"):
+			return event.ByScheduler
+		case option == "-k" && strings.EqualFold(value, "DcomLaunch"):
+			return event.ByOther // starts programs of the store for whoever is at the PC
+		}
+	}
+	return event.ByService
 }
 
 // runsScript reports whether a shell was started for one command or script
