@@ -22,21 +22,22 @@ type finder struct {
 	hints  []hintNode
 }
 
-// find notes the facts that the folded texts of the field establish.
+// find notes the facts that the folded texts of the field establish, or leaves
+// that to recall.
 func (f *finder) find(s *scratch) {
 	if f.direct { // the field's slot can wait until somebody asks for it
 		switch text, ok := s.e.Str(f.id); {
 		case !ok:
 			return
 		case len(text) <= recallBytes:
-			f.recall(s, text)
+			s.recall.ask(f, text)
 			return
 		}
 	}
 	switch v := s.slot(f.field); {
 	case !v.present:
 	case f.recurs && v.joint == 0 && v.value().Type() == event.String && len(v.text) <= recallBytes:
-		f.recall(s, v.text)
+		s.recall.ask(f, v.text)
 	default:
 		f.look(s)
 	}
@@ -189,16 +190,19 @@ func (x *ends) find(s *scratch, text []byte) {
 // common one. Most groups of a text are in no literal, which marks (a bit by
 // hash) tell.
 type groups struct {
-	width  int    // bytes of a group: 2, 3 or 4
-	mask   uint32 // of these
-	marks  markSet
-	places uint32  // as a mask: of marks
-	heads  []int32 // by the hash's upper bits: first of the literals there, and one more at the end
-	lits   []groupLit
-	texts  []groupText // by literal, and one more at the end
-	bytes  string      // of the texts
-	facts  []int32     // of the texts
+	width int      // bytes of a group: 3 or 4
+	marks []uint64 // bit set by hash
+	mul   uint32   // spreads groups; what is above their bytes it leaves out
+	shift uint8    // leaves of the product the hash
+	heads []int32  // by the hash's upper bits: first of the literals there
+	lits  []groupLit
+	texts []groupText // by literal, and one more at the end
+	bytes string      // of the texts
+	facts []int32     // of the texts
 }
+
+// hash is where the group at the beginning of four bytes has its mark.
+func (x *groups) hash(four uint32) uint32 { return four * x.mul >> (x.shift & 31) }
 
 // groupLit is what is looked at of a literal at first: the eight bytes from its
 // group on, or as many as there are. Nearly always that decides.
@@ -208,7 +212,11 @@ type groupLit struct {
 	one        bool  // it does
 	more       bool  // what groupText says counts too
 	size       uint8 // bytes of mask
+	last       uint8 // 1: the last of its head; else 0
 }
+
+// differs says where a text differs from what is looked at.
+func (l *groupLit) differs(word uint64) uint64 { return (word ^ l.word) & l.mask }
 
 // groupText is the rest of a literal. What it has of bytes and facts ends where
 // that of the next begins.
@@ -221,25 +229,18 @@ type groupText struct {
 // text is the literal.
 func (x *groups) text(i int) string { return x.bytes[x.texts[i].bytes:x.texts[i+1].bytes] }
 
-// markSet is a bit set.
-type markSet []uint64
-
-func (m markSet) bit(i uint32) (n int) {
-	if m[i>>6]&(1<<(i&63)) != 0 {
-		n = 1
-	}
-	return n
-}
+// hit is a marked place of a text, and the first of the literals to look for there.
+type hit struct{ at, head int32 }
 
 // maxHits is how many places of a text are collected before they are looked at.
 const maxHits = 256
 
-// markShift leaves of a group's hash the bits that its place in marks needs at
-// most; headShift that of the literals in heads: for 16 marks, which is one
-// group, on average.
+// Marks have 6 to 20 bits of a hash, heads headShift less: one for 8 marks, which
+// is half a group on average.
 const (
-	markShift = 12
-	headShift = 4
+	leastMarkBits = 6
+	maxMarkBits   = 20
+	headShift     = 3
 )
 
 const gramLen = 4
@@ -263,7 +264,7 @@ func newGroups(lits []*lit, width int) (x groups) {
 	if len(lits) == 0 {
 		return x
 	}
-	x.width, x.mask = width, 1<<(8*width-1)<<1-1
+	x.width, x.mul = width, gramMul<<(8*(gramLen-width))
 	own := map[uint32]int{}
 	for _, l := range lits {
 		for i := 0; i+width <= len(l.text); i++ {
@@ -298,26 +299,31 @@ func newGroups(lits []*lit, width int) (x groups) {
 		all = append(all, a)
 	}
 	// 16 marks a group: 6 % of the others look marked. At least a word of them.
-	n := uint8(6)
-	for 1<<n < 16*len(distinct) && n < 32-markShift {
+	n := uint8(leastMarkBits)
+	for 1<<n < 16*len(distinct) && n < maxMarkBits {
 		n++
 	}
-	x.places = 1<<n - 1
-	x.marks = make(markSet, 1<<n/64)
-	hash := func(a anchored) uint32 { return a.group * gramMul >> markShift & x.places }
+	x.shift = 32 - n
+	x.marks = make([]uint64, 1<<n/64)
+	hash := func(a anchored) uint32 { return x.hash(a.group) }
 	slices.SortStableFunc(all, func(a, b anchored) int { return compareUint(uint64(hash(a)), uint64(hash(b))) })
-	x.heads = make([]int32, 1<<n>>headShift+1)
+	x.heads = make([]int32, 1<<n>>headShift)
 	var texts strings.Builder
-	for _, a := range all {
+	for i, a := range all {
 		h := hash(a)
 		x.marks[h>>6] |= 1 << (h & 63)
-		x.heads[h>>headShift+1]++
+		if i == 0 || hash(all[i-1])>>headShift != h>>headShift {
+			x.heads[h>>headShift] = int32(i)
+		}
 		l := groupLit{fact: a.facts[0], one: len(a.facts) == 1, size: uint8(min(8, len(a.text)-a.at))}
 		for k := range int(l.size) {
 			l.word |= uint64(a.text[a.at+k]) << (8 * k)
 			l.mask |= 0xff << (8 * k)
 		}
 		l.more = int(l.size) < len(a.text) || a.shape == prefix || !l.one
+		if i+1 == len(all) || hash(all[i+1])>>headShift != h>>headShift {
+			l.last = 1
+		}
 		x.lits = append(x.lits, l)
 		x.texts = append(x.texts, groupText{int32(texts.Len()), int32(len(x.facts)), int32(a.at), a.shape == prefix})
 		texts.WriteString(a.text)
@@ -325,34 +331,47 @@ func newGroups(lits []*lit, width int) (x groups) {
 	}
 	x.bytes = texts.String()
 	x.texts = append(x.texts, groupText{bytes: int32(len(x.bytes)), facts: int32(len(x.facts))})
-	for i := 1; i < len(x.heads); i++ {
-		x.heads[i] += x.heads[i-1]
-	}
 	return x
 }
 
+// candidates leaves of the marked places of a text those where a literal can
+// stand. Loads that wait for memory wait together here, since there is no branch.
+func (x *groups) candidates(hits *[maxHits]hit, found int, padded []byte) (left int) {
+	for _, h := range hits[:found] {
+		word := binary.LittleEndian.Uint64(padded[h.at:])
+		h.head = x.heads[x.hash(uint32(word))>>headShift]
+		l := &x.lits[h.head]
+		hits[left&(maxHits-1)] = h
+		if l.differs(word)*uint64(l.last) == 0 {
+			left++
+		}
+	}
+	return left
+}
+
 func (x *groups) find(s *scratch, text []byte) {
-	marks, places, mask, n := x.marks, x.places, x.mask, len(text)
-	if len(marks) == 0 || n < x.width {
+	n := len(text)
+	if len(x.lits) == 0 || n < x.width {
 		return
 	}
 	padded := text[:n+pad]
 	for from, end := 0, n-x.width+1; from < end; from += len(s.hits) {
-		found := marks.collect(&s.hits, padded, from, min(from+len(s.hits), end), mask, places)
-		for _, hit := range s.hits[:found] {
-			i := int(hit)
+		found := x.collect(&s.hits, padded, from, min(from+len(s.hits), end))
+		found = x.candidates(&s.hits, found, padded[from:])
+		for _, h := range s.hits[:found] {
+			i := from + int(h.at)
 			word := binary.LittleEndian.Uint64(padded[i:])
-			h := uint32(word) & mask * gramMul >> markShift & places >> headShift
-			head, next := int(x.heads[h]), int(x.heads[h+1])
-			for k := head; k < next; k++ {
+			for k := int(h.head); ; k++ {
 				l := &x.lits[k]
-				if (word^l.word)&l.mask != 0 || l.one && s.facts[l.fact>>6]>>(l.fact&63)&1 != 0 {
-					continue // another, or known already
-				}
-				if l.more {
+				switch {
+				case l.differs(word) != 0 || l.one && factNode(l.fact).match(s): // another, or known already
+				case l.more:
 					x.compare(s, k, i, text)
-				} else if i+int(l.size) <= n {
+				case i+int(l.size) <= n:
 					s.noteOne(l.fact)
+				}
+				if l.last != 0 {
+					break
 				}
 			}
 		}
@@ -371,18 +390,16 @@ func (x *groups) compare(s *scratch, k, i int, text []byte) {
 }
 
 // collect puts the marked places of a text in hits, without a branch, and returns
-// how many they are. Up to three places after the last may be looked at.
-func (m markSet) collect(hits *[maxHits]int32, padded []byte, from, to int, mask, places uint32) (found int) {
-	for i := from; i < to; i += 4 {
-		text := binary.LittleEndian.Uint64(padded[i:])
-		hits[found&(maxHits-1)] = int32(i)
-		found += m.bit(uint32(text) & mask * gramMul >> markShift & places)
-		hits[found&(maxHits-1)] = int32(i + 1)
-		found += m.bit(uint32(text>>8) & mask * gramMul >> markShift & places)
-		hits[found&(maxHits-1)] = int32(i + 2)
-		found += m.bit(uint32(text>>16) & mask * gramMul >> markShift & places)
-		hits[found&(maxHits-1)] = int32(i + 3)
-		found += m.bit(uint32(text>>24) & mask * gramMul >> markShift & places)
+// how many they are.
+func (x *groups) collect(hits *[maxHits]hit, padded []byte, from, to int) (found int) {
+	marks, mul, shift := x.marks, x.mul, x.shift&31
+	four := gramAt(padded, from) << 8
+	for i, c := range padded[from+gramLen-1 : to+gramLen-1] {
+		four = four>>8 | uint32(c)<<24
+		hits[found&(maxHits-1)].at = int32(i)
+		if h := four * mul >> shift; marks[h>>6]&(1<<(h&63)) != 0 {
+			found++
+		}
 	}
 	return found
 }
@@ -576,21 +593,14 @@ func (n charNode) match(s *scratch) bool {
 	return false
 }
 
-// note sets facts and makes candidates of the rules that wait for them.
+// note sets facts.
 func (s *scratch) note(facts []int32) {
 	for _, f := range facts {
 		s.noteOne(f)
 	}
 }
 
-func (s *scratch) noteOne(f int32) {
-	if w, bit := &s.facts[f>>6], uint64(1)<<(f&63); *w&bit == 0 {
-		*w |= bit
-		for _, en := range s.bucket.asks[s.bucket.asked[f]:s.bucket.asked[f+1]] {
-			s.set[en>>6] |= 1 << (en & 63)
-		}
-	}
-}
+func (s *scratch) noteOne(f int32) { s.facts[f>>6] |= 1 << (f & 63) }
 
 // zeroed is a bit set of n bits, all clear, in the room of old.
 func zeroed(old []uint64, n int) []uint64 {
@@ -604,16 +614,24 @@ func zeroed(old []uint64, n int) []uint64 {
 // establishes the facts.
 func (s *scratch) candidates(b *bucket) []uint64 {
 	s.bucket = b
-	facts := (len(b.asked) - 1 + 63) / 64
-	s.bits = zeroed(s.bits, 64*(facts+len(b.always)))
-	s.facts, s.set = s.bits[:facts], s.bits[facts:]
+	s.facts = zeroed(s.facts, len(b.asked)-1)
 	s.facts[0] = 1 << always
-	copy(s.set, b.always)
 	s.asked, s.held = zeroed(s.asked, b.memos), zeroed(s.held, b.memos)
 	s.ran = slices.Grow(s.ran[:0], len(b.late))[:len(b.late)]
 	clear(s.ran)
 	for i := range b.finders {
 		b.finders[i].find(s)
+	}
+	s.recalled()
+	s.set = append(s.set[:0], b.always...)
+	facts := s.facts[:len(b.asking)]
+	for w, asking := range b.asking {
+		for set := facts[w] & asking; set != 0; set &= set - 1 {
+			f := w<<6 + bits.TrailingZeros64(set)
+			for _, en := range b.asks[b.asked[f]:b.asked[f+1]] {
+				s.set[en>>6] |= 1 << (en & 63)
+			}
+		}
 	}
 	return s.set
 }

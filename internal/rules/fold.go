@@ -16,7 +16,8 @@ func foldRune(r rune) rune {
 			return r + 'a' - 'A'
 		}
 		return r
-	case r >= 0x2e80 && r < 0xa640 || r >= 0xac00 && r < 0xd800 || r >= 0x2000 && r < 0x2100: // CJK, kana, Hangul, dashes have no case
+	case r >= 0x2e80 && r < 0xa640 || r >= 0xac00 && r < 0xd800 || r >= 0x2000 && r < 0x2100 || // CJK, kana, Hangul, dashes have no case,
+		r >= 0x2500 && r < 0x2c00 || r >= 0xfe00 && r < 0xff00 || r >= 0x1f000: // nor signs, their variants, emoji
 		return r
 	}
 	least := r

@@ -123,6 +123,11 @@ func (c *charset) addFolded(text []byte) {
 		return
 	}
 	var seen [256]uint8
+	for ; len(text) >= 8; text = text[8:] {
+		x := binary.LittleEndian.Uint64(text)
+		seen[uint8(x)], seen[uint8(x>>8)], seen[uint8(x>>16)], seen[uint8(x>>24)] = 1, 1, 1, 1
+		seen[uint8(x>>32)], seen[uint8(x>>40)], seen[uint8(x>>48)], seen[x>>56] = 1, 1, 1, 1
+	}
 	for _, b := range text {
 		seen[b] = 1
 	}
@@ -154,6 +159,8 @@ type need struct {
 	chars charset  // all of these characters
 	words [][]byte // one of these, where any is empty; none: nothing known
 	any   []string // one of these, each of gramLen bytes or more; none: nothing known
+
+	sets [][]string // of each of these sets one, of two bytes or more
 
 	counts []byteCount // so often each of these bytes
 
@@ -309,6 +316,9 @@ func needOf(re *syntax.Regexp) need {
 	best := 0
 	for _, set := range sets(re) {
 		least := shortest(set)
+		if least > 1 {
+			n.sets = append(n.sets, set)
+		}
 		if least >= gramLen && (len(n.any) == 0 || commonest(set) < commonest(n.any)) {
 			n.any = set
 		}

@@ -34,9 +34,10 @@ type bucket struct {
 	always  []uint64 // bit set of entries that are candidates whatever the facts
 	finders []finder
 	late    []lateFinder
-	asked   []int32 // by fact: first of asks, and one more at the end
-	asks    []int32 // entries that facts make candidates
-	memos   int     // how many there are
+	asking  []uint64 // bit set of facts that make candidates
+	asked   []int32  // by fact: first of asks, and one more at the end
+	asks    []int32  // entries that facts make candidates
+	memos   int      // how many there are
 }
 
 // entry is a rule and what of its condition the bucket does not vouch for.
@@ -180,12 +181,20 @@ func (b *bucket) build(getters []Getter) {
 			}
 		}
 	}
+	b.asking = zeroed(nil, len(asks))
 	b.asked = make([]int32, 0, len(asks)+1)
-	for _, l := range asks {
+	for f, l := range asks {
+		if len(l) > 0 {
+			b.asking[f>>6] |= 1 << (f & 63)
+		}
 		b.asked = append(b.asked, int32(len(b.asks)))
 		b.asks = append(b.asks, l...)
 	}
 	b.asked = append(b.asked, int32(len(b.asks)))
+	for i := range b.entries {
+		en := &b.entries[i]
+		en.node = gathered(en.node)
+	}
 	b.finders, b.late = ix.finders(getters, asks), ix.lateFinders()
 	b.memos = len(ix.memos)
 }
@@ -216,6 +225,63 @@ func (en *entry) split(triggers []factNode) {
 		}
 	}
 	en.node = both(rest...)
+}
+
+// gathered is a node in which facts that are asked in a row lie next to each
+// other in memory.
+func gathered(n node) node {
+	var facts []factNode
+	var rest []node
+	gather := func(nodes []node) {
+		for _, x := range nodes {
+			if f, ok := x.(factNode); ok {
+				facts = append(facts, f)
+			} else {
+				rest = append(rest, gathered(x))
+			}
+		}
+	}
+	switch n := n.(type) {
+	case notNode:
+		return notNode{gathered(n.x)}
+	case allNode:
+		if gather(n); len(facts) > 0 {
+			return both(append([]node{allFacts(facts)}, rest...)...)
+		}
+		return both(rest...)
+	case anyNode:
+		if gather(n); len(facts) > 0 {
+			return either(append([]node{anyFacts(facts)}, rest...)...)
+		}
+		return either(rest...)
+	}
+	return n
+}
+
+type (
+	allFacts []factNode
+	anyFacts []factNode
+)
+
+func (n allFacts) cost() int { return 0 }
+func (n anyFacts) cost() int { return 0 }
+
+func (n allFacts) match(s *scratch) bool {
+	for _, f := range n {
+		if !f.match(s) {
+			return false
+		}
+	}
+	return true
+}
+
+func (n anyFacts) match(s *scratch) bool {
+	for _, f := range n {
+		if f.match(s) {
+			return true
+		}
+	}
+	return false
 }
 
 // bannedFacts is the facts that must not hold for a node to match, where that is
@@ -840,6 +906,7 @@ func (ix *indexer) finders(getters []Getter, asks [][]int32) []finder {
 		f := &out[i]
 		f.ends, f.groups = newEnds(ends[f.field]), newGroups(groups[f.field], gramLen)
 	}
+	slices.SortStableFunc(out, func(a, b finder) int { return int(boolByte(b.direct)) - int(boolByte(a.direct)) }) // see question
 	return out
 }
 

@@ -55,7 +55,6 @@ type scratch struct {
 	epoch   uint32
 	slots   []slot
 	arena   []byte
-	bits    []uint64 // facts and set
 	facts   []uint64 // bit set, see factNode
 	set     []uint64 // candidates
 	bucket  *bucket  // the event's; before, that of the event before
@@ -63,8 +62,8 @@ type scratch struct {
 	asked, held []uint64  // bit sets, see memoNode
 	ran         []lateRun // by late finder
 
-	long []string       // of keywordNode
-	hits [maxHits]int32 // of groups: places in a text
+	long []string     // of keywordNode
+	hits [maxHits]hit // of groups
 
 	automata automata
 	recall   recall
@@ -121,25 +120,30 @@ func (s *scratch) end() {
 func (s *scratch) slot(i int) *slot {
 	f := &s.slots[i]
 	if f.epoch != s.epoch {
-		f.epoch, f.folded, f.copied, f.charred, f.grammed = s.epoch, false, false, false, false
-		switch g := &s.getters[i]; {
-		case g.from == fromTable && g.id.Type() == event.String:
-			f.plain = true
-			f.text, f.present = s.e.Str(g.id)
-		case g.from == fromAccount: // as Getter.Value, without joining
-			f.plain, f.joint = true, 0
-			if f.text, f.present = s.e.Str(g.b); f.present {
-				if f.before, _ = s.e.Str(g.a); f.before != "" {
-					f.joint = '\\'
-				}
-			}
-		default:
-			f.plain = false
-			f.before, f.joint, f.kept, f.present = g.parts(s.e)
-			f.text = f.kept.Str()
-		}
+		s.read(f, &s.getters[i])
 	}
 	return f
+}
+
+// read looks a field up.
+func (s *scratch) read(f *slot, g *Getter) {
+	f.epoch, f.folded, f.copied, f.charred, f.grammed = s.epoch, false, false, false, false
+	switch {
+	case g.from == fromTable && g.id.Type() == event.String:
+		f.plain = true
+		f.text, f.present = s.e.Str(g.id)
+	case g.from == fromAccount: // as Getter.Value, without joining
+		f.plain, f.joint = true, 0
+		if f.text, f.present = s.e.Str(g.b); f.present {
+			if f.before, _ = s.e.Str(g.a); f.before != "" {
+				f.joint = '\\'
+			}
+		}
+	default:
+		f.plain = false
+		f.before, f.joint, f.kept, f.present = g.parts(s.e)
+		f.text = f.kept.Str()
+	}
 }
 
 // value is the field's value, the zero Value if it is absent.
@@ -247,6 +251,33 @@ func (s *scratch) grams(i int) *grams {
 		}
 	}
 	return f.grams
+}
+
+// may reports whether the texts of a field can hold the literals of a pattern, as
+// far as grams tell, where something else needed them.
+func (f *slot) may(toks []token) bool {
+	if !f.grammed {
+		return true
+	}
+	for i := range toks {
+		if toks[i].kind == literal && !f.grams.may(string(toks[i].lit)) {
+			return false
+		}
+	}
+	return true
+}
+
+// mayAll is may for one text of each set.
+func (f *slot) mayAll(sets [][]string) bool {
+	if !f.grammed {
+		return true
+	}
+	for _, set := range sets {
+		if !f.grams.mayAny(set) {
+			return false
+		}
+	}
+	return true
 }
 
 // raw is the texts of a field as they are; none if it is absent.
@@ -379,7 +410,8 @@ func (n *textNode) match(s *scratch) bool {
 	}
 	for i := range n.patterns {
 		p := &n.patterns[i]
-		hit := (p.shape != within && p.shape != glob || s.chars(n.field).holds(&p.chars)) && p.matchAny(texts)
+		hit := (p.shape != within && p.shape != glob || s.chars(n.field).holds(&p.chars)) &&
+			(p.shape != glob || n.cased || s.slot(n.field).may(p.toks)) && p.matchAny(texts)
 		if hit != n.all {
 			return !n.all
 		}
@@ -402,7 +434,7 @@ func (n *regexNode) match(s *scratch) bool {
 	}
 	for i := range n.res {
 		x := &n.res[i]
-		hit := s.chars(n.field).holds(&x.need.chars) && x.matchAny(s, s.raw(n.field))
+		hit := s.chars(n.field).holds(&x.need.chars) && s.slot(n.field).mayAll(x.need.sets) && x.matchAny(s, s.raw(n.field))
 		if hit != n.all {
 			return !n.all
 		}

@@ -23,7 +23,17 @@ const (
 // recall is what the texts of one worker established.
 type recall struct {
 	texts []recalled // by hash
-	bits  []uint64   // scratch.bits while a text is looked through
+	facts []uint64   // scratch.facts while a text is looked through
+	asked []question
+}
+
+// question is a text of a finder's field, and where it is kept if it is. All of
+// an event are put before the first is answered: so loads wait for memory
+// together.
+type question struct {
+	finder *finder
+	text   string
+	at     *recalled
 }
 
 // recalled is a text of a finder's field and what it established. It fills one
@@ -31,7 +41,7 @@ type recall struct {
 type recalled struct {
 	finder *finder
 	text   []byte
-	words  []bitWord // of scratch.bits
+	words  []bitWord // of scratch.facts
 	_      [8]byte
 }
 
@@ -79,29 +89,37 @@ func (r *recall) slotOf(f *finder, text string) *recalled {
 	return &r.texts[h>>(64-recallBits)]
 }
 
-// recall notes what one text of the finder's field establishes.
-func (f *finder) recall(s *scratch, text string) {
-	k := s.recall.slotOf(f, text)
-	if k.finder != f || string(k.text) != text {
-		f.learn(s, k, text)
+func (r *recall) ask(f *finder, text string) {
+	r.asked = append(r.asked, question{f, text, r.slotOf(f, text)})
+}
+
+// recalled notes what the texts asked about establish.
+func (s *scratch) recalled() {
+	for i := range s.recall.asked {
+		q := &s.recall.asked[i]
+		k := q.at
+		if k.finder != q.finder || string(k.text) != q.text {
+			q.finder.learn(s, k, q.text)
+		}
+		for _, w := range k.words {
+			s.facts[w.at] |= w.bits
+		}
 	}
-	for _, w := range k.words {
-		s.bits[w.at] |= w.bits
-	}
+	clear(s.recall.asked)
+	s.recall.asked = s.recall.asked[:0]
 }
 
 // learn looks through a text and keeps what it establishes.
 func (f *finder) learn(s *scratch, k *recalled, text string) {
-	facts, own := len(s.facts), s.bits
-	s.recall.bits = zeroed(s.recall.bits, 64*len(own))
-	s.bits = s.recall.bits
-	s.facts, s.set = s.bits[:facts], s.bits[facts:]
+	own := s.facts
+	s.recall.facts = zeroed(s.recall.facts, 64*len(own))
+	s.facts = s.recall.facts
 	f.look(s)
 	k.finder, k.text, k.words = f, append(k.text[:0], text...), k.words[:0]
-	for at, w := range s.bits {
+	for at, w := range s.facts {
 		if w != 0 {
 			k.words = append(k.words, bitWord{at, w})
 		}
 	}
-	s.bits, s.facts, s.set = own, own[:facts], own[facts:]
+	s.facts = own
 }
