@@ -352,6 +352,7 @@ var hasSubvolumes = map[string]bool{"btrfs": true, "bcachefs": true, "overlay": 
 var syncers = map[string]bool{
 	"onedrive": true, "dropbox": true, "insync": true, "nextcloud": true, "nextcloudcmd": true, "owncloud": true, "megasync": true, "mega-cmd-server": true,
 	"rclone": true, "seaf-daemon": true, "cloud-drive-daemon": true, "pcloud": true, "yandex-disk": true, "box": true,
+	"onedrive.sync.service": true, "filecoauth": true, "googledrivefs": true, "boxsync": true, "iclouddrive": true, "icloudservices": true, "iclouddriveservice": true,
 }
 
 // handle takes one record.
@@ -483,10 +484,10 @@ func (c *core) applied(r *record) bool {
 		}
 		dev, ino := identity(fi)
 		p := c.set.byFile[fileKey{dev, ino}]
-		return p != nil && p.key != at && c.set.renamed(p.key, at, false)
+		return p != nil && p.key != at && c.set.renamed(p.key, v.Dev, r.path, false)
 	}
 	if r.kind == recRenamed {
-		old.path = r.from
+		old = spotAt(v.Dev, r.from)
 	}
 	if p := c.set.byKey[old]; p != nil {
 		if fi, err := c.stat(v, old.path); err == nil {
@@ -496,7 +497,7 @@ func (c *core) applied(r *record) bool {
 		}
 	}
 	if r.kind == recRenamed {
-		return c.set.renamed(old, at, r.dir)
+		return c.set.renamed(old, v.Dev, r.path, r.dir)
 	}
 	return c.set.remove(at)
 }
@@ -583,7 +584,7 @@ func (c *core) finish(ctx context.Context, p *pending, last bool) {
 					break
 				}
 			}
-			if q := c.set.byKey[spot{v.Dev, at}]; q != nil && (q.rec.ino != r.ino || q.rec.at.Before(r.at)) {
+			if q := c.set.byKey[spotAt(v.Dev, at)]; q != nil && (q.rec.ino != r.ino || q.rec.at.Before(r.at)) {
 				c.set.remove(q.key) // what was there before
 			} else if at == "" || q != nil { // gone, or written again under that name
 				if src == nil {

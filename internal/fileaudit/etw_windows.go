@@ -144,6 +144,9 @@ func (t *tracing) ask(r *record) bool {
 		return r.kind != recOpened || !errors.Is(err, fs.ErrNotExist)
 	}
 	f, err := factsOf(h, r.dev)
+	if name, e := finalName(h); e == nil && strings.EqualFold(name, r.path) {
+		r.path = name // programs write names as they like
+	}
 	windows.CloseHandle(h)
 	if err != nil {
 		return true

@@ -131,7 +131,7 @@ func TestSettle(t *testing.T) {
 	w(s, "/d/.x.tmp", 1)
 	w(s, "/d/sub/y", 2)
 	w(s, "/dd", 3)
-	if !s.renamed(spot{path: "/d/.x.tmp"}, spot{path: "/d/x"}, false) || !s.renamed(spot{path: "/d"}, spot{path: "/e"}, true) || s.renamed(spot{path: "/nobody"}, spot{path: "/e"}, true) {
+	if !s.renamed(spot{path: "/d/.x.tmp"}, volume.Dev{}, "/d/x", false) || !s.renamed(spot{path: "/d"}, volume.Dev{}, "/e", true) || s.renamed(spot{path: "/nobody"}, volume.Dev{}, "/e", true) {
 		t.Error("renames are answered wrong")
 	}
 	if got, want := due(s, 5000), []string{"/e/x 1", "/e/sub/y 2", "/dd 3"}; !slices.Equal(got, want) {

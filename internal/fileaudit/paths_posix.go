@@ -17,6 +17,12 @@ func lstat(path string, _ volume.Dev) (os.FileInfo, error) { return os.Lstat(pat
 // nameOf is the name of the file at a path.
 func nameOf(path string) string { return filepath.Base(path) }
 
+// properName is a path with the letters that the file system has.
+func properName(path string) string { return path }
+
+// folded is a path as another one to the same file may be compared with it.
+func folded(path string) string { return path }
+
 // shownName is a name as programs take it.
 func shownName(name string) string { return name }
 

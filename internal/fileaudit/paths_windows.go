@@ -126,6 +126,30 @@ func attached(_ string, v *volume.Volume) bool {
 // nameOf is the name of the file at a path, also of one that has a stream.
 func nameOf(path string) string { return filepath.Base(withoutStream(path)) }
 
+// properName is a path with the letters, and the long names, that the file system has.
+func properName(path string) string {
+	h, err := openFacts(path, windows.FILE_READ_ATTRIBUTES)
+	if err != nil {
+		return path
+	}
+	defer windows.CloseHandle(h)
+	if name, err := finalName(h); err == nil && isDrive(name) {
+		return name
+	}
+	return path
+}
+
+// folded is a path as another one to the same file may be compared with it. Letters
+// that are not ASCII keep their case: few programs write them other than they are.
+func folded(path string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r | 0x20
+		}
+		return r
+	}, path)
+}
+
 // shownName is a name as Win32 takes it, without what it cannot see at its end.
 func shownName(name string) string { return strings.TrimRight(name, ". ") }
 

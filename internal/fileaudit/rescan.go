@@ -52,7 +52,7 @@ func (c *core) rescanNow(ctx context.Context) {
 	// not on shares, whose servers are not asked for all they have.
 	place := c.place
 	s.dirs = func() []string {
-		dirs, _ := place.dirs(func(dir string) bool { return remote[dir] })
+		dirs, _ := place.dirs(func(dir string) bool { return remote[dir] || shareOf(dir) != "" })
 		return dirs
 	}
 	go func() {
@@ -116,6 +116,6 @@ func (s *rescan) file(ctx context.Context, p, reach string, d fs.DirEntry, at vo
 		return
 	}
 	if dev, ino := identity(fi); at == (volume.Dev{}) || dev == at {
-		s.q.offer(ctx, record{kind: recWrote, at: time.Now(), path: strings.TrimPrefix(p, reach), size: fi.Size(), dev: dev, ino: ino, changed: true, found: true})
+		s.q.offer(ctx, record{kind: recWrote, at: time.Now(), path: properName(strings.TrimPrefix(p, reach)), size: fi.Size(), dev: dev, ino: ino, changed: true, found: true})
 	}
 }

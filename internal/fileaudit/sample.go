@@ -214,18 +214,21 @@ var packers = map[string]bool{
 	"gzip": true, "pigz": true, "bzip2": true, "pbzip2": true, "lbzip2": true, "xz": true, "pixz": true, "zstd": true, "lz4": true, "lzip": true, "brotli": true,
 	"gpg": true, "gpg2": true, "age": true, "rage": true, "openssl": true, "ccrypt": true, "ccencrypt": true, "base64": true, "uuencode": true, "xxd": true,
 	"split": true, "csplit": true, "cat": true, "tac": true, "head": true, "tail": true, "dd": true, "tee": true,
+	"winrar": true, "7zg": true, "7zfm": true, "winzip32": true, "winzip64": true, "wzzip": true, "peazip": true, "pea": true, "nanazip": true, "nanazipg": true, "nanazipc": true,
+	"bandizip": true, "bz": true, "lhaplus": true, "cubeice": true, "cubeice-archive": true, "explzh": true, "noah": true, "lhaz": true, "makecab": true, "attachecase": true, "kleopatra": true,
 	// The other way round.
 	"unzip": true, "unrar": true, "unar": true, "7zcat": true,
 }
 
 // shells start programs whose output they open.
-var shells = map[string]bool{"sh": true, "dash": true, "bash": true, "zsh": true, "ksh": true, "mksh": true, "ash": true, "fish": true}
+var shells = map[string]bool{"sh": true, "dash": true, "bash": true, "zsh": true, "ksh": true, "mksh": true, "ash": true, "fish": true, "cmd": true, "powershell": true, "pwsh": true}
 
 // movers are programs that copy files as they are, many for one user over a long
 // time: an archive that one of them writes was not made of what it read before.
 var movers = map[string]bool{
 	"cp": true, "gcp": true, "mv": true, "gmv": true, "install": true, "ginstall": true, "rsync": true, "busybox": true, "gio": true, "mc": true,
 	"nautilus": true, "nemo": true, "caja": true, "thunar": true, "Thunar": true, "dolphin": true, "pcmanfm": true, "pcmanfm-qt": true, "kioworker": true, "kioslave5": true,
+	"explorer": true, "robocopy": true, "xcopy": true, "fastcopy": true, "fcp": true, "teracopy": true, "firefilecopy": true, "totalcmd": true, "totalcmd64": true, "bunbackup": true, "realsync": true,
 }
 
 // archiveNames are extensions of archives and of packed or encrypted files.

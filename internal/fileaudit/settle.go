@@ -14,11 +14,13 @@ import (
 const maxPending = 1 << 14
 
 // spot is where a file is, on its volume: the paths of two mount namespaces may be
-// the same.
+// the same. On Windows the path is in small letters.
 type spot struct {
 	dev  volume.Dev
 	path string
 }
+
+func spotAt(dev volume.Dev, path string) spot { return spot{dev, folded(path)} }
 
 // spotOf is where a file of a volume is; one whose path is not known has its
 // inode's number for it.
@@ -26,7 +28,7 @@ func spotOf(v *volume.Volume, r *record) spot {
 	if r.path == "" {
 		return spot{v.Dev, fmt.Sprintf("\x00%d", r.ino)}
 	}
-	return spot{v.Dev, r.path}
+	return spotAt(v.Dev, r.path)
 }
 
 // pending is a file that was written and has to rest before it is told.
@@ -88,30 +90,33 @@ func (s *settle) wrote(key spot, r record, now time.Time) (early *pending) {
 // renamed notes that a file, or a folder with files, has another path now. It
 // reports whether files that wait were concerned. What waits at the new path is
 // replaced, as in the file system.
-func (s *settle) renamed(from, to spot, dir bool) bool {
+func (s *settle) renamed(from spot, dev volume.Dev, path string, dir bool) bool {
 	if p := s.byKey[from]; p != nil {
-		s.move(p, from, to)
+		s.move(p, dev, path)
 		return true
 	}
 	if !dir {
 		return false
 	}
-	var below []spot
-	for key := range s.byKey {
+	var below []*pending
+	for key, p := range s.byKey {
 		if key.dev == from.dev && within(key.path, from.path) {
-			below = append(below, key)
+			below = append(below, p)
 		}
 	}
-	for _, key := range below {
-		s.move(s.byKey[key], key, spot{to.dev, to.path + key.path[len(from.path):]})
+	for _, p := range below {
+		s.move(p, dev, path+p.rec.path[len(from.path):])
 	}
 	return len(below) > 0
 }
 
-func (s *settle) move(p *pending, from, to spot) {
-	s.remove(to)
-	delete(s.byKey, from)
-	p.key, p.rec.path = to, to.path
+func (s *settle) move(p *pending, dev volume.Dev, path string) {
+	to := spotAt(dev, path)
+	if to != p.key {
+		s.remove(to)
+		delete(s.byKey, p.key)
+	}
+	p.key, p.rec.path = to, path
 	s.byKey[to] = p
 	p.info, p.failed = nil, nil
 }

@@ -249,7 +249,12 @@ func verbatim(path string) string {
 	case shareOf(path) != "":
 		return `\\?\UNC` + path[1:]
 	case foldPrefix(path, `\device\`):
-		return `\\?\GLOBALROOT` + path
+		path = `\\?\GLOBALROOT` + path
+		if elementEnd(path, len(`\\?\GLOBALROOT\Device\`)) == len(path) {
+			path += `\` // the folder, not the device
+		}
+	case foldPrefix(path, `\\?\volume{`) && elementEnd(path, len(`\\?\`)) == len(path):
+		path += `\`
 	}
 	return path
 }

@@ -107,14 +107,15 @@ func TestUTF16KeepsWhatIsNotWellFormed(t *testing.T) {
 
 func TestPartsOfPathsOfWindows(t *testing.T) {
 	for path, want := range map[string][3]string{ // share, without its stream, verbatim
-		`C:\a\b:s`:       {"", `C:\a\b`, `\\?\C:\a\b:s`},
-		`\\fs1\hr\a`:     {`\\fs1\hr`, `\\fs1\hr\a`, `\\?\UNC\fs1\hr\a`},
-		`\\fs1\hr`:       {`\\fs1\hr`, `\\fs1\hr`, `\\?\UNC\fs1\hr`},
-		`\\fs1`:          {"", `\\fs1`, `\\fs1`},
-		`\\?\Volume{x}\`: {"", `\\?\Volume{x}\`, `\\?\Volume{x}\`},
-		`\Device\X\a`:    {"", `\Device\X\a`, `\\?\GLOBALROOT\Device\X\a`},
-		`C:\`:            {"", `C:\`, `\\?\C:\`},
-		"/srv/hr":        {"", "/srv/hr", "/srv/hr"},
+		`C:\a\b:s`:      {"", `C:\a\b`, `\\?\C:\a\b:s`},
+		`\\fs1\hr\a`:    {`\\fs1\hr`, `\\fs1\hr\a`, `\\?\UNC\fs1\hr\a`},
+		`\\fs1\hr`:      {`\\fs1\hr`, `\\fs1\hr`, `\\?\UNC\fs1\hr`},
+		`\\fs1`:         {"", `\\fs1`, `\\fs1`},
+		`\\?\Volume{x}`: {"", `\\?\Volume{x}`, `\\?\Volume{x}\`},
+		`\Device\X`:     {"", `\Device\X`, `\\?\GLOBALROOT\Device\X\`},
+		`\Device\X\a`:   {"", `\Device\X\a`, `\\?\GLOBALROOT\Device\X\a`},
+		`C:\`:           {"", `C:\`, `\\?\C:\`},
+		"/srv/hr":       {"", "/srv/hr", "/srv/hr"},
 	} {
 		if got := [3]string{shareOf(path), withoutStream(path), verbatim(path)}; got != want {
 			t.Errorf("%s: %q, want %q", path, got, want)
