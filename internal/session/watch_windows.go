@@ -39,7 +39,8 @@ const (
 
 // lister asks Windows for its sessions.
 type lister struct {
-	last map[uint32]desk // those of the look before
+	last  map[uint32]desk // those of the look before
+	input inputOfPC
 }
 
 // list returns all sessions. One that ends meanwhile is left out.
@@ -81,12 +82,9 @@ func (x *lister) list() ([]desk, error) {
 		all = append(all, d)
 	}
 	x.last = now
-	since := time.Duration(-1)
-	if screens == 1 {
-		since = lastInputOfPC()
-	}
+	ofPC := x.input.seen(lastInputTick(), uint32(windows.DurationSinceBoot()/time.Millisecond), time.Now())
 	for i := range all {
-		all[i].input = all[i].lastInput(since)
+		all[i].input = all[i].lastInput(ofPC, screens == 1)
 	}
 	return all, nil
 }
@@ -157,22 +155,20 @@ func sidOf(id uint32) string {
 }
 
 // Where every process finds KUSER_SHARED_DATA (ntddk.h), and
-// LastSystemRITEventTickCount in it: the ticks of the last input of all screens,
+// LastSystemRITEventTickCount in it: the tick of the last input of all screens,
 // noted at most once a second, by which Windows itself knows when a PC is idle.
 const (
 	sharedData    = 0x7ffe0000
-	lastInputTick = sharedData + 0x2e4
+	lastInputAddr = sharedData + 0x2e4
 )
 
-// lastInputOfPC is the time since the last input; negative for unknown.
-func lastInputOfPC() time.Duration {
+// lastInputTick is the tick of the last input; 0 for unknown.
+func lastInputTick() uint32 {
 	var b [4]byte
 	var n uintptr
 	// Read as if it were another's memory: what is not there is an error then.
-	err := windows.ReadProcessMemory(windows.CurrentProcess(), lastInputTick, &b[0], uintptr(len(b)), &n)
-	last := binary.LittleEndian.Uint32(b[:])
-	if err != nil || n != uintptr(len(b)) || last == 0 {
-		return -1
+	if windows.ReadProcessMemory(windows.CurrentProcess(), lastInputAddr, &b[0], uintptr(len(b)), &n) != nil || n != uintptr(len(b)) {
+		return 0
 	}
-	return sinceTick(last, uint32(windows.DurationSinceBoot()/time.Millisecond))
+	return binary.LittleEndian.Uint32(b[:])
 }

@@ -107,5 +107,5 @@ func TestTheSessionOfThisProcess(t *testing.T) {
 	if _, alive := w.place(0x7ffffff0); alive {
 		t.Error("a process that does not exist is alive")
 	}
-	t.Log("since the last input:", lastInputOfPC())
+	t.Log("tick of the last input:", lastInputTick())
 }

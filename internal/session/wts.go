@@ -140,26 +140,48 @@ func fileTime(t uint64) time.Time {
 	return time.Unix(int64(t/1e7), int64(t%1e7)*100).UTC()
 }
 
-// lastInput is when somebody last typed or moved the mouse in a session. Of the one
-// at the PC Windows says nothing, or the time at which it was asked, or one that stands
-// still. There the last input of the whole PC counts if it is later: the time since
-// then; negative for unknown, as where there is another screen whose input it may be.
-func (d *desk) lastInput(since time.Duration) time.Time {
+// lastInput is when somebody last typed or moved the mouse in a session; zero if
+// unknown. Of the one at the PC Windows says nothing, or the time at which it was
+// asked, or one that stands still. There the last input of the whole PC counts if it
+// is later, unless another screen is in use, whose input it may be.
+func (d *desk) lastInput(ofPC time.Time, alone bool) time.Time {
 	if d.remote {
 		return d.input
+	}
+	if !alone {
+		return time.Time{}
 	}
 	at := d.input
 	if d.now.Sub(at) <= time.Second {
 		at = time.Time{}
 	}
-	if pc := d.now.Add(-since); since >= 0 && !d.now.IsZero() && pc.After(at) {
-		at = pc
+	if ofPC.After(at) {
+		at = ofPC
 	}
 	return at
 }
 
-// sinceTick is the time between two ticks of a clock that counts ms and runs over
-// every 49 days. The later one may have been read a little too early.
+// inputOfPC is the last input of a PC, by a clock that counts ms and runs over every
+// 49 days.
+type inputOfPC struct {
+	tick uint32 // by that clock; 0 for none
+	at   time.Time
+}
+
+// seen takes the tick of the last input, and that of now. As long as it is the same one
+// its time stands, however the clock of the PC is set.
+func (i *inputOfPC) seen(last, tick uint32, now time.Time) time.Time {
+	if last != i.tick {
+		*i = inputOfPC{tick: last, at: now.Add(-sinceTick(last, tick))}
+	}
+	if last == 0 {
+		return time.Time{}
+	}
+	return i.at
+}
+
+// sinceTick is the time between two ticks. The later one may have been read a little
+// too early.
 func sinceTick(last, now uint32) time.Duration {
 	if d := now - last; d < 1<<32-60_000 {
 		return time.Duration(d) * time.Millisecond
@@ -391,7 +413,9 @@ func (x *desks) change(l *login, d *desk, n *news) {
 		e.Message = "taken over on another screen"
 		x.send(x.ctx, x.out, e)
 		l.input = d.input
-	case !d.locked() && !d.input.IsZero():
+	case !d.locked() && d.input.IsZero():
+		l.input = time.Time{} // what comes later is not to be compared with what was
+	case !d.locked():
 		x.read(l, d.input)
 	}
 }

@@ -124,25 +124,30 @@ func TestFromWhereARemoteSessionIs(t *testing.T) {
 
 func TestTheLastInput(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	none := time.Time{}
 	for _, c := range []struct {
-		name  string
-		desk  desk
-		since time.Duration
-		want  time.Time
+		name string
+		desk desk
+		ofPC time.Time
+		want time.Time
 	}{
-		{"remote, as Windows says", desk{remote: true, input: now.Add(-time.Hour), now: now}, 0, now.Add(-time.Hour)},
-		{"remote, just now", desk{remote: true, input: now, now: now}, time.Hour, now},
-		{"remote, unknown", desk{remote: true, now: now}, time.Hour, time.Time{}},
-		{"at the PC, as Windows says", desk{input: now.Add(-time.Minute), now: now}, time.Hour, now.Add(-time.Minute)},
-		{"at the PC, where that stands still", desk{input: now.Add(-time.Hour), now: now}, time.Minute, now.Add(-time.Minute)},
-		{"at the PC, among other screens", desk{input: now.Add(-time.Hour), now: now}, -1, now.Add(-time.Hour)},
-		{"at the PC, the time it was asked", desk{input: now, now: now}, time.Hour, now.Add(-time.Hour)},
-		{"at the PC, unknown", desk{now: now}, time.Minute, now.Add(-time.Minute)},
-		{"at the PC, nobody knows", desk{now: now}, -1, time.Time{}},
-		{"no clock", desk{}, time.Minute, time.Time{}},
+		{"remote, as Windows says", desk{remote: true, input: ago(time.Hour), now: now}, now, ago(time.Hour)},
+		{"remote, just now", desk{remote: true, input: now, now: now}, ago(time.Hour), now},
+		{"remote, unknown", desk{remote: true, now: now}, ago(time.Hour), none},
+		{"at the PC, as Windows says", desk{input: ago(time.Minute), now: now}, ago(time.Hour), ago(time.Minute)},
+		{"at the PC, where that stands still", desk{input: ago(time.Hour), now: now}, ago(time.Minute), ago(time.Minute)},
+		{"at the PC, where only that is known", desk{input: ago(time.Hour), now: now}, none, ago(time.Hour)},
+		{"at the PC, the time it was asked", desk{input: now, now: now}, ago(time.Hour), ago(time.Hour)},
+		{"at the PC, unknown", desk{now: now}, ago(time.Minute), ago(time.Minute)},
+		{"at the PC, nobody knows", desk{now: now}, none, none},
+		{"no clock", desk{input: now}, none, none},
 	} {
-		if got := c.desk.lastInput(c.since); !got.Equal(c.want) {
+		if got := c.desk.lastInput(c.ofPC, true); !got.Equal(c.want) {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+		if got := c.desk.lastInput(c.ofPC, false); c.desk.remote && !got.Equal(c.want) || !c.desk.remote && !got.IsZero() {
+			t.Errorf("%s, among other screens: %v", c.name, got)
 		}
 	}
 	for _, c := range []struct {
@@ -151,6 +156,21 @@ func TestTheLastInput(t *testing.T) {
 	}{{1000, 61_000, time.Minute}, {1<<32 - 1000, 1000, 2 * time.Second}, {2000, 1990, 0}, {0, 1 << 31, 1 << 31 * time.Millisecond}} {
 		if got := sinceTick(c.last, c.now); got != c.want {
 			t.Errorf("from %d to %d: %v, want %v", c.last, c.now, got, c.want)
+		}
+	}
+	var i inputOfPC
+	for n, step := range []struct {
+		last, tick uint32
+		now, want  time.Time
+	}{
+		{0, 5000, now, none},
+		{3000, 5000, now, ago(2 * time.Second)},
+		{3000, 65_000, now.Add(time.Hour), ago(2 * time.Second)}, // the clock was set
+		{66_000, 66_000, now.Add(time.Hour), now.Add(time.Hour)},
+		{0, 67_000, now, none},
+	} {
+		if got := i.seen(step.last, step.tick, step.now); !got.Equal(step.want) {
+			t.Errorf("step %d: %v, want %v", n, got, step.want)
 		}
 	}
 }
@@ -301,6 +321,7 @@ func TestSessionsOfWindows(t *testing.T) {
 		{"nobody knows of its input", func(p *wtsPC) {
 			p.desks[0].input = time.Time{}
 			p.after(time.Hour)
+			p.desks[0].input = time.Now() // known again: it may have been used all the time
 		}, nil},
 		{"another one sits down, and the first comes back", func(p *wtsPC) {
 			p.desks[0].state = wtsDisconnected
