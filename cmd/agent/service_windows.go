@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -22,18 +23,20 @@ const systemdUnit = ""
 // says that we run under it; asking the system instead answers wrongly under
 // Wine and in some containers.
 func runService(_ service.Service, p *program) error {
-	// Older installations lack these settings, others may have changed them; repairing
-	// them needs rights that the service has. Not having them must not keep it from
-	// starting: doctor tells.
-	_ = arrange(agent.ServiceName)
-	return svc.Run(agent.ServiceName, handler{p})
+	return svc.Run(agent.ServiceName, handler{p, func() { _ = arrange(agent.ServiceName) }})
 }
 
 // handler runs the program as Windows says. kardianos/service does not hand on
 // that the system is about to shut down, which is the only word that leaves time
 // to write down what is open: from SERVICE_CONTROL_SHUTDOWN on all services
 // together have 5 s.
-type handler struct{ p *program }
+type handler struct {
+	p *program
+	// running is called once the service runs: older installations lack settings of
+	// the service, others may have changed them. It must not keep it from starting
+	// (doctor tells what is wrong), nor from answering Windows meanwhile.
+	running func()
+}
 
 func (h handler) Execute(_ []string, requests <-chan svc.ChangeRequest, status chan<- svc.Status) (specific bool, code uint32) {
 	status <- svc.Status{State: svc.StartPending}
@@ -41,6 +44,9 @@ func (h handler) Execute(_ []string, requests <-chan svc.ChangeRequest, status c
 		return true, 1
 	}
 	status <- svc.Status{State: svc.Running, Accepts: svc.AcceptStop | svc.AcceptShutdown | svc.AcceptPreShutdown}
+	var set sync.WaitGroup
+	set.Go(h.running)
+	defer set.Wait()
 	for r := range requests {
 		switch r.Cmd {
 		case svc.Interrogate:

@@ -138,6 +138,13 @@ func TestASignedInstallerTellsWhenItWasChanged(t *testing.T) {
 	if err := run("osslsigncode", "verify", "-CAfile", cert, "-in", msi); err != nil {
 		t.Error("the signature does not hold")
 	}
+	// What is installed is signed as well: Windows and virus scanners look at that.
+	if err := run("msiextract", "-C", dir, msi); err != nil {
+		t.Fatal(err)
+	}
+	if err := run("osslsigncode", "verify", "-CAfile", cert, "-in", filepath.Join(dir, "Sekisho", "sekisho-agent.exe")); err != nil {
+		t.Error("the signature of the agent in the installer does not hold")
+	}
 	if err := run("msibuild", msi, "-q", "UPDATE `Property` SET `Value` = '0' WHERE `Property` = 'ARPNOMODIFY'"); err != nil {
 		t.Fatal(err)
 	}

@@ -70,6 +70,7 @@ func TestTheInstallerFromTheFirstInstallationToTheRemoval(t *testing.T) {
 		script = append(script, "echo == "+name, `msiexec /qn /l*v C:\msi.log `+args, "echo exit %ERRORLEVEL%", "echo -- "+name,
 			`reg query "`+eventSource+`" 2>NUL`, "if exist "+programDir+" dir /s /b "+programDir, "if exist "+dataDir+" dir /s /b "+dataDir, "sc query sekisho-agent 2>NUL",
 			"if exist "+dataDir+`\agent.yaml type `+dataDir+`\agent.yaml`,
+			"if exist "+dataDir+`\enroll.token type `+dataDir+`\enroll.token`,
 			"if exist "+dataDir+`\identity\identity.json type `+dataDir+`\identity\identity.json`,
 			`type C:\msi.log`)
 	}
@@ -106,7 +107,7 @@ func TestTheInstallerFromTheFirstInstallationToTheRemoval(t *testing.T) {
 		{"no token at all", "1603", nil, []string{`Files\Sekisho\`, dataDir + `\`, "SERVICE_NAME"}},
 		{"cut off", "1603", []string{"ENR-01: the enrolment token cannot be read", "The installation is undone."}, []string{atExe, atSettings, "SERVICE_NAME", source}},
 		{"unknown", "1603", []string{"ENR-02: the console does not know"}, []string{atExe, atSettings, "SERVICE_NAME", source}},
-		{"console away", "0", []string{exe, license, settings, running, source, `C:\windows\system32\EventCreate.exe`, dataDir + `\enroll.token`, "enroll.token beside the MSI is used", "ENR-12", "the service enrols as soon"}, []string{id}},
+		{"console away", "0", []string{exe, license, settings, running, source, `C:\windows\system32\EventCreate.exe`, dataDir + `\enroll.token`, "enroll.token beside the MSI is used", "ENR-12", "the service enrols as soon", "\ndpapi:"}, []string{id, "\n" + away.String()}},
 		{"upgrade", "0", []string{exe, license, settings, running, source, id, "# edited", "is enrolled already"}, []string{dataDir + `\enroll.token` + "\n"}},
 		{"downgrade", "1603", []string{exe, license, running, id}, nil},
 		{"repair", "0", []string{atExe, atLicense, running, source, id}, nil},
