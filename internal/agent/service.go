@@ -24,7 +24,6 @@ var ServiceRestarts = []time.Duration{5 * time.Second, 30 * time.Second, 60 * ti
 var ServicePrivileges = []string{
 	"SeChangeNotifyPrivilege",  // paths through folders that may not be listed; every process has it
 	"SeDebugPrivilege",         // command lines and modules of processes that keep others out
+	"SeTcbPrivilege",           // who has logged on in a session (WTSQueryUserToken)
 	"SeSystemProfilePrivilege", // asked for by kernel providers of ETW on some versions of Windows
-	"SeBackupPrivilege",        // content of files that users keep to themselves
-	"SeImpersonatePrivilege",   // what a user sees: mapped drives
 }

@@ -35,7 +35,7 @@ CREATE TABLE `MsiServiceConfigFailureActions` (`MsiServiceConfigFailureActions` 
 INSERT INTO `MsiServiceConfigFailureActions` (`MsiServiceConfigFailureActions`, `Name`, `Event`, `ResetPeriod`, `Actions`, `DelayActions`, `Component_`) VALUES ('AgentRecovery', 'sekisho-agent', 1, 86400, '1[~]1[~]1', '5000[~]30000[~]60000', 'Agent')
 CREATE TABLE `MsiServiceConfig` (`MsiServiceConfig` CHAR(72) NOT NULL, `Name` CHAR(255) NOT NULL, `Event` SHORT NOT NULL, `ConfigType` LONG NOT NULL, `Argument` CHAR(255), `Component_` CHAR(72) NOT NULL PRIMARY KEY `MsiServiceConfig`)
 INSERT INTO `MsiServiceConfig` (`MsiServiceConfig`, `Name`, `Event`, `ConfigType`, `Argument`, `Component_`) VALUES ('AgentNonCrash', 'sekisho-agent', 1, 4, '1', 'Agent')
-INSERT INTO `MsiServiceConfig` (`MsiServiceConfig`, `Name`, `Event`, `ConfigType`, `Argument`, `Component_`) VALUES ('AgentPrivileges', 'sekisho-agent', 1, 6, 'SeChangeNotifyPrivilege[~]SeDebugPrivilege[~]SeSystemProfilePrivilege[~]SeBackupPrivilege[~]SeImpersonatePrivilege', 'Agent')
+INSERT INTO `MsiServiceConfig` (`MsiServiceConfig`, `Name`, `Event`, `ConfigType`, `Argument`, `Component_`) VALUES ('AgentPrivileges', 'sekisho-agent', 1, 6, 'SeChangeNotifyPrivilege[~]SeDebugPrivilege[~]SeTcbPrivilege[~]SeSystemProfilePrivilege', 'Agent')
 INSERT INTO `MsiServiceConfig` (`MsiServiceConfig`, `Name`, `Event`, `ConfigType`, `Argument`, `Component_`) VALUES ('AgentShutdown', 'sekisho-agent', 1, 7, '30000', 'Agent')
 
 -- The data folder is for the system and administrators only; nothing is inherited from ProgramData, where everybody may write. Users may look at the service, no more. As in internal/winacl.
