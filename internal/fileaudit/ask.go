@@ -85,7 +85,7 @@ func (c *core) lookAt(all []*pending) {
 			got, err := ask(c, dev, func() ([]answer, error) {
 				got := make([]answer, len(paths))
 				for i, path := range paths {
-					got[i].info, got[i].failed = os.Lstat(path)
+					got[i].info, got[i].failed = lstat(path, dev)
 				}
 				return got, nil
 			})

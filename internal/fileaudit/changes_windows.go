@@ -338,10 +338,10 @@ func (c *changes) wrote(r *root, p winPath, x change, now time.Time) {
 			return
 		}
 	}
+	if isMark(p.path, p.stream, rec.size) {
+		return
+	}
 	if p.stream != "" {
-		if isMark(p.stream, rec.size) {
-			return
-		}
 		rec.ino = 0 // that of the file, which is another one
 	}
 	c.q.push(rec)

@@ -136,22 +136,28 @@ func (t *tracing) ask(r *record) bool {
 	if r.stream != "" && r.kind != recWrote && r.kind != recDeleted {
 		return false
 	}
-	if r.want&wantRemote != 0 || r.idle && t.sinceRead() >= keepFor || r.kind == recDeleted {
-		return !isMark(r.stream, r.size)
+	if r.want&wantRemote != 0 || r.idle && t.sinceRead() >= keepFor {
+		return !isMark(r.path, r.stream, r.size)
 	}
 	h, err := openFacts(r.path, windows.FILE_READ_ATTRIBUTES)
 	if err != nil {
-		return r.kind != recOpened || !errors.Is(err, fs.ErrNotExist)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+		// A rename that failed leaves a file where it was.
+		return r.kind != recOpened && !(r.kind == recRenamed && r.from != "" && there(r.from))
 	}
 	f, err := factsOf(h, r.dev)
 	if name, e := finalName(h); e == nil && strings.EqualFold(name, r.path) {
 		r.path = name // programs write names as they like
 	}
 	windows.CloseHandle(h)
-	if err != nil {
+	switch {
+	case err != nil:
 		return true
-	}
-	if r.kind == recRenamed {
+	case r.kind == recDeleted:
+		return false // it failed, or there is a new one
+	case r.kind == recRenamed:
 		r.dir = f.mode.IsDir()
 		return f.mode.IsRegular() || r.dir
 	}
@@ -159,7 +165,7 @@ func (t *tracing) ask(r *record) bool {
 	if r.stream != "" {
 		r.ino = 0 // that of the file, which is another one
 	}
-	if !f.mode.IsRegular() || isMark(r.stream, r.size) {
+	if !f.mode.IsRegular() || isMark(r.path, r.stream, r.size) {
 		return false
 	}
 	if (r.kind == recWrote || r.kind == recRead) && t.sinceRead() < keepFor && f.attributes&attrElsewhere == 0 {
@@ -169,6 +175,15 @@ func (t *tracing) ask(r *record) bool {
 		}
 	}
 	return true
+}
+
+// there reports whether there is a file at a path.
+func there(path string) bool {
+	h, err := openFacts(path, windows.FILE_READ_ATTRIBUTES)
+	if err == nil {
+		windows.CloseHandle(h)
+	}
+	return err == nil
 }
 
 // handleReader reads a file by its handle, which it does not own.

@@ -202,6 +202,9 @@ func TestRenamesAndDeletionsByEventTracing(t *testing.T) {
 	if got, want := b.told(), []string{`file-copied STICK\final.txt from  share  label :  , 1 files 10 bytes`}; !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}
+	if err := os.WriteFile(b.stick+`\stays.txt`, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(b.dir+`\pay\slip.pdf`, make([]byte, 100), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -211,6 +214,14 @@ func TestRenamesAndDeletionsByEventTracing(t *testing.T) {
 	}
 	b.last += 16
 	b.on.event(evCreate(9, b.last, 1, 0x1000, b.nt(b.stick+`\final.txt`)))
+	b.on.event(evEnd(fileCleanup, 9, b.last))
+	// Both fail: the file stays where and as it is.
+	b.last += 16
+	b.on.event(evCreate(9, b.last, 1, 0x200000, b.nt(b.stick+`\stays.txt`)))
+	b.on.event(evPath(fileRename, 9, b.last, b.nt(b.dir+`\moved.txt`)))
+	b.on.event(evEnd(fileCleanup, 9, b.last))
+	b.on.event(evCreate(9, b.last, 1, 0x200000, b.nt(b.stick+`\stays.txt`)))
+	b.on.event(evPath(fileDelete, 9, b.last, b.nt(b.stick+`\stays.txt`)))
 	b.on.event(evEnd(fileCleanup, 9, b.last))
 	want := []string{
 		`file-copied DIR\slip.pdf from DIR\pay\slip.pdf share  label pay: rename high, 1 files 100 bytes`,

@@ -197,14 +197,32 @@ func streamName(s string) string {
 
 // markStreams are streams that Windows and programs write beside files, with a few
 // bytes on where they came from. They are no copies of anything as long as they are
-// not longer than markStreamSize.
+// not longer than markSize.
 var markStreams = map[string]bool{"zone.identifier": true, "smartscreen": true, "ms-properties": true, "com.dropbox.attributes": true, "com.dropbox.attrs": true, "afp_afpinfo": true}
 
-const markStreamSize = 4096
+const markSize = 4096
 
-// isMark reports whether a stream is one of markStreams.
-func isMark(stream string, size int64) bool {
-	return size <= markStreamSize && markStreams[strings.ToLower(stream)]
+// isMark reports whether a file, or a stream of one, is what Windows writes by itself
+// on every disk, and no copy of anything: what lies in System Volume Information,
+// where nobody else may write, the recycle bin's notes ($I...) and its desktop.ini,
+// and markStreams. Of what others can write it goes by the size, too.
+func isMark(path, stream string, size int64) bool {
+	if stream != "" {
+		return size <= markSize && markStreams[strings.ToLower(stream)]
+	}
+	first, rest := len(path), ""
+	if isDrive(path) && len(path) > 3 {
+		first = elementEnd(path, 3)
+		rest = path[3:first]
+	}
+	switch {
+	case strings.EqualFold(rest, "System Volume Information"):
+		return true
+	case strings.EqualFold(rest, "$RECYCLE.BIN"):
+		name := path[strings.LastIndexByte(path, '\\')+1:]
+		return size <= markSize && (strings.HasPrefix(name, "$I") || strings.EqualFold(name, "desktop.ini"))
+	}
+	return false
 }
 
 // isShort reports whether a name may be the 8.3 name of a longer one: at most

@@ -121,9 +121,25 @@ func TestPartsOfPathsOfWindows(t *testing.T) {
 			t.Errorf("%s: %q, want %q", path, got, want)
 		}
 	}
-	for stream, want := range map[string]bool{"Zone.Identifier": true, "zone.identifier": true, "secret": false, "": false} {
-		if got := isMark(stream, 100); got != want || isMark(stream, 5000) {
-			t.Errorf("%q is a mark: %v, want %v and not when it is long", stream, got, want)
+	for _, tt := range []struct {
+		path, stream string
+		size         int64
+		want         bool
+	}{
+		{`E:\a.txt:Zone.Identifier`, "Zone.Identifier", 100, true},
+		{`E:\a.txt:zone.identifier`, "zone.identifier", 5000, false},
+		{`E:\a.txt:secret`, "secret", 100, false},
+		{`E:\a.txt`, "", 0, false},
+		{`E:\System Volume Information\WPSettings.dat`, "", 1 << 20, true},
+		{`E:\a\System Volume Information\x`, "", 10, false},
+		{`E:\$RECYCLE.BIN\S-1-5-21-1\$IABCDEF.xlsx`, "", 544, true},
+		{`E:\$RECYCLE.BIN\S-1-5-21-1\$IABCDEF.xlsx`, "", 5000, false},
+		{`E:\$Recycle.Bin\S-1-5-21-1\desktop.ini`, "", 129, true},
+		{`E:\$RECYCLE.BIN\S-1-5-21-1\$RABCDEF.xlsx`, "", 544, false},
+		{`E:\`, "", 0, false},
+	} {
+		if got := isMark(tt.path, tt.stream, tt.size); got != tt.want {
+			t.Errorf("%s of %d bytes is a mark: %v", tt.path, tt.size, got)
 		}
 	}
 }
@@ -148,6 +164,7 @@ func FuzzWindowsPaths(f *testing.F) {
 			t.Errorf("%d bytes of %d", len(s), len(b))
 		}
 		shareOf(got.path)
+		isMark(got.path, got.stream, 1)
 		withoutStream(got.path)
 		verbatim(got.path)
 	})
