@@ -40,6 +40,66 @@ func TestTheCallbackOfAnyThreadReachesItsListener(t *testing.T) {
 	}
 }
 
+func TestAThreadThatIsNotOursMayCall(t *testing.T) {
+	// One argument of five is enough for a listener that there is not.
+	h, _, err := windows.NewLazySystemDLL("kernel32.dll").NewProc("CreateThread").Call(0, 0, callback(), 1, 0, 0)
+	if h == 0 {
+		t.Fatal(err)
+	}
+	defer windows.CloseHandle(windows.Handle(h))
+	if r, err := windows.WaitForSingleObject(windows.Handle(h), 10_000); r != windows.WAIT_OBJECT_0 {
+		t.Fatalf("it does not end: %d, %v", r, err)
+	}
+}
+
+// underStandIn skips where there is no configuration manager, or a real one:
+// test/wine/testdata has one whose devices are known.
+func underStandIn(t *testing.T) {
+	if err := Available(); err != nil || windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() != nil {
+		t.Skip("make test-wine runs it with a stand-in for the configuration manager")
+	}
+}
+
+func TestTheTreeOfTheConfigurationManager(t *testing.T) {
+	underStandIn(t)
+	paths, err := Interfaces(USBDevice, "")
+	if err != nil || len(paths) != 1 || Instance(paths[0]) != `usb\vid_046d&pid_c52b\6&2d7f6a2&0&4` {
+		t.Fatalf("interfaces %q, %v", paths, err)
+	}
+	if none, err := Interfaces(Disk, ""); err != nil || none != nil {
+		t.Errorf("disks %q, %v", none, err)
+	}
+	n, err := Locate(Instance(paths[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id := n.ID(); id != `USB\VID_046D&PID_C52B\6&2D7F6A2&0&4` {
+		t.Errorf("id %q", id)
+	}
+	if got := n.Strings(CompatibleIDs); len(got) != 2 || got[1] != `USB\COMPOSITE` {
+		t.Errorf("compatible ids %q", got)
+	}
+	if got, port := n.String(ReportedName), n.Strings(LocationPaths); got != "USB Receiver" || len(port) != 1 || port[0] != "PCIROOT(0)#PCI(1400)#USBROOT(0)#USB(1)" {
+		t.Errorf("says %q, is at %q", got, port)
+	}
+	if got, ok := n.Uint32(Address); !ok || got != 4 {
+		t.Errorf("address %d, %v", got, ok)
+	}
+	if got := n.Strings(HardwareIDs); got != nil {
+		t.Errorf("hardware ids %q of none", got)
+	}
+	child, ok := n.Child()
+	next, more := child.Sibling()
+	_, third := next.Sibling()
+	above, up := next.Parent()
+	if !ok || !more || third || !up || above != n || child.ID() != `USB\VID_046D&PID_C52B&MI_00\7&1&0&0000` || next.ID() != `USB\VID_046D&PID_C52B&MI_01\7&1&0&0001` {
+		t.Errorf("below it: %s, %s", child.ID(), next.ID())
+	}
+	if _, err := Locate(`USB\VID_0951&PID_1666\NONE`); !errors.Is(err, NoSuchDevice) {
+		t.Errorf("a device that is none: %v", err)
+	}
+}
+
 func TestWhatIsMissingIsToldAsSuch(t *testing.T) {
 	err := Available()
 	if wine := windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() == nil; !wine {

@@ -2,10 +2,14 @@ package usb
 
 import (
 	"context"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/windows"
+
+	"sekisho/internal/cfgmgr"
 	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 )
@@ -36,4 +40,46 @@ func TestASystemDriveIsNoUSBDisk(t *testing.T) {
 	if _, err := QueryStorage("1:"); err == nil {
 		t.Error("a drive that is none answers")
 	}
+}
+
+func TestDevicesByTheConfigurationManager(t *testing.T) {
+	if err := cfgmgr.Available(); err != nil || windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() != nil {
+		t.Skip("make test-wine runs it with a stand-in for the configuration manager, whose devices are known")
+	}
+	w := New(Options{})
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	out := make(chan *event.Event, 64)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := w.Run(ctx, out); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	stick := event.Device{VendorID: "0951", ProductID: "1666", ProductName: "DataTraveler 3.0", SerialNumber: "60A44C413FAEE280", Path: "PCIROOT(0)#PCI(1400)#USBROOT(0)#USB(4)",
+		Interfaces: []string{"08/06/50"}, Kinds: []string{event.KindStorage}}
+	for _, want := range []struct {
+		action  event.Action
+		message string
+		event.Device
+	}{
+		{event.USBAttached, PresentAtStart, event.Device{VendorID: "046d", ProductID: "c52b", ProductName: "USB Receiver", Path: "PCIROOT(0)#PCI(1400)#USBROOT(0)#USB(1)",
+			Interfaces: []string{"03/00/00", "03/01/02"}, Kinds: []string{event.KindKeyboard, event.KindMouse}}},
+		{event.USBAttached, "", stick},
+		{event.USBDetached, "", stick},
+	} {
+		select {
+		case e := <-out:
+			if e.Action != want.action || e.Message != want.message || e.Sensor != mechanismNotify || !reflect.DeepEqual(*e.Device, want.Device) {
+				t.Errorf("got %s by %s (%s) %+v, want %+v", e.Action, e.Sensor, e.Message, *e.Device, want)
+			}
+		case <-ctx.Done():
+			t.Fatalf("no event, want %+v", want)
+		}
+	}
+	if s := w.Status(); s.State != endpoint.SensorOK || s.Mechanism != mechanismNotify || s.Reason != "" {
+		t.Errorf("state %+v", s)
+	}
+	cancel()
+	wg.Wait()
 }

@@ -73,9 +73,9 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 		if !slices.Equal(old, now) {
 			gone, come := compareDrives(old, now)
 			w.table.set(newMounts(now))
-			n.watch(now)
 			w.tell(ctx, out, mechanism, message, gone, come)
 		}
+		n.watch(now)
 		w.table.stayIfOld(time.Now())
 		message = ""
 		wait := poll

@@ -184,3 +184,66 @@ func TestADriveComesAndGoesUnderWine(t *testing.T) {
 		t.Errorf("got %s %+v, want its end", e.Action, e.Volume)
 	}
 }
+
+func TestVolumesByTheConfigurationManager(t *testing.T) {
+	if err := cfgmgr.Available(); err != nil || windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() != nil {
+		t.Skip("make test-wine runs it with a stand-in for the configuration manager, which tells of a volume each 0.3 s")
+	}
+	w := New(Options{Poll: time.Hour}) // what is seen is told
+	ctx, cancel := context.WithCancel(context.Background())
+	out := make(chan *event.Event, 64)
+	released := make(chan bool, 8) // whether it was marked
+	w.Table().OnLeave(func(mount string) {
+		if mount == `K:\` {
+			v, _ := w.Table().Lookup(mount)
+			released <- v.Leaving
+		}
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := w.Run(ctx, out); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	defer func() { cancel(); wg.Wait() }()
+	next := func() *event.Event {
+		for {
+			select {
+			case e := <-out:
+				if e.Volume.DOSName == "K:" {
+					return e
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("no event within 20 s")
+			}
+		}
+	}
+	time.Sleep(500 * time.Millisecond) // what is there already
+	defineDrive(t, 'k', 2, "/tmp")
+	if e := next(); e.Action != event.VolumeMounted || e.Sensor != mechanismNotify {
+		t.Errorf("got %s by %s", e.Action, e.Sensor)
+	}
+	for _, why := range []string{"to remove it", "to lock it"} {
+		select {
+		case marked := <-released:
+			if !marked {
+				t.Errorf("asked for handles, %s, but it is not marked as leaving", why)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("handles were not asked for, %s", why)
+		}
+	}
+	stays := func() bool { v, ok := w.Table().Lookup(`K:\`); return ok && !v.Leaving }
+	for begin := time.Now(); !stays(); time.Sleep(20 * time.Millisecond) {
+		if time.Since(begin) > 20*time.Second {
+			t.Fatal("it was unlocked, and is marked as leaving still")
+		}
+	}
+	if s := w.Status(); s.State != endpoint.SensorOK || s.Mechanism != mechanismNotify {
+		t.Errorf("state %+v", s)
+	}
+	defineDrive(t, 'k', 1, "/tmp")
+	if e := next(); e.Action != event.VolumeUnmounted {
+		t.Errorf("got %s", e.Action)
+	}
+}
