@@ -18,7 +18,10 @@ import (
 const (
 	// sessionName is that of our event tracing session.
 	sessionName = "Sekisho-Process"
-	// lostEvery bounds how long a loss stays unknown; a query costs some microseconds.
+	// holdsFor is how long a session has to hold for a new one to be worth a try at
+	// once. Before that, polling takes its place for Options.RetryAfter.
+	holdsFor = 30 * time.Second
+	// askLostEvery bounds how long a loss stays unknown; a query costs some microseconds.
 	askLostEvery = time.Second
 	// earlyFor is how long an end waits for its start: buffers of other processors
 	// come within 60 ms.
@@ -28,6 +31,18 @@ const (
 	// that none does.
 	maxStrange = 20
 )
+
+// session is an [etw.Session]; tests, which no Windows runs, have one of their own.
+type session interface {
+	Run(ctx context.Context, f func(*etw.Record)) error
+	Lost() (events, buffers uint64, err error)
+	Close() error
+}
+
+// trace starts the session.
+func trace() (session, error) {
+	return etw.Start(sessionName, etw.Provider{ID: kernelProcess, Keywords: kernelProcessKeyword})
+}
 
 // native is the reader of the kernel's events.
 type native struct {
@@ -59,7 +74,7 @@ func (w *Watcher) watchNative(ctx context.Context, q *queue) error {
 	if w.without[mechETW] {
 		return fmt.Errorf("event tracing %w: switched off", errUnavailable)
 	}
-	s, err := etw.Start(sessionName, etw.Provider{ID: kernelProcess, Keywords: kernelProcessKeyword})
+	s, err := w.sys.trace()
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return fmt.Errorf("event tracing %w: %w: %w", errUnavailable, errNotHere, err)
@@ -74,6 +89,7 @@ func (w *Watcher) watchNative(ctx context.Context, q *queue) error {
 	}
 	w.setState(q, endpoint.SensorOK, mechETW, "")
 
+	began := time.Now()
 	run, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var wg sync.WaitGroup
@@ -81,14 +97,21 @@ func (w *Watcher) watchNative(ctx context.Context, q *queue) error {
 	defer stop(nil)
 	wg.Go(func() { stop(n.mind(run, s)) })
 	err = s.Run(run, n.record)
-	if cause := context.Cause(run); cause != nil && ctx.Err() == nil {
-		return cause
+	if ctx.Err() != nil {
+		return err
+	}
+	if cause := context.Cause(run); cause != nil {
+		err = cause
+	}
+	if err != nil && time.Since(began) < holdsFor {
+		// Also where another program ends our session whenever there is one.
+		return fmt.Errorf("event tracing %w: it broke at once: %w", errUnavailable, err)
 	}
 	return err
 }
 
 // mind looks for losses until ctx is done, and has processes listed after one.
-func (n *native) mind(ctx context.Context, s *etw.Session) error {
+func (n *native) mind(ctx context.Context, s session) error {
 	tick := time.NewTicker(askLostEvery)
 	defer tick.Stop()
 	var known uint64
@@ -175,7 +198,7 @@ func (n *native) start(s *kernelStart, at time.Time) {
 
 	r, ok := reading{}, false
 	if !ended {
-		r, ok = n.w.read(s.pid)
+		r, ok = n.w.readNow(s.pid)
 		ok = ok && r.proc.image.ticks == s.created
 	}
 	if !ok {
@@ -249,8 +272,22 @@ func (w *Watcher) setUp() {
 	w.users.passwd, w.users.text, w.users.lookup = "", w.sys.sids.text, lookupSID
 }
 
-// read reads one process; its parent's part is left open.
+// makingTakes is how long a process may be there before it has a command line; some
+// of the kernel's never have one.
+const makingTakes = time.Second
+
+// read reads one process; its parent's part is left open. One that is still being
+// made is left for the next look.
 func (w *Watcher) read(pid int) (reading, bool) {
+	r, ok := w.readNow(pid)
+	if ok && r.raw == "" && time.Since(r.proc.image.started) < makingTakes {
+		return reading{}, false
+	}
+	return r, ok
+}
+
+// readNow reads one process as it is.
+func (w *Watcher) readNow(pid int) (reading, bool) {
 	if pid <= systemPID {
 		return reading{}, false // the idle process and the kernel
 	}

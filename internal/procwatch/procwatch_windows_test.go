@@ -3,11 +3,13 @@ package procwatch
 import (
 	"context"
 	"encoding/binary"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -55,8 +57,9 @@ func TestLayouts(t *testing.T) {
 // TestHelper is no test: it is what the tests start, and lives until its input ends.
 func TestHelper(*testing.T) {
 	if os.Getenv("PROCWATCH_HELPER") != "" {
-		var b [1]byte
-		_, _ = os.Stdin.Read(b[:])
+		b := []byte{'.'}
+		_, _ = os.Stdout.Write(b) // it runs
+		_, _ = os.Stdin.Read(b)
 		os.Exit(7)
 	}
 }
@@ -75,7 +78,14 @@ func startHelper(t *testing.T, args ...string) (*exec.Cmd, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
 	end := func() {
@@ -208,6 +218,105 @@ func TestEventsThatMakeNoSenseEndTheMechanism(t *testing.T) {
 	if q.tookLost() != 3*maxStrange {
 		t.Error("they do not count as lost")
 	}
+}
+
+// fakeSession tells what a test gives it, and ends as the test says.
+type fakeSession struct {
+	records chan *etw.Record
+	ends    chan error
+	lost    atomic.Uint64
+	closed  atomic.Bool
+}
+
+func newFakeSession() *fakeSession {
+	return &fakeSession{records: make(chan *etw.Record), ends: make(chan error, 1)}
+}
+
+func (s *fakeSession) Run(ctx context.Context, f func(*etw.Record)) error {
+	for {
+		select {
+		case r := <-s.records:
+			f(r)
+		case err := <-s.ends:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (s *fakeSession) Lost() (uint64, uint64, error) { return s.lost.Load(), 0, nil }
+func (s *fakeSession) Close() error                  { s.closed.Store(true); return nil }
+
+// TestWatchByEventTracing runs the sensor on a session of the test's.
+func TestWatchByEventTracing(t *testing.T) {
+	s := newFakeSession()
+	w := New(Options{TellEnds: true, PollEvery: 50 * time.Millisecond})
+	w.sys.trace = func() (session, error) { return s, nil }
+	out := make(chan *event.Event, 1000)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx, out) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if !s.closed.Load() {
+			t.Error("the session goes on")
+		}
+	}()
+	next := func(what string, is func(*event.Event) bool) *event.Event {
+		t.Helper()
+		for limit := time.After(20 * time.Second); ; {
+			select {
+			case e := <-out:
+				if is(e) {
+					return e
+				}
+			case <-limit:
+				t.Fatalf("%s does not come", what)
+			}
+		}
+	}
+	told := func(pid int, action event.Action) func(*event.Event) bool {
+		return func(e *event.Event) bool {
+			return e.Action == action && e.Process != nil && e.Process.PID.V == int64(pid)
+		}
+	}
+
+	cmd, end := startHelper(t, "told")
+	pid := cmd.Process.Pid
+	created, _ := w.startTicks(pid)
+	f := startFields{pid: uint32(pid), created: created, ppid: uint32(os.Getpid()), label: 8192, image: `\Device\HarddiskVolume99\x.exe`}
+	s.records <- kernelEvent(1, 4, f.bytes(4)) // taken by Run, after the first look
+	if st := w.Status(); st.State != endpoint.SensorOK || st.Mechanism != mechETW {
+		t.Errorf("it is %s by %s: %s", st.State, st.Mechanism, st.Reason)
+	}
+	if e := next("its start", told(pid, event.ProcessStarted)); !strings.HasSuffix(e.Process.CommandLine, "told") || e.Sensor != mechETW {
+		t.Errorf("its start says %+v, by %s", e.Process, e.Sensor)
+	}
+
+	// Lost: counted, and what still runs is found.
+	missed, endMissed := startHelper(t, "missed")
+	s.lost.Store(3)
+	next("the loss", func(e *event.Event) bool { return e.Action == event.EventsLost && e.Lost.Count.V == 3 })
+	if e := next("what was missed", told(missed.Process.Pid, event.ProcessStarted)); e.Message != MessageRescan {
+		t.Errorf("it is told as %q", e.Message)
+	}
+	end()
+	s.records <- kernelEvent(2, 2, stopBytes(2, uint32(pid), created, 7))
+	if e := next("its end", told(pid, event.ProcessEnded)); e.Process.ExitCode != event.Some[int64](7) {
+		t.Errorf("exit code %v", e.Process.ExitCode)
+	}
+
+	// The session is ended by another program: polling takes over, and says why.
+	s.ends <- etw.ErrStopped
+	if e := next("the fall", func(e *event.Event) bool { return e.Action == event.SensorDegraded }); !strings.Contains(e.Message, etw.ErrStopped.Error()) {
+		t.Errorf("it says %q", e.Message)
+	}
+	endMissed()
+	next("the end of what was missed", told(missed.Process.Pid, event.ProcessEnded))
 }
 
 // TestWatch runs the sensor: by event tracing where there is one, else by polling

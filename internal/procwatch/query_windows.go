@@ -32,11 +32,8 @@ type windowsProcess struct {
 	session   uint32
 }
 
-// errBeingMade is the error of a process that has no program yet.
-var errBeingMade = errors.New("it is still being made")
-
-// queryProcess asks about a process. It fails if there is none, if it can not be
-// opened, or if it is still being made; what else is refused stands in errs.
+// queryProcess asks about a process. It fails if there is none, or if it can not be
+// opened; what else is refused stands in errs.
 func queryProcess(pid int) (x windowsProcess, errs []string, err error) {
 	h, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION, false, uint32(pid))
 	if err != nil {
@@ -64,16 +61,9 @@ func queryProcess(pid int) (x windowsProcess, errs []string, err error) {
 	}
 	if x.line == "" {
 		failed("read arguments", lineErr)
-		if x.exe == "" && time.Since(etw.FileTime(x.created)) < makingTakes {
-			return x, nil, fmt.Errorf("process %d: %w", pid, errBeingMade)
-		}
 	}
 	return x, errs, nil
 }
-
-// makingTakes is how long a process may be there before it has a program and a command
-// line; those of the kernel's own never have.
-const makingTakes = time.Second
 
 // creation is when a process was created, as a FILETIME.
 func creation(h windows.Handle) (uint64, error) {
@@ -83,7 +73,7 @@ func creation(h windows.Handle) (uint64, error) {
 	}
 	t := uint64(created.HighDateTime)<<32 | uint64(created.LowDateTime)
 	if at := etw.FileTime(t); at.Year() < 2000 || time.Until(at) > 24*time.Hour { // seen under Wine
-		return 0, errBeingMade
+		return 0, errors.New("it is still being made")
 	}
 	return t, nil
 }
@@ -91,12 +81,25 @@ func creation(h windows.Handle) (uint64, error) {
 // maxUTF16 is the most letters of a path, of a UNICODE_STRING of any kind.
 const maxUTF16 = 32768
 
-// imageName is the path of the program of a process.
+// imageName is the path of the program of a process; as the kernel names it where
+// it lies on a volume that Win32 has no name for.
 func imageName(h windows.Handle) (string, error) {
+	name, err := imageNameAs(h, 0)
+	if err != nil {
+		if native, err := imageNameAs(h, processNameNative); err == nil {
+			return native, nil
+		}
+	}
+	return name, err
+}
+
+const processNameNative = 1 // PROCESS_NAME_NATIVE of winbase.h
+
+func imageNameAs(h windows.Handle, flags uint32) (string, error) {
 	for room := uint32(512); ; room = maxUTF16 {
 		buf := make([]uint16, room)
 		n := room
-		err := windows.QueryFullProcessImageName(h, 0, &buf[0], &n)
+		err := windows.QueryFullProcessImageName(h, flags, &buf[0], &n)
 		if errors.Is(err, windows.ERROR_INSUFFICIENT_BUFFER) && room < maxUTF16 {
 			continue
 		}
@@ -114,7 +117,7 @@ func commandLineOf(h windows.Handle) (string, error) {
 		buf := make([]uint64, room/8) // so that it is aligned
 		var n uint32
 		err := windows.NtQueryInformationProcess(h, windows.ProcessCommandLineInformation, unsafe.Pointer(&buf[0]), uint32(room), &n)
-		if err != nil && room == 2048 && errors.Is(err, windows.STATUS_INFO_LENGTH_MISMATCH) {
+		if err != nil && room == 2048 && (errors.Is(err, windows.STATUS_INFO_LENGTH_MISMATCH) || errors.Is(err, windows.STATUS_BUFFER_TOO_SMALL) || errors.Is(err, windows.STATUS_BUFFER_OVERFLOW)) {
 			continue
 		}
 		if err != nil {
@@ -222,6 +225,7 @@ type system struct {
 	sids     *sids
 	programs *programs
 	folder   string // of Windows
+	trace    func() (session, error)
 
 	mu      sync.Mutex // guards all below
 	devices map[string]string
@@ -229,7 +233,7 @@ type system struct {
 }
 
 func (r *system) open() {
-	r.sids, r.programs = newSIDs(), newPrograms()
+	r.sids, r.programs, r.trace = newSIDs(), newPrograms(), trace
 	r.folder, _ = windows.GetSystemWindowsDirectory()
 	r.programs.identify, r.programs.version, r.programs.verify, r.programs.slow = identifyFile, versionOf, verifySignature, mayHang
 }
