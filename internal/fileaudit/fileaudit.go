@@ -54,8 +54,21 @@
 // Where fanotify is refused: inotify through fsnotify, degraded. It tells no
 // process, may miss files in fresh folders, and cannot see reads.
 //
-// Windows: ReadDirectoryChangesW through fsnotify on each folder of removable
-// volumes and protected places, degraded in the same way.
+// Windows: events of the kernel's file provider by event tracing, which needs the
+// rights of LocalSystem or an administrator and holds nothing on a volume. All
+// openings, reads, writes, renames and ends on the PC pass by (kernelfile.go); those
+// on media, on shares, in folders of sync programs and in protected places go on, on
+// local disks those of files that are made, and of files that hold something. The
+// file is asked for its size and number, and looked into, once it is closed; what
+// lies on a server is not asked for anything.
+//
+// Where that is refused: ReadDirectoryChangesW on media, protected places and folders
+// of sync programs, with all below them, degraded. It tells no reads and nothing of
+// shares, the process only where one alone has a file open when it appears; the
+// person is guessed (event.User.Confidence). Handles are let go of when a volume is
+// about to be removed. A file that is in use is told later.
+//
+// Paths of Windows have one form (winpath.go).
 //
 // What can be missed: a second write through a memory map within the two seconds
 // to which vfat keeps times; the first milliseconds after a mount; reads in a
