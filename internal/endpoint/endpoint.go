@@ -27,7 +27,7 @@ func (s SensorState) Trouble() bool { return s == SensorDegraded || s == SensorD
 type Sensor struct {
 	Name      string      `json:"name"` // "usb", "volume", "file", "process", "session", "print"
 	State     SensorState `json:"state"`
-	Mechanism string      `json:"mechanism,omitempty"` // "uevent", "fanotify", "inotify", "ebpf", "proc-connector", "logind", "utmp", "wts", "event-log", "polling"
+	Mechanism string      `json:"mechanism,omitempty"` // "uevent", "fanotify", "inotify", "ebpf", "proc-connector", "etw", "logind", "utmp", "wts", "event-log", "polling"
 	Reason    string      `json:"reason,omitempty"`    // why it is not ok, in English with the system's own error
 	Since     time.Time   `json:"since,omitzero"`      // when it came into this state
 	Events    uint64      `json:"events"`              // given to the pipeline since start
