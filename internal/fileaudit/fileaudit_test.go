@@ -330,6 +330,8 @@ func TestPlaces(t *testing.T) {
 		{Label: "docs", Globs: []string{root + "/home/*/Documents/**/*.docx"}},
 		{Label: "pw", Globs: []string{root + "/srv/it/passwords.xlsx"}},
 		{Label: "any", Globs: []string{"**/*.secret"}},
+		{Label: "all below", Globs: []string{root + "/srv/all/**", "/"}},
+		{Label: "stars", Globs: []string{root + "/srv/beg**"}},
 		{Label: "share", Shares: []string{`\\FS01\hr`, "nas*:/vol/hr/"}},
 	})
 	dirs, problems := p.dirs(func(string) bool { return false })
@@ -338,7 +340,7 @@ func TestPlaces(t *testing.T) {
 	}
 	slices.Sort(dirs)
 	if filepath.Separator == '/' {
-		want := []string{"home/hanako/Documents", "home/taro/Documents", "home/taro/Documents/x", "srv/hr", "srv/hr/2026", "srv/hr/2026/a", "srv/it"}
+		want := []string{"home/hanako/Documents", "home/taro/Documents", "home/taro/Documents/x", "srv", "srv/hr", "srv/hr/2026", "srv/hr/2026/a", "srv/it"}
 		if !slices.Equal(dirs, want) {
 			t.Errorf("folders %q, want %q", dirs, want)
 		}
@@ -353,6 +355,12 @@ func TestPlaces(t *testing.T) {
 		{root + "/home/taro/Documents/y.txt", "", ""},
 		{root + "/srv/it/passwords.xlsx", "", "pw"},
 		{"/anywhere/a.secret", "", "any"},
+		{root + "/srv/hr", "", "hr"},
+		{root + "/srv/all/x/y", "", "all below"},
+		{root + "/srv/all/x\n\xff", "", "all below"},
+		{root + "/srv/allx", "", ""},
+		{root + "/srv/begin", "", "stars"},
+		{root + "/srv/begin/x/y", "", "stars"},
 		{"/mnt/x", `\\fs01\HR`, "share"},
 		{"/mnt/x", `\\fs01\hr2`, ""},
 		{"/mnt/x", "nas7:/vol/hr", "share"},

@@ -25,6 +25,7 @@ type places struct {
 type labelled struct {
 	glob, label string
 	base        string // what every path that matches begins with, before the first wildcard
+	rest        string // the glob from there on
 	alone       bool   // Place.Alone
 }
 
@@ -37,10 +38,10 @@ func newPlaces(all []Place) *places {
 			if i := strings.IndexAny(g, `*?[{\`); i >= 0 {
 				base = g[:i]
 			}
-			p.globs = append(p.globs, labelled{g, x.Label, base, x.Alone})
+			p.globs = append(p.globs, labelled{glob: g, label: x.Label, base: base, rest: g[len(base):], alone: x.Alone})
 		}
 		for _, s := range x.Shares {
-			p.shares = append(p.shares, labelled{strings.TrimRight(strings.ToLower(strings.ReplaceAll(s, `\`, "/")), "/"), x.Label, "", x.Alone})
+			p.shares = append(p.shares, labelled{glob: strings.TrimRight(strings.ToLower(strings.ReplaceAll(s, `\`, "/")), "/"), label: x.Label, alone: x.Alone})
 		}
 	}
 	return p
@@ -84,6 +85,12 @@ func (p *places) glob(file string) *labelled {
 	for i := range p.globs {
 		g := &p.globs[i]
 		if !strings.HasPrefix(file, g.base) {
+			continue
+		}
+		switch {
+		case g.rest == "" && g.base != "/" && within(file, g.base), g.rest == "**" && strings.HasSuffix(g.base, "/"):
+			return g // most are whole folders
+		case g.rest == "":
 			continue
 		}
 		if ok, _ := doublestar.Match(g.glob, file); ok {
