@@ -101,7 +101,7 @@ func (d *device) readHub(node cfgmgr.Node) {
 		}
 		return parseDescriptor(b, typ)
 	}
-	desc, ok := parseDescriptors(readConfigs(own, ask))
+	desc, ok := readDescriptors(own, ask)
 	if !ok || fmt.Sprintf("%04x:%04x", desc.VendorID, desc.ProductID) != d.VendorID+":"+d.ProductID {
 		return // another device by now
 	}

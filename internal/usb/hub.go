@@ -60,13 +60,15 @@ func parseDescriptor(b []byte, typ byte) ([]byte, bool) {
 // asker asks the device at a port for a descriptor; see descriptorRequest.
 type asker func(typ, index byte, language, length uint16) ([]byte, bool)
 
-// readConfigs returns all of a device's configurations with what is below them,
-// one after the other after its own descriptor, as sysfs has them.
-func readConfigs(device []byte, ask asker) []byte {
-	all := append([]byte(nil), device...)
+// readDescriptors reads all that a device with this descriptor of its own has of
+// configurations, as sysfs has them. What does not come is no lie: a device that
+// sleeps may not answer.
+func readDescriptors(device []byte, ask asker) (descriptors, bool) {
+	all, answered := append([]byte(nil), device...), true
 	for i := range min(device[17], 8) { // USB_MAXCONFIG, as on Linux
 		head, ok := ask(descConfig, i, 0, 9)
 		if !ok || len(head) < 9 {
+			answered = false
 			break
 		}
 		total := int(binary.LittleEndian.Uint16(head[2:]))
@@ -75,11 +77,14 @@ func readConfigs(device []byte, ask asker) []byte {
 		}
 		whole, ok := ask(descConfig, i, 0, uint16(total))
 		if !ok {
+			answered = false
 			break
 		}
 		all = append(all, whole[:min(len(whole), total)]...)
 	}
-	return all
+	d, ok := parseDescriptors(all)
+	d.Lies = d.Lies && answered
+	return d, ok
 }
 
 // readStrings asks for the texts that a device's descriptor names, in the first

@@ -46,6 +46,21 @@ func TestDevicesByTheConfigurationManager(t *testing.T) {
 	if err := cfgmgr.Available(); err != nil || windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() != nil {
 		t.Skip("make test-wine runs it with a stand-in for the configuration manager, whose devices are known")
 	}
+	collection, err := cfgmgr.Locate(`HID\VID_046D&PID_C52B&MI_00\8&1&0&0000`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	receiver := event.Device{VendorID: "046d", ProductID: "c52b", ProductName: "USB Receiver", Path: "PCIROOT(0)#PCI(1400)#USBROOT(0)#USB(1)",
+		Interfaces: []string{"03/00/00", "03/01/02"}, Kinds: []string{event.KindKeyboard, event.KindMouse}}
+	if d, ok := deviceAbove(collection); !ok || !reflect.DeepEqual(d, receiver) {
+		t.Errorf("above its collection is %+v, %v; want %+v", d, ok, receiver)
+	}
+	if root, err := cfgmgr.Locate(`USB\ROOT_HUB30\4&1&0&0`); err != nil {
+		t.Error(err)
+	} else if d, ok := deviceAbove(root); ok {
+		t.Errorf("above a root hub is %+v", d)
+	}
+
 	w := New(Options{})
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -63,8 +78,7 @@ func TestDevicesByTheConfigurationManager(t *testing.T) {
 		message string
 		event.Device
 	}{
-		{event.USBAttached, PresentAtStart, event.Device{VendorID: "046d", ProductID: "c52b", ProductName: "USB Receiver", Path: "PCIROOT(0)#PCI(1400)#USBROOT(0)#USB(1)",
-			Interfaces: []string{"03/00/00", "03/01/02"}, Kinds: []string{event.KindKeyboard, event.KindMouse}}},
+		{event.USBAttached, PresentAtStart, receiver},
 		{event.USBAttached, "", stick},
 		{event.USBDetached, "", stick},
 	} {
