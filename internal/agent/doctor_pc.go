@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf16"
 
 	"sekisho/internal/winacl"
 	"sekisho/internal/winlog"
@@ -176,6 +177,19 @@ func (d *doctor) windowsService(s windowsService, elevated bool) {
 	}
 	if len(d.checks) == before {
 		d.add("DOC-14", ja, en, CheckOK, "自動で開始し、異常終了の 5・30・60 秒後に再び開始する。利用者は止められない", "starts by itself, and again 5, 30 and 60 s after failures; users cannot stop it", "", "")
+	}
+}
+
+// splitTexts reads a list of texts as Windows has it (REG_MULTI_SZ): each with its
+// NUL, and one more.
+func splitTexts(all []uint16) (texts []string) {
+	for {
+		n := slices.Index(all, 0)
+		if n <= 0 {
+			return texts
+		}
+		texts = append(texts, string(utf16.Decode(all[:n])))
+		all = all[n+1:]
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf16"
 
 	"sekisho/internal/winacl"
 )
@@ -84,6 +85,16 @@ func TestTheDoctorNamesWhatIsWrongWithWindows(t *testing.T) {
 				t.Errorf("got %+v", wrong)
 			}
 		})
+	}
+}
+
+func TestAListOfTextsOfWindowsIsRead(t *testing.T) {
+	for _, c := range []struct{ list, want string }{
+		{"SeA\x00SeB\x00\x00", "SeA SeB"}, {"SeA\x00\x00SeB\x00", "SeA"}, {"SeA\x00Se", "SeA"}, {"\x00", ""}, {"", ""}, {"特権\x00\x00", "特権"},
+	} {
+		if got := strings.Join(splitTexts(utf16.Encode([]rune(c.list))), " "); got != c.want {
+			t.Errorf("%q: got %q, want %q", c.list, got, c.want)
+		}
 	}
 }
 

@@ -119,17 +119,7 @@ func requiredPrivileges(h windows.Handle) ([]string, error) {
 	if list < begin || list >= begin+uintptr(size) {
 		return nil, nil
 	}
-	all := unsafe.Slice((*uint16)(unsafe.Pointer(&b[0])), size/2)[(list-begin)/2:]
-	var names []string
-	for len(all) > 0 && all[0] != 0 {
-		n := slices.Index(all, 0)
-		if n < 0 {
-			break
-		}
-		names = append(names, windows.UTF16ToString(all[:n]))
-		all = all[n+1:]
-	}
-	return names, nil
+	return splitTexts(unsafe.Slice((*uint16)(unsafe.Pointer(&b[0])), size/2)[(list-begin)/2:]), nil
 }
 
 // lookAtPlaces checks what decides what the agent does: its program, its settings,
