@@ -15,7 +15,6 @@ import (
 // Of what the log tells, that is told which no look has found; no look tells it again.
 func TestWhatIsAuditedIsToldOnce(t *testing.T) {
 	w := New(Options{PollOnly: true})
-	w.setUp()
 	q := newQueue(1 << 10)
 	ctx := context.Background()
 	if err := w.pollOnce(ctx, q, true, false, false); err != nil {
@@ -56,7 +55,6 @@ func TestWhatIsAuditedIsToldOnce(t *testing.T) {
 
 func TestPollingWithoutALog(t *testing.T) {
 	w := New(Options{PollOnly: true, PollEvery: 20 * time.Millisecond})
-	w.setUp()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if err := w.poll(ctx, newQueue(1<<10), endpoint.SensorDegraded, "refused"); err != nil {

@@ -10,14 +10,7 @@ import (
 )
 
 // What Microsoft-Windows-Kernel-Process says, by the manifest of that provider in
-// Windows 10 and 11 (events 1 and 2 with the keyword WINEVENT_KEYWORD_PROCESS).
-var kernelProcess = etw.MustGUID("{22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}")
-
-const (
-	kernelProcessKeyword = 0x10
-	kernelProcessStart   = 1
-	kernelProcessStop    = 2
-)
+// Windows 10 and 11.
 
 // kernelStart is the start of a process. Fields that older versions of the event do
 // not have are empty.

@@ -145,7 +145,7 @@ func New(o Options) *Watcher {
 			Name: sensorName, State: endpoint.SensorDown, Reason: "not started", Since: time.Now().UTC(),
 		},
 	}
-	w.setUp()
+	w.sys.open(w.users)
 	return w
 }
 

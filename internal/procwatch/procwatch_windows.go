@@ -44,6 +44,15 @@ func trace() (session, error) {
 	return etw.Start(sessionName, etw.Provider{ID: kernelProcess, Keywords: kernelProcessKeyword})
 }
 
+// The provider Microsoft-Windows-Kernel-Process, and what is asked of it.
+var kernelProcess = etw.MustGUID("{22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}")
+
+const (
+	kernelProcessKeyword = 0x10 // WINEVENT_KEYWORD_PROCESS
+	kernelProcessStart   = 1
+	kernelProcessStop    = 2
+)
+
 // native is the reader of the kernel's events.
 type native struct {
 	w *Watcher
@@ -264,12 +273,6 @@ func (n *native) forgetEarly(now time.Time) {
 			delete(n.early, k)
 		}
 	}
-}
-
-// setUp makes what the watcher asks of Windows.
-func (w *Watcher) setUp() {
-	w.sys.open()
-	w.users.passwd, w.users.text, w.users.lookup = "", w.sys.sids.text, lookupSID
 }
 
 // makingTakes is how long a process may be there before it has a command line; some

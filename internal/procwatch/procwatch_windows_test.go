@@ -366,7 +366,7 @@ func TestWatch(t *testing.T) {
 
 func TestPathsOfThisMachine(t *testing.T) {
 	var r system
-	r.open()
+	r.open(newUsers())
 	devices := r.drives()
 	var device string
 	for d, drive := range devices {

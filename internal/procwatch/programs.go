@@ -25,13 +25,9 @@ const (
 	laneWidth = 2
 )
 
-// fileID tells a file from what was in its place before. All zero is a file that is
-// not known.
-type fileID struct {
-	volume, index uint64
-	size          int64
-	mtime         uint64
-}
+// fileID tells a file from what was in its place before: its volume, its number
+// there, its size and when it was last written.
+type fileID [4]uint64
 
 // signature is what is known of the signature of a program.
 type signature struct {

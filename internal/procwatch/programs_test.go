@@ -26,7 +26,7 @@ func (f *fakeFiles) programs() *programs {
 		if f.err != nil {
 			return fileID{}, f.err
 		}
-		return fileID{size: int64(len(path)), mtime: f.mtime.Load()}, nil
+		return fileID{0, 0, uint64(len(path)), f.mtime.Load()}, nil
 	}
 	ps.version = func(path string) (*event.PE, error) {
 		f.versions.Add(1)

@@ -232,7 +232,9 @@ type system struct {
 	asked   time.Time // when devices was filled
 }
 
-func (r *system) open() {
+// open makes what the watcher asks of Windows; u is to know its accounts.
+func (r *system) open(u *users) {
+	u.passwd, u.text, u.lookup = "", func(n uint32) string { return r.sids.text(n) }, lookupSID
 	r.sids, r.programs, r.trace = newSIDs(), newPrograms(), trace
 	r.folder, _ = windows.GetSystemWindowsDirectory()
 	r.programs.identify, r.programs.version, r.programs.verify, r.programs.slow = identifyFile, versionOf, verifySignature, mayHang
@@ -370,11 +372,10 @@ func identifyFile(path string) (fileID, error) {
 	if err := windows.GetFileInformationByHandle(h, &i); err != nil {
 		return fileID{}, err
 	}
+	wide := func(high, low uint32) uint64 { return uint64(high)<<32 | uint64(low) }
 	return fileID{
-		volume: uint64(i.VolumeSerialNumber),
-		index:  uint64(i.FileIndexHigh)<<32 | uint64(i.FileIndexLow),
-		size:   int64(i.FileSizeHigh)<<32 | int64(i.FileSizeLow),
-		mtime:  uint64(i.LastWriteTime.HighDateTime)<<32 | uint64(i.LastWriteTime.LowDateTime),
+		uint64(i.VolumeSerialNumber), wide(i.FileIndexHigh, i.FileIndexLow), wide(i.FileSizeHigh, i.FileSizeLow),
+		wide(i.LastWriteTime.HighDateTime, i.LastWriteTime.LowDateTime),
 	}, nil
 }
 

@@ -54,14 +54,14 @@ type catalogFile struct {
 // providerSigner is the beginning of CRYPT_PROVIDER_SGNR, providerCert that of
 // CRYPT_PROVIDER_CERT of wintrust.h.
 type providerSigner struct {
-	size       uint32
-	verifyAsOf windows.Filetime
-	certs      uint32
-	chain      *providerCert
+	_     uint32           // cbStruct
+	_     windows.Filetime // sftVerifyAsOf
+	certs uint32
+	chain *providerCert
 }
 
 type providerCert struct {
-	size uint32
+	_    uint32 // cbStruct
 	cert *windows.CertContext
 }
 

@@ -11,8 +11,8 @@ import (
 // system is what the watcher asks of Windows.
 type system struct{}
 
-// setUp has nothing to do: /proc and the kernel are asked directly.
-func (w *Watcher) setUp() {}
+// open has nothing to do: /proc and the kernel are asked directly.
+func (system) open(*users) {}
 
 // audits gives nothing: no such log is kept.
 func (w *Watcher) audits(context.Context) (starts <-chan *winlog.Event, done func()) {
