@@ -354,7 +354,7 @@ func (x *desks) look(silent bool) error {
 			x.change(l, d, n)
 			continue
 		}
-		l := &login{id: d.key(), user: d.user, kind: Console, began: d.logon, connected: d.connected, graphical: true, active: true, locked: d.locked(), input: d.input}
+		l := &login{id: d.key(), user: d.user, kind: Console, began: d.logon, connected: d.connected, graphical: true, active: !d.away(), locked: d.locked(), input: d.input}
 		if d.remote {
 			l.kind, l.from = Remote, d.source(n)
 		}
@@ -400,22 +400,24 @@ func (x *desks) change(l *login, d *desk, n *news) {
 			x.lookup.opened(l)
 		}
 	}
+	locked := d.locked() || d.flags != wtsUnlocked && l.active && l.locked // unknown: as it was, on the same screen
+	l.active = !d.away()
 	switch {
-	case d.locked() && !l.locked:
+	case locked && !l.locked:
 		x.lock(l, true)
-	case !d.locked() && l.locked:
+	case !locked && l.locked:
 		l.idleSince = l.input // the last one before it was locked
 		x.lock(l, false)
 		l.idleSince, l.input = time.Time{}, d.input
-	case !d.locked() && moved:
+	case !locked && moved:
 		// So quickly that nobody saw it locked: who took it over logged on for it.
 		e := x.event(event.SessionUnlocked, l, d.connected)
 		e.Message = "taken over on another screen"
 		x.send(x.ctx, x.out, e)
 		l.input = d.input
-	case !d.locked() && d.input.IsZero():
+	case !locked && d.input.IsZero():
 		l.input = time.Time{} // what comes later is not to be compared with what was
-	case !d.locked():
+	case !locked:
 		x.read(l, d.input)
 	}
 }

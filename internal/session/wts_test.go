@@ -311,6 +311,15 @@ func TestSessionsOfWindows(t *testing.T) {
 			p.after(poll)
 			p.desks[0].flags = wtsUnlocked
 		}, []string{"session-locked tanaka 1 console", "session-unlocked tanaka 1 console idle 1506"}},
+		{"locked, and then Windows does not know", func(p *wtsPC) {
+			p.desks[0].flags = wtsLocked
+			p.after(poll)
+			p.desks[0].flags = 0xffffffff
+			p.after(poll)
+			p.desks[0].state = wtsDisconnected
+			p.after(poll)
+			p.desks[0].state = wtsActive // somebody logged on for it
+		}, []string{"session-locked tanaka 1 console", "session-unlocked tanaka 1 console idle 10"}},
 		{"left for 20 minutes", func(p *wtsPC) {
 			p.after(20 * time.Minute)
 			p.desks[0].input = time.Now()
