@@ -110,7 +110,7 @@ func (p *pc) status(agent string, args ...string) (s endpoint.Status, ok bool) {
 // until waits until the agent answers.
 func (p *pc) until(agent string, args ...string) (s endpoint.Status, ok bool) {
 	p.t.Helper()
-	until(p.t, "the agent answers", 20*time.Second, func() bool { s, ok = p.status(agent, args...); return ok })
+	until(p.t, "the agent answers", time.Minute, func() bool { s, ok = p.status(agent, args...); return ok })
 	return s, ok
 }
 
@@ -130,6 +130,16 @@ func (p *pc) doctor() map[string]string {
 		}
 	}
 	return worst
+}
+
+// seen is how many events a sensor has told.
+func seen(s endpoint.Status, sensor string) uint64 {
+	for _, x := range s.Sensors {
+		if x.Name == sensor {
+			return x.Events
+		}
+	}
+	return 0
 }
 
 // until waits for something to come true.
@@ -224,15 +234,15 @@ func TestWhatHappensOnAWindowsPCStandsInTheConsole(t *testing.T) {
 
 	p.do(`make 80 C:\users\root\Documents`)
 	p.do(`attach E %s`, stick)
-	until(t, "the drive is known", 20*time.Second, func() bool {
+	until(t, "the drive is known", time.Minute, func() bool {
 		st, _ := p.status(installed)
-		return slices.ContainsFunc(st.Sensors, func(x endpoint.Sensor) bool { return x.Name == "volume" && x.Events > 0 })
+		return seen(st, "volume") > 0
 	})
 	p.do(`copy 80 C:\users\root\Documents E:\work`)
 	if files, err := os.ReadDir(filepath.Join(stick, "work")); err != nil || len(files) != 80 {
 		t.Fatalf("on the stick are %d files, %v", len(files), err)
 	}
-	until(t, "the console has an alert of 80 copies", 60*time.Second, func() bool { return alerts(t, s)["USB-3"].files == 80 })
+	until(t, "the console has an alert of 80 copies", time.Minute, func() bool { return alerts(t, s)["USB-3"].files == 80 })
 
 	// The console goes away; what happens now is on this PC only, and then the agent
 	// is killed.
@@ -241,11 +251,12 @@ func TestWhatHappensOnAWindowsPCStandsInTheConsole(t *testing.T) {
 	if before.Lost > 0 {
 		t.Errorf("%d events were lost", before.Lost)
 	}
-	p.do(`run copy C:\pc.exe C:\users\root\Downloads\AnyDesk.exe >NUL`)
+	p.do(`run mkdir C:\users\root\Downloads & copy C:\pc.exe C:\users\root\Downloads\AnyDesk.exe >NUL`)
 	p.do(`start C:\users\root\Downloads\AnyDesk.exe sleep 20`)
-	until(t, "the alert of the tool is raised", 20*time.Second, func() bool {
+	p.do(`copy 80 C:\users\root\Documents E:\more`)
+	until(t, "the alert of the tool is raised, and 80 more files are seen", time.Minute, func() bool {
 		st, _ := p.status(installed)
-		return st.AlertsRaised > before.AlertsRaised
+		return st.AlertsRaised > before.AlertsRaised && seen(st, "file") >= seen(before, "file")+80
 	})
 	p.do(`run taskkill /f /im sekisho-agent.exe`)
 	if _, ok := p.status(installed); ok {
@@ -254,8 +265,9 @@ func TestWhatHappensOnAWindowsPCStandsInTheConsole(t *testing.T) {
 	s.Up("console")
 	// Wine does not start a service again.
 	p.do(`start %s run`, installed)
-	until(t, "the console has the alert of the tool", 60*time.Second, func() bool { return alerts(t, s)["SCAM-1"].alerts > 0 })
-	until(t, "nothing waits any more", 60*time.Second, func() bool {
+	until(t, "the console has the alert of the tool", time.Minute, func() bool { return alerts(t, s)["SCAM-1"].alerts > 0 })
+	until(t, "the console has 160 copies", time.Minute, func() bool { return alerts(t, s)["USB-3"].files == 160 })
+	until(t, "nothing waits any more", time.Minute, func() bool {
 		st, ok := p.status(installed)
 		return ok && st.Alerts.Records == 0 && st.Activity.Records == 0 && st.Alerts.Dropped == 0 && st.Activity.Dropped == 0
 	})
