@@ -244,13 +244,13 @@ func (t *Trouble) Text(language string) string {
 }
 
 // repair is what an administrator types at the command prompt to give a file or
-// folder to administrators.
+// folder, and what is in it, to administrators alone.
 func (t *Trouble) repair() string {
-	below, inherited := "", ""
+	owned, below, inherited := "", "", ""
 	if t.Folder {
-		below, inherited = " /T", "(OI)(CI)"
+		owned, below, inherited = " /R", " /T", "(OI)(CI)"
 	}
-	return fmt.Sprintf(`icacls "%[1]s" /setowner *%[2]s%[4]s && icacls "%[1]s" /inheritance:r /grant:r *%[3]s:%[5]sF *%[2]s:%[5]sF`, t.Path, Administrators, System, below, inherited)
+	return fmt.Sprintf(`takeown /F "%[1]s" /A%[4]s && icacls "%[1]s" /reset%[5]s && icacls "%[1]s" /inheritance:r /grant:r *%[3]s:%[6]sF *%[2]s:%[6]sF`, t.Path, Administrators, System, owned, below, inherited)
 }
 
 // JudgeFile says why a file or folder with such a list cannot be relied on; nil: it

@@ -143,7 +143,7 @@ func TestTroubleSaysWhatToDo(t *testing.T) {
 	for kind, want := range map[Kind][]string{Linked: {"リンク", "link"}, Owned: {"所有者", "belongs to"}, Writable: {"変えられます", "can be changed by"}} {
 		x := &Trouble{Path: `C:\ProgramData\Sekisho`, Folder: true, Kind: kind, Who: `PC1\tanaka`}
 		for i, text := range []string{x.Text("ja"), x.Error()} {
-			if !strings.Contains(text, x.Path) || !strings.Contains(text, want[i]) || kind != Linked && (!strings.Contains(text, x.Who) || !strings.Contains(text, `icacls "C:\ProgramData\Sekisho" /setowner *S-1-5-32-544 /T`)) {
+			if !strings.Contains(text, x.Path) || !strings.Contains(text, want[i]) || kind != Linked && (!strings.Contains(text, x.Who) || !strings.Contains(text, `takeown /F "C:\ProgramData\Sekisho" /A /R && icacls "C:\ProgramData\Sekisho" /reset /T && icacls `)) {
 				t.Errorf("%d: %s", kind, text)
 			}
 		}

@@ -161,7 +161,7 @@ func TestTheWindowsAgentRefusesWhatUsersMayChange(t *testing.T) {
 	}
 	p.do(`open C:\agent.yaml`)
 	for _, command := range []string{"run", "service install", "enroll sks1_x"} {
-		refused(`C:\agent.exe `+command+` --config C:\agent.yaml`, `C:\agent.yaml can be changed by`, `icacls "C:\agent.yaml" /setowner *S-1-5-32-544`)
+		refused(`C:\agent.exe `+command+` --config C:\agent.yaml`, `C:\agent.yaml can be changed by`, `takeown /F "C:\agent.yaml" /A && icacls "C:\agent.yaml" /reset && icacls `)
 	}
 	refused(`set SEKISHO_LANG=ja&& C:\agent.exe run --config C:\agent.yaml`, `C:\agent.yaml は`, `変えられます`, `icacls "C:\agent.yaml"`)
 
