@@ -22,8 +22,8 @@ const (
 // burstKey is what copies have in common that are told as one: all that rules
 // ask of a copy but the names and sizes of its files.
 type burstKey struct {
-	pid       int64
-	entity    string
+	pid       int64  // 0: not known, as the process
+	entity    string // or the user's id, if the process is not known
 	dev       volume.Dev
 	extension string
 	audience  string // label of the target's place
@@ -55,12 +55,23 @@ func newBursts() *bursts { return &bursts{open: map[burstKey]*burst{}} }
 // add takes a copy of one file and returns the event to tell now: the copy
 // itself, a full burst, or nil.
 func (b *bursts) add(e *event.Event, dev volume.Dev, now time.Time) *event.Event {
-	if e.Action != event.FileCopied || e.Process == nil || e.Copy.Files.V != 1 || len(e.Errors) > 0 {
+	var pid int64
+	var who string
+	errs := len(e.Errors)
+	if e.Process != nil {
+		pid, who = e.Process.PID.V, e.Process.EntityID
+	} else {
+		errs-- // that it is not known
+		if e.User != nil {
+			who = e.User.ID
+		}
+	}
+	if e.Action != event.FileCopied || e.Copy.Files.V != 1 || errs > 0 {
 		return e
 	}
 	c := e.Copy
 	key := burstKey{
-		e.Process.PID.V, e.Process.EntityID, dev, e.File.Extension, e.File.Protected,
+		pid, who, dev, e.File.Extension, e.File.Protected,
 		c.SourceVolumeKind, c.SourceShare, c.SourceProtected, c.Evidence, c.Confidence, c.SourcePath != "", c.ArchiveEncrypted,
 	}
 	x := b.open[key]

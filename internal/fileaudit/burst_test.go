@@ -203,3 +203,29 @@ func TestBurstsAreBounded(t *testing.T) {
 		t.Errorf("%d bytes of paths as JSON: %v", len(line), err)
 	}
 }
+
+// Where the process is not known, copies of one person join.
+func TestBurstsOfUnknownProcesses(t *testing.T) {
+	b := newBursts()
+	now := time.Unix(1000, 0)
+	var told []*event.Event
+	for i := range 1000 {
+		e := copied(0, fmt.Sprint("/usb/", i), "", 10, now)
+		e.Process, e.User = nil, &event.User{ID: fmt.Sprint("S-1-5-21-", i%2), Confidence: "low"}
+		e.Errors = []string{"process unknown: read-directory-changes does not tell it"}
+		if i == 0 {
+			e.Errors = append(e.Errors, "read size: access denied")
+		}
+		if e = b.add(e, volume.Dev{}, now); e != nil {
+			told = append(told, e)
+		}
+	}
+	told = append(told, b.due(time.Time{})...)
+	files := map[string]int64{}
+	for _, e := range told {
+		files[e.User.ID] += e.Copy.Files.V
+	}
+	if len(told) > 2*(burstAfter+2)+1 || len(files) != 2 || files["S-1-5-21-0"] != 500 || files["S-1-5-21-1"] != 500 || told[0].Copy.Files.V != 1 {
+		t.Errorf("%d events of %v files", len(told), files)
+	}
+}

@@ -32,6 +32,8 @@ const (
 	maxRoots = 256
 	// maxFresh bounds the files looked at in one folder that was moved to a place.
 	maxFresh = 10_000
+	// restFor is how long a folder is left alone whose notifications ended at once.
+	restFor = 30 * time.Second
 	// letGoWait bounds waiting for the system to give a buffer back.
 	letGoWait = time.Second
 
@@ -62,6 +64,7 @@ type changes struct {
 	mu    sync.Mutex        // guards all below, and the roots
 	roots map[uintptr]*root // by their key
 	last  uintptr
+	ended map[string]time.Time // roots, by what they were asked for by, that ended as soon as they began
 }
 
 // root is a folder that is watched.
@@ -82,6 +85,7 @@ type root struct {
 	extended bool
 	streams  bool
 	old      *change // first half of a rename; the reader's
+	since    time.Time
 }
 
 func (w *Watcher) newLesser(q *queue, fail context.CancelCauseFunc) (source, error) {
@@ -89,7 +93,7 @@ func (w *Watcher) newLesser(q *queue, fail context.CancelCauseFunc) (source, err
 	if err != nil {
 		return nil, fmt.Errorf("%s: create completion port: %w", mechChanges, err)
 	}
-	c := &changes{w: w, q: q, port: port, done: make(chan struct{}), roots: map[uintptr]*root{}, stop: func() {}}
+	c := &changes{w: w, q: q, port: port, done: make(chan struct{}), roots: map[uintptr]*root{}, ended: map[string]time.Time{}, stop: func() {}}
 	c.places.Store(w.space.Load())
 	if t, ok := w.opts.Table.(interface {
 		OnLeave(release func(mount string)) (stop func())
@@ -232,6 +236,10 @@ func (c *changes) read() error {
 			// The folder was deleted, its volume taken away: sync asks for it again if
 			// it is still to be watched.
 			c.forget(r)
+			if time.Since(r.since) < time.Second && len(c.ended) < maxRoots {
+				c.ended[r.asked] = time.Now()
+				time.AfterFunc(restFor, func() { c.q.push(record{kind: recResync}) })
+			}
 		}
 		c.mu.Unlock()
 		now := time.Now()
@@ -472,7 +480,16 @@ func (c *changes) sync(all []volume.Volume, p *places) (watching, problems []str
 		watching = append(watching, r.path)
 		delete(want, r.asked)
 	}
+	for asked, at := range c.ended {
+		if time.Since(at) >= restFor {
+			delete(c.ended, asked)
+		}
+	}
 	for _, x := range want {
+		if _, ok := c.ended[x.asked]; ok {
+			problems = append(problems, fmt.Sprintf("watch %s: notifications ended at once", x.path))
+			continue
+		}
 		if err := c.open(x); err == nil {
 			watching = append(watching, x.path)
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -502,7 +519,7 @@ func (c *changes) open(r *root) error {
 		}
 	}
 	c.last++
-	r.key, r.handle, r.gone = c.last, h, make(chan struct{})
+	r.key, r.handle, r.gone, r.since = c.last, h, make(chan struct{}), time.Now()
 	r.buf = [2][]byte{make([]byte, changesSize), make([]byte, changesSize)}
 	r.extended, r.streams = readChangesEx.Find() == nil, true
 	if _, err = windows.CreateIoCompletionPort(h, c.port, r.key, 0); err == nil {

@@ -385,6 +385,30 @@ func TestFactsAndNamesOfFiles(t *testing.T) {
 	}
 }
 
+func TestWhoseFilesAre(t *testing.T) {
+	path := canonical(t.TempDir(), nil).path + `\a.txt`
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var p people
+	g := p.whose(path)
+	t.Logf("owner %q, person %+v", g.owner, g.person)
+	if g.owner == "" && g.person == nil {
+		t.Error("nobody is known")
+	}
+	if g.person != nil && (g.person.ID == "" || g.person.Confidence != medium.String() && g.person.Confidence != low.String()) {
+		t.Errorf("person %+v", g.person)
+	}
+	if g = p.whose(`Q:\none`); g.owner != "" || g.person != nil && g.person.Confidence != low.String() {
+		t.Errorf("of a file that is not there: %+v", g)
+	}
+	for sid, want := range map[string]bool{"S-1-5-21-1-2-3-1001": true, "S-1-12-1-1-2-3-4": true, "S-1-5-18": false, "S-1-5-32-544": false, "S-1-1-0": false, "": false} {
+		if isPerson(sid) != want {
+			t.Errorf("%s is a person: %v", sid, !want)
+		}
+	}
+}
+
 // The layouts that the system reads and writes.
 func TestLayouts(t *testing.T) {
 	var tag struct{ attributes, tag uint32 }

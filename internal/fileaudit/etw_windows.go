@@ -25,9 +25,9 @@ const (
 	etwSession = "Sekisho-File"
 	// lostPoll is how often the system is asked what was lost.
 	lostPoll = time.Second
-	// maxStrange is how many events may not be understood before another mechanism
-	// is taken: that Windows has another version of them.
-	maxStrange = 100
+	// silentFor is how long it may take for the first event to come. Windows opens
+	// files all the time.
+	silentFor = 30 * time.Second
 	// Files whose content is not there: a look into them would fetch it (winnt.h,
 	// FILE_ATTRIBUTE_OFFLINE, FILE_ATTRIBUTE_RECALL_ON_OPEN, ..._ON_DATA_ACCESS).
 	attrElsewhere = 0x1000 | 0x40000 | 0x400000
@@ -46,8 +46,8 @@ type tracing struct {
 }
 
 func (w *Watcher) newNative(q *queue, _ *processes, fail context.CancelCauseFunc) (source, error) {
-	if w.strange.Load() {
-		return nil, fmt.Errorf("event tracing %w: Windows tells of files in a form that is not known", errUnavailable)
+	if why := w.strange.Load(); why != nil {
+		return nil, fmt.Errorf("event tracing %w: %s", errUnavailable, *why)
 	}
 	s, err := etw.Start(etwSession, etw.Provider{
 		ID: kernelFileProvider, Level: 4, Keywords: keywordFileIO | keywordDeletePath | keywordRenamePath,
@@ -99,8 +99,11 @@ func (t *tracing) watchLosses(s *etw.Session, fail context.CancelCauseFunc) {
 			t.q.lose(events + buffers - told)
 			told = events + buffers
 		}
-		if t.strange.Load() > maxStrange {
-			t.w.strange.Store(true)
+		if time.Since(t.began) < silentFor {
+			continue
+		}
+		if why := t.trouble(); why != "" {
+			t.w.strange.Store(&why)
 			fail(errRetry)
 			return
 		}

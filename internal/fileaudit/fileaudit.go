@@ -156,8 +156,8 @@ type Watcher struct {
 
 	told    atomic.Uint64
 	lost    atomic.Uint64
-	strange atomic.Bool   // the better mechanism speaks a form that is not known
-	kick    chan struct{} // holds a token when the protected places changed
+	strange atomic.Pointer[string] // why the better mechanism is of no use here
+	kick    chan struct{}          // holds a token when the protected places changed
 	space   atomic.Pointer[places]
 
 	mu     sync.Mutex // guards all below

@@ -62,6 +62,10 @@ const (
 	// idleOpenFor is how long one is kept that nothing is done with: a file is read
 	// or written at once, mostly.
 	idleOpenFor = time.Minute
+	// maxStrange is how many events may not be understood, maxUnnamed how many there
+	// may be without a file's name, before another mechanism is taken.
+	maxStrange = 100
+	maxUnnamed = 100_000
 )
 
 // kernelFileProvider is Microsoft-Windows-Kernel-File.
@@ -201,8 +205,10 @@ type kernelFiles struct {
 
 	open     map[uint64]*openFile // by file object; the goroutine's own
 	began    time.Time
-	lastRead atomic.Int64 // when a file of interest was last read, in ns since began; 0: never
-	strange  atomic.Uint64
+	lastRead atomic.Int64  // when a file of interest was last read, in ns since began; 0: never
+	seen     atomic.Uint64 // events, of interest or not
+	strange  atomic.Uint64 // of those that were not understood
+	named    atomic.Bool   // a name of the form that is expected was seen
 
 	heldMu sync.RWMutex
 	held   map[uint64]fileKey // by heldKey of their paths
@@ -218,6 +224,7 @@ func newKernelFiles(self int, tell func(record), lose func(uint64)) *kernelFiles
 
 // event takes one event.
 func (k *kernelFiles) event(r *etw.Record) {
+	k.seen.Add(1)
 	if r.PID == k.self || r.Provider != kernelFileProvider {
 		return
 	}
@@ -239,6 +246,20 @@ func (k *kernelFiles) event(r *etw.Record) {
 	if err != nil {
 		k.strange.Add(1)
 	}
+}
+
+// trouble says, some time after the beginning, why the events are of no use; "" if
+// they are.
+func (k *kernelFiles) trouble() string {
+	switch seen := k.seen.Load(); {
+	case seen == 0:
+		return "it was granted, and no event comes"
+	case k.strange.Load() > maxStrange:
+		return "Windows tells of files in a form that is not known"
+	case seen > maxUnnamed && !k.named.Load():
+		return "Windows names files in a form that is not known"
+	}
+	return ""
 }
 
 // parseCreate reads a Create event. The name is a part of the record's data.
@@ -326,6 +347,9 @@ func (k *kernelFiles) create(r *etw.Record) error {
 		return err
 	}
 	delete(k.open, object) // its end was lost
+	if len(name) > 16 && unitAt(name, 1)|0x20 == 'd' && unitAt(name, 7) == '\\' && !k.named.Load() {
+		k.named.Store(true)
+	}
 	s := k.scope.Load()
 	d, want := s.find(name)
 	if d == nil || options&optionByFileID != 0 {

@@ -250,6 +250,31 @@ func TestOpenFilesAreBounded(t *testing.T) {
 	}
 }
 
+func TestEventsThatAreOfNoUseAreNoticed(t *testing.T) {
+	good := evCreate(9, 1, 1, 0, `\Device\HarddiskVolume3\a`)
+	for _, tt := range []struct {
+		name  string
+		event *etw.Record
+		times int
+		want  bool
+	}{
+		{"none at all", nil, 0, true},
+		{"as expected", good, 10, false},
+		{"another version", fileEvent(fileCreate, 2, 9, irp), 1000, true},
+		{"cut off", fileEvent(fileClose, 1, 9, irp), 1000, true},
+		{"of ours only", &etw.Record{Provider: kernelFileProvider, ID: fileRead, PID: 4242}, 10, false},
+		{"other names", evCreate(9, 1, 1, 0, `C:\Windows\System32\a`), maxUnnamed + 1, true},
+	} {
+		k, _ := someKernelFiles()
+		for range tt.times {
+			k.event(tt.event)
+		}
+		if got := k.trouble(); (got != "") != tt.want {
+			t.Errorf("%s: %q", tt.name, got)
+		}
+	}
+}
+
 func FuzzFileEvents(f *testing.F) {
 	for _, r := range []*etw.Record{
 		evCreate(9, 0xa000, 2, 0x60, `\Device\HarddiskVolume5\a`), evIO(fileWrite, 9, 0xa000, -1, 10, 0), evEnd(fileCleanup, 9, 0xa000), evEnd(fileClose, 9, 0xa000),
