@@ -59,8 +59,12 @@ func (w *Watcher) drives() ([]Volume, error) {
 		if driveType < driveRemovable || driveType > driveRAM {
 			continue // unknown, or no root: gone
 		}
-		now, label, ok := w.drive(p, driveType)
-		if !ok {
+		now, label, err := w.drive(p, driveType)
+		switch {
+		case err != nil && was && !errors.Is(err, errNoMedium): // busy, as a slow stick that is written to
+			list = append(list, v)
+			continue
+		case err != nil && driveType != driveRemote && driveType != driveFixed:
 			continue
 		}
 		if was && !v.unidentified() && v.Dev == now.Dev && v.FileSystemType == now.FileSystemType && v.Writable == now.Writable {
@@ -156,9 +160,12 @@ type information struct {
 	err           error
 }
 
-// drive asks what is in a drive, and for its label; ok is false where that is
-// nothing.
-func (w *Watcher) drive(p place, driveType uint32) (v Volume, label string, ok bool) {
+// errNoMedium says that there is nothing in a drive that Windows can read.
+var errNoMedium = errors.New("no medium")
+
+// drive asks what is in a drive, and for its label. Besides errNoMedium an error
+// says that it does not answer, or is just being pulled; names are there all the same.
+func (w *Watcher) drive(p place, driveType uint32) (v Volume, label string, err error) {
 	v.DOSName, v.NTName, v.Mount, v.Root = p.name, p.nt, p.name+`\`, `\`
 	info, err := bounded(w.guard, func() information {
 		var r information
@@ -167,17 +174,21 @@ func (w *Watcher) drive(p place, driveType uint32) (v Volume, label string, ok b
 		r.fileSystem, r.label = windows.UTF16ToString(fs[:]), windows.UTF16ToString(label[:])
 		return r
 	})
-	switch err = errors.Join(err, info.err); {
-	case err == nil:
+	switch {
+	case err != nil:
+		return v, "", err
+	case info.err == nil:
 		v.Dev = Dev{Minor: info.serial}
 		v.FileSystemType = info.fileSystem
 		v.Writable = event.Some(info.flags&windows.FILE_READ_ONLY_VOLUME == 0)
-	case errors.Is(err, windows.Errno(fveLocked)):
+	case errors.Is(info.err, windows.Errno(fveLocked)):
 		v.FileSystemType, v.Encrypted = lockedType, event.Some(true)
 	case driveType != driveRemote && driveType != driveFixed:
-		return v, "", false // no medium, or not one that Windows can read
+		return v, "", errNoMedium
+	case !errors.Is(info.err, windows.ERROR_UNRECOGNIZED_VOLUME): // which is a disk that is not formatted
+		return v, "", info.err
 	}
-	return v, info.label, true
+	return v, info.label, nil
 }
 
 // askDisk is how long is waited for what a disk is. A stick is approved by its
