@@ -222,7 +222,7 @@ func (n *native) start(s *kernelStart, at time.Time) {
 		im.setExe(n.w.sys.path(s.image))
 		n.w.sys.look(im)
 	}
-	p.ppid, p.session, p.told = s.ppid, strconv.FormatUint(uint64(s.session), 10), true
+	p.ppid, p.session, p.told = s.ppid, loginSession(s.session), true
 	if im.more.integrity == "" {
 		im.more.integrity = integrityLevel(s.label)
 	}
@@ -318,8 +318,17 @@ func (w *Watcher) readNow(pid int) (reading, bool) {
 	if strings.HasSuffix(im.cwd, ":") {
 		im.cwd += `\`
 	}
-	r.proc = &proc{image: im, ppid: x.parent, session: strconv.FormatUint(uint64(x.session), 10)}
+	r.proc = &proc{image: im, ppid: x.parent, session: loginSession(x.session)}
 	return r, true
+}
+
+// loginSession is the session of a process; "" for that of services, in which nobody
+// logs on.
+func loginSession(id uint32) string {
+	if id == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(id), 10)
 }
 
 // setExe sets the path of the program, and its name.
