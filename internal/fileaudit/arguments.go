@@ -26,7 +26,7 @@ func (c *core) fromArguments(r *record, now time.Time) *found {
 		if !ok || s == r.path {
 			continue
 		}
-		src := &found{path: s, way: byArgumentsOnly, cargo: single(origin{s, r.size, v.Kind, v.Share, c.place.label(s, v.Share)})}
+		src := &found{path: s, way: byArgumentsOnly, cargo: single(origin{s, r.size, v.Kind, v.Share, c.label(s, v.Share)})}
 		if isRemote(&v) {
 			return src // not asked: it may not answer
 		}

@@ -321,6 +321,30 @@ func (c *core) volumeOf(path string, dev volume.Dev) *volume.Volume {
 	return v
 }
 
+// label is the label of the protected place that a path on a share ("" if it is not
+// on one) belongs to, "" if none. On Windows a place may be named by the letter that
+// somebody has mapped a share to, or by a share above the folder that is mapped.
+func (c *core) label(path, share string) string {
+	if l := c.place.label(path, share); l != "" {
+		return l
+	}
+	above := shareOf(path)
+	if above == "" {
+		return ""
+	}
+	if l := c.place.label("", above); l != "" {
+		return l
+	}
+	for i := range c.vols {
+		if v := &c.vols[i]; v.DOSName != "" && shareOf(v.Share) != "" && isBelow(path, v.Share) {
+			if l := c.place.label(v.DOSName+path[len(v.Share):], ""); l != "" {
+				return l
+			}
+		}
+	}
+	return ""
+}
+
 func (c *core) findVolume(path string, dev volume.Dev) *volume.Volume {
 	if path != "" {
 		if v, ok := c.w.opts.Table.Lookup(path); ok && (v.Dev == dev || dev == (volume.Dev{})) {
@@ -400,7 +424,7 @@ func (c *core) handle(ctx context.Context, r record) {
 		r.dev = v.Dev // it was not asked
 	}
 	watched := isMedia(v) || isShare(v)
-	label := c.place.label(r.path, v.Share)
+	label := c.label(r.path, v.Share)
 	if (watched || label != "") && c.procs.ignored(r.pid, now) {
 		return
 	}
@@ -539,7 +563,7 @@ func (c *core) finish(ctx context.Context, p *pending, last bool) {
 	if v == nil {
 		return
 	}
-	label, now := c.place.label(r.path, v.Share), time.Now()
+	label, now := c.label(r.path, v.Share), time.Now()
 	watched := isMedia(v) || isShare(v) || label != ""
 	src := c.sourceOf(r, watched, now)
 	if src == nil && !watched || c.procs.ignored(r.pid, now) {
@@ -654,7 +678,7 @@ func (c *core) other(ctx context.Context, a event.Action, r *record, now time.Ti
 	if v == nil {
 		return
 	}
-	label := c.place.label(r.path, v.Share)
+	label := c.label(r.path, v.Share)
 	if !isMedia(v) && !isShare(v) && label == "" || c.procs.ignored(r.pid, now) {
 		return
 	}
@@ -672,7 +696,7 @@ func (c *core) renamed(ctx context.Context, r *record, now time.Time) {
 	if v == nil {
 		return
 	}
-	from, to := c.place.label(r.from, v.Share), c.place.label(r.path, v.Share)
+	from, to := c.label(r.from, v.Share), c.label(r.path, v.Share)
 	if from == "" || from == to || c.procs.ignored(r.pid, now) {
 		if !r.dir {
 			c.other(ctx, event.FileRenamed, r, now)

@@ -23,6 +23,12 @@ const (
 	// etwSession is the name of our session; that of processes is another one, so
 	// that a flood of one does not lose the other.
 	etwSession = "Sekisho-File"
+	// Keywords; FILEIO is the only one of Cleanup and Close, and one of all others
+	// but deletions and renames.
+	keywordFileIO     = 0x20
+	keywordDeletePath = 0x400
+	keywordRenamePath = 0x800
+
 	// lostPoll is how often the system is asked what was lost.
 	lostPoll = time.Second
 	// silentFor is how long it may take for the first event to come. Windows opens
@@ -46,9 +52,6 @@ type tracing struct {
 }
 
 func (w *Watcher) newNative(q *queue, _ *processes, fail context.CancelCauseFunc) (source, error) {
-	if why := w.strange.Load(); why != nil {
-		return nil, fmt.Errorf("event tracing %w: %s", errUnavailable, *why)
-	}
 	s, err := etw.Start(etwSession, etw.Provider{
 		ID: kernelFileProvider, Level: 4, Keywords: keywordFileIO | keywordDeletePath | keywordRenamePath,
 		Events: []uint16{fileCreate, fileCleanup, fileClose, fileRead, fileWrite, fileDelete, fileRename},
@@ -103,7 +106,7 @@ func (t *tracing) watchLosses(s *etw.Session, fail context.CancelCauseFunc) {
 			continue
 		}
 		if why := t.trouble(); why != "" {
-			t.w.strange.Store(&why)
+			t.w.useless.Store(&why)
 			fail(errRetry)
 			return
 		}
@@ -112,13 +115,17 @@ func (t *tracing) watchLosses(s *etw.Session, fail context.CancelCauseFunc) {
 
 // complete asks files for what events do not tell, and hands the records on.
 func (t *tracing) complete() {
+	var ready []record
 	for {
 		for _, r := range t.raw.take() {
 			if t.ask(&r) {
-				t.q.push(r)
+				ready = append(ready, r)
 			}
-			t.raw.done()
+			if t.raw.done(); len(ready) >= maxAsked {
+				ready = t.q.pushAll(ready)
+			}
 		}
+		ready = t.q.pushAll(ready)
 		if n := t.raw.tookLost(); n > 0 {
 			t.q.lose(n)
 		}
@@ -246,7 +253,7 @@ func (t *tracing) sync(all []volume.Volume, p *places) (watching, problems []str
 	}
 	bases, problems := p.bases()
 	for _, b := range bases {
-		if shareOf(b.path) != "" {
+		if v, ok := t.w.opts.Table.Lookup(b.path); shareOf(b.path) != "" || ok && isRemote(&v) {
 			continue // all shares are watched
 		}
 		x := watchedFolder{b.path, everything}
@@ -256,8 +263,6 @@ func (t *tracing) sync(all []volume.Volume, p *places) (watching, problems []str
 		dirs = append(dirs, x)
 		watching = append(watching, b.path)
 	}
-	for _, dir := range t.watch(vols, dirs) {
-		problems = append(problems, "watch "+dir+": on no volume that is known")
-	}
+	t.watch(vols, dirs) // what is on no volume that is known is not there now
 	return watching, problems
 }

@@ -13,16 +13,20 @@ import (
 
 	"golang.org/x/sys/windows"
 
+	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 	"sekisho/internal/volume"
 )
 
-// twoDrives is a table with the disk C: and a stick at a folder of it.
-type twoDrives struct{ c, stick volume.Volume }
+// twoDrives is a table with the disk C:, a stick at a folder of it, and a share that
+// somebody has mapped.
+type twoDrives struct{ c, stick, mapped volume.Volume }
 
-func (d twoDrives) All() []volume.Volume { return []volume.Volume{d.c, d.stick} }
+func (d twoDrives) All() []volume.Volume { return []volume.Volume{d.c, d.stick, d.mapped} }
 func (d twoDrives) Lookup(p string) (volume.Volume, bool) {
 	switch {
+	case isBelow(p, d.mapped.DOSName), isBelow(p, d.mapped.Share):
+		return d.mapped, true
 	case isBelow(p, strings.TrimSuffix(d.stick.Mount, `\`)):
 		return d.stick, true
 	case isBelow(p, "C:"):
@@ -57,6 +61,7 @@ func newTraced(t *testing.T, places []Place) *traced {
 	table := twoDrives{
 		volume.Volume{Mount: `C:\`, Dev: volume.Dev{Minor: 3}, Volume: event.Volume{DOSName: "C:", NTName: disk, Kind: event.VolumeLocal, FileSystemType: "NTFS"}},
 		volume.Volume{Mount: stick + `\`, Dev: volume.Dev{Minor: 5}, Volume: event.Volume{NTName: usbDisk, Kind: event.VolumeRemovable, FileSystemType: "exFAT"}},
+		volume.Volume{Mount: `Z:\`, Volume: event.Volume{DOSName: "Z:", NTName: `\Device\LanmanRedirector\;Z:00000000000a1b2c\fs3\all\hr`, Share: `\\fs3\all\hr`, Kind: event.VolumeNetwork}},
 	}
 	w := New(Options{Table: table, Protected: places, Reads: true, Process: func(pid int) (*event.Process, *event.User) {
 		names := map[int]string{9: "explorer.exe", 10: "7z.exe"}
@@ -73,6 +78,11 @@ func newTraced(t *testing.T, places []Place) *traced {
 		}
 	})
 	t.Cleanup(func() { cancel(nil); wg.Wait(); b.on.close() })
+	defer func() {
+		if st := w.Status(); st.State != endpoint.SensorOK {
+			t.Errorf("status %+v", st)
+		}
+	}()
 	for deadline := time.Now().Add(10 * time.Second); len(w.Status().Watching) == 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("nothing is watched: %+v", w.Status())
@@ -136,7 +146,7 @@ func (b *traced) told() (all []string) {
 }
 
 func TestCopiesWithTheirSourceByEventTracing(t *testing.T) {
-	b := newTraced(t, []Place{{Label: "hr", Shares: []string{`\\fs1\hr`}}, {Label: "pay", Globs: []string{`DIR\pay\**`}}})
+	b := newTraced(t, []Place{{Label: "hr", Shares: []string{`\\fs1\hr`}}, {Label: "pay", Globs: []string{`DIR\pay\**`}}, {Label: "mapped", Globs: []string{`z:\2026\**`}}, {Label: "gone", Globs: []string{`Q:\x\**`}}})
 	if err := os.Mkdir(b.dir+`\pay`, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -172,6 +182,12 @@ func TestCopiesWithTheirSourceByEventTracing(t *testing.T) {
 	check("from a protected folder to another share",
 		`file-copied \\fs2\open\slip.pdf from DIR\pay\slip.pdf share  label pay: same-process high, 1 files 4200 bytes`,
 		`file-read DIR\pay\slip.pdf`)
+
+	b.read(9, `\\fs3\all\hr\2026\staff.csv`, 50)
+	b.write(9, b.stick+`\staff.csv`, make([]byte, 50))
+	check("from a place that is named by a mapped drive",
+		`file-copied STICK\staff.csv from \\fs3\all\hr\2026\staff.csv share \\fs3\all\hr label mapped: same-process high, 1 files 50 bytes`,
+		`file-read \\fs3\all\hr\2026\staff.csv`)
 
 	b.write(9, b.stick+`\a.txt:Zone.Identifier:$DATA`, []byte("[ZoneTransfer]"))
 	b.write(9, b.dir+`\nothing.txt`, []byte("nothing of interest"))

@@ -156,7 +156,7 @@ type Watcher struct {
 
 	told    atomic.Uint64
 	lost    atomic.Uint64
-	strange atomic.Pointer[string] // why the better mechanism is of no use here
+	useless atomic.Pointer[string] // why the better mechanism is of no use here; nil: it may be
 	kick    chan struct{}          // holds a token when the protected places changed
 	space   atomic.Pointer[places]
 
@@ -286,7 +286,11 @@ func (w *Watcher) run(ctx context.Context, out chan<- *event.Event) error {
 	procs := newProcesses(&w.opts)
 	c := newCore(w, q, procs, out)
 	src, err := source(nil), errors.New("switched off in the settings")
-	if !w.opts.LesserOnly {
+	switch why := w.useless.Load(); {
+	case w.opts.LesserOnly:
+	case why != nil:
+		err = fmt.Errorf("%s %w: %s", nativeMech, errUnavailable, *why)
+	default:
 		src, err = w.newNative(q, procs, cancel)
 	}
 	mech, quiet, reason := nativeMech, w.opts.Quiet, ""

@@ -40,12 +40,6 @@ const (
 	fileDelete  = 26
 	fileRename  = 27
 
-	// Keywords; FILEIO is the only one of Cleanup and Close, and one of all others
-	// but deletions and renames.
-	keywordFileIO     = 0x20
-	keywordDeletePath = 0x400
-	keywordRenamePath = 0x800
-
 	// Of CreateOptions (NtCreateFile): the options in the low 24 bits, above them
 	// what is to be done if there is such a file, or none (wdm.h).
 	optionDirectory     = 0x1
@@ -625,9 +619,9 @@ func (k *kernelFiles) moveHeld(from, to string) {
 	}
 }
 
-// watch says what is of interest from now on: what of volumes, and of folders with
-// paths as events have them. Folders that lie on no volume that is known are returned.
-func (k *kernelFiles) watch(volumes []watchedVolume, folders []watchedFolder) (left []string) {
+// watch says what is of interest from now on: what of volumes, and of folders on them,
+// with paths as events have them.
+func (k *kernelFiles) watch(volumes []watchedVolume, folders []watchedFolder) {
 	s := &scope{names: deviceNames{}}
 	for _, v := range volumes {
 		s.names[strings.ToLower(v.nt)] = v.dos
@@ -640,18 +634,15 @@ func (k *kernelFiles) watch(volumes []watchedVolume, folders []watchedFolder) (l
 				on = i
 			}
 		}
-		if on < 0 {
-			left = append(left, f.path)
-			continue
+		if on >= 0 {
+			d := &s.devices[on]
+			d.below = append(d.below, folder{upperUnits(f.path[len(d.dos):]), f.want})
 		}
-		d := &s.devices[on]
-		d.below = append(d.below, folder{upperUnits(f.path[len(d.dos):]), f.want})
 	}
 	for _, name := range mupPrefixes {
 		s.devices = append(s.devices, device{units: upperUnits(strings.TrimSuffix(name, `\`)), want: wantWrites | wantReads | wantNames | wantRemote})
 	}
 	k.scope.Store(s)
-	return left
 }
 
 // watchedVolume is a volume by its NT name (`\Device\HarddiskVolume3`) and as events

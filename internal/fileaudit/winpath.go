@@ -210,15 +210,13 @@ func isMark(path, stream string, size int64) bool {
 	if stream != "" {
 		return size <= markSize && markStreams[strings.ToLower(stream)]
 	}
-	first, rest := len(path), ""
-	if isDrive(path) && len(path) > 3 {
-		first = elementEnd(path, 3)
-		rest = path[3:first]
+	if !isDrive(path) || len(path) < 4 {
+		return false
 	}
-	switch {
-	case strings.EqualFold(rest, "System Volume Information"):
+	switch top := path[3:elementEnd(path, 3)]; {
+	case strings.EqualFold(top, "System Volume Information"):
 		return true
-	case strings.EqualFold(rest, "$RECYCLE.BIN"):
+	case strings.EqualFold(top, "$RECYCLE.BIN"):
 		name := path[strings.LastIndexByte(path, '\\')+1:]
 		return size <= markSize && (strings.HasPrefix(name, "$I") || strings.EqualFold(name, "desktop.ini"))
 	}
