@@ -104,6 +104,7 @@ type Agent struct {
 	canaries  *canaries // of self-tests
 	life      *life     // of the sensors' own proof that they see
 	rights    rights
+	ends      ends
 	budget    *budget
 
 	reloading     sync.Mutex    // held by Reload: one at a time, or an older file could win
@@ -128,7 +129,7 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{
 		o: o, log: o.Log, stateDir: cfg.StateDir, started: time.Now().UTC(),
 		events: make(chan *event.Event, eventQueue), commands: make(chan func()),
-		canaries: newCanaries(), budget: newBudget(), ended: make(chan struct{}), expiryTold: map[string]string{},
+		canaries: newCanaries(), budget: newBudget(), ends: ends{tools: map[string]bool{}}, ended: make(chan struct{}), expiryTold: map[string]string{},
 	}
 	if a.log == nil {
 		a.log = zap.NewNop()
@@ -404,7 +405,7 @@ func (a *Agent) pipeline(drained <-chan struct{}) {
 		select {
 		case e := <-a.events:
 			a.handle(e)
-			continue
+			a.handleMore()
 		case f := <-a.commands:
 			f()
 		case now := <-t.C:
@@ -440,6 +441,22 @@ func (a *Agent) pipeline(drained <-chan struct{}) {
 		}
 	}
 }
+
+// handleMore handles what waits in the queue, up to so many events that others are
+// not kept waiting: that costs less than to ask for everything after each.
+func (a *Agent) handleMore() {
+	for range inARow {
+		select {
+		case e := <-a.events:
+			a.handle(e)
+		default:
+			return
+		}
+	}
+}
+
+// inARow events take a millisecond.
+const inARow = 64
 
 // sensorJudge is the name under which the judge's own trouble is told.
 const sensorJudge = "judge"
@@ -520,16 +537,24 @@ func (a *Agent) process(e *event.Event) (kept, held bool) {
 	if e.Action == event.SensorDegraded && e.Health == "" {
 		e.Health = event.HealthDegraded // a sensor tells of lesser mechanisms; that it is down, its supervisor tells
 	}
+	if a.life.take(e, a.matchesCanary) {
+		return false, false
+	}
+	if !a.wanted(e) {
+		a.judged.Add(1)
+		return false, false
+	}
+	if a.budget.sheds(e) {
+		return false, false
+	}
 	if a.sessions != nil {
 		a.sessions.Fill(e)
-	}
-	if a.life.take(e, a.matchesCanary) || a.budget.sheds(e) {
-		return false, false
 	}
 	canary := a.canaries.mark(e)
 	a.judged.Add(1)
 	alerts := a.judge.Event(e)
 	held = a.judge.Held()
+	a.ends.note(e)
 	a.tee(e.AppendJSON)
 	for _, al := range alerts {
 		if canary {
@@ -542,7 +567,9 @@ func (a *Agent) process(e *event.Event) (kept, held bool) {
 	if a.stage.SessionBegan() && a.open != nil {
 		a.openVolumes(e.Time)
 	}
-	a.checkpoint()
+	if held { // else nothing was written that could make it due
+		a.checkpoint()
+	}
 	return kept, held
 }
 

@@ -410,8 +410,11 @@ func (b *bpfWatch) replaced(pid int, ticks, at uint64) {
 // exec notes and tells that a process executes a program.
 func (b *bpfWatch) exec(r *bpfRecord, ticks uint64) {
 	w := b.w
-	b.replaced(r.pid, ticks, r.at)
 	old := w.procs.get(r.pid)
+	if old == nil || old.image.ticks != ticks {
+		b.replaced(r.pid, ticks, r.at)
+		old = w.procs.get(r.pid)
+	}
 	if old != nil && old.since > r.at {
 		return // a scan has seen this program and told it
 	}

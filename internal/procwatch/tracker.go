@@ -132,6 +132,11 @@ func (t *tracker) lookup(pid int, now time.Time) *proc {
 func (t *tracker) put(p *proc) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.set(p)
+}
+
+// set is put; t.mu is held.
+func (t *tracker) set(p *proc) {
 	pid := p.image.pid
 	if _, known := t.live[pid]; !known && len(t.live) >= maxLive {
 		for other, q := range t.live {
@@ -160,7 +165,9 @@ func (t *tracker) tookForgotten() uint64 {
 // is. mono is when it was forked, in ns of the monotonic clock; ticks its start,
 // 0 if that is not known.
 func (t *tracker) fork(parent, child int, mono, ticks uint64, at time.Time) {
-	if p := t.get(child); p != nil && p.since > mono {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.live[child]; p != nil && p.since > mono {
 		return // read since: more is known of it
 	}
 	im, p := &image{}, &proc{ppid: parent}
@@ -170,14 +177,12 @@ func (t *tracker) fork(parent, child int, mono, ticks uint64, at time.Time) {
 	}
 	im.pid, im.entity, im.ticks, im.started = child, "", ticks, at
 	p.image = im
-	t.put(p)
+	t.set(p)
 }
 
 // bearing returns the living process of this id with what its children are
-// started by, which is worked out for its first child.
+// started by, which is worked out for its first child. t.mu is held.
 func (t *tracker) bearing(pid int) *proc {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	p := t.live[pid]
 	if p == nil || p.hasBorne {
 		return p

@@ -143,6 +143,10 @@ func (p *Program) bucket(e *event.Event) *bucket {
 	return p.buckets[at]
 }
 
+// Asks reports whether there is a rule that an event of this action and system can
+// match.
+func (p *Program) Asks(e *event.Event) bool { return len(p.bucket(e).entries) > 0 }
+
 // about is the rules that an event of this action and system can match.
 func (p *Program) about(e *event.Event) []*Rule {
 	var out []*Rule
