@@ -58,6 +58,7 @@ type link struct {
 
 	mu       sync.Mutex // guards all below
 	identity *enroll.Identity
+	file     fs.FileInfo // of identity, as it was read; nil: not known
 	shipper  *ship.Shipper
 	trouble  string // why the identity cannot be used
 	failure  string // why the shipper could not be made
@@ -75,11 +76,20 @@ func newLink(a *Agent) *link {
 	return l
 }
 
-// load reads the identity again and reports whether it is another one.
+// load reads the identity again, if its file was written to, and reports whether it
+// is another one.
 func (l *link) load() bool {
+	file, _ := os.Stat(enroll.File(l.dir)) // before it is read: what comes after shows the next time
+	l.mu.Lock()
+	known := l.identity != nil && l.trouble == "" && sameFile(file, l.file)
+	l.mu.Unlock()
+	if known {
+		return false
+	}
 	id, err := enroll.Load(l.dir)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.file = file
 	was := l.trouble
 	l.trouble = ""
 	if err != nil {
@@ -98,6 +108,11 @@ func (l *link) load() bool {
 		l.identity = id
 	}
 	return changed
+}
+
+// sameFile reports whether a file is what it was, as far as its description tells.
+func sameFile(a, b fs.FileInfo) bool {
+	return a != nil && b != nil && os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
 func (l *link) current() *enroll.Identity {

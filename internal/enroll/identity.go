@@ -58,6 +58,9 @@ type Identity struct {
 	timer *time.Timer // fires when renewal is due; nil until somebody asks
 }
 
+// File is where the identity of a folder is. It is replaced as a whole.
+func File(dir string) string { return filepath.Join(dir, identityFile) }
+
 // Load reads the identity from its folder. If the PC was never enrolled the
 // error satisfies errors.Is(err, fs.ErrNotExist), else it is an *Error.
 func Load(dir string) (*Identity, error) {

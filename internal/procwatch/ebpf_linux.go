@@ -47,8 +47,8 @@ const (
 	// rootCgroup is the id of the topmost cgroup. All are in it on machines
 	// without version 2, where containers are therefore not told.
 	rootCgroup = 1
-	// countEvery is how often the kernel's counters of losses are read; at once if
-	// the ring was half full.
+	// countEvery is how often the kernel's counters of losses are read while there are
+	// records (nothing is lost where nothing happens); at once if the ring was half full.
 	countEvery = time.Second
 	// maxBatch bounds the starts and ends that are handed on at once.
 	maxBatch = 256
@@ -83,6 +83,8 @@ type bpfWatch struct {
 	high     int           // most bytes that waited in the ring since the counters of losses were read
 	counted  time.Time     // when they were
 	drops    uint64        // of the kernel's counters, told already
+
+	uncounted bool // records came since they were read
 }
 
 // watchBPF watches by eBPF programs on the scheduler's tracepoints, until ctx is
@@ -101,7 +103,7 @@ func (w *Watcher) watchBPF(ctx context.Context, q *queue) error {
 	debug.FreeOSMemory()
 	w.setCatchUp(b.catchUp)
 	defer w.setCatchUp(nil)
-	return withWake(ctx, func(wake int) error { return guard(func() error { return b.run(ctx, wake) }) })
+	return guard(func() error { return b.run(ctx) })
 }
 
 // openBPF loads the programs, with a ring buffer of ring bytes, and attaches them.
@@ -185,34 +187,34 @@ func (b *bpfWatch) close() {
 	}
 }
 
-func (b *bpfWatch) run(ctx context.Context, wake int) error {
+func (b *bpfWatch) run(ctx context.Context) error {
 	// What started between two runs is told, as after a loss.
 	if err := b.scan(b.w.firstScan() || !b.w.procs.empty()); err != nil {
 		return err
 	}
+	records, err := newWaiter(b.objs.Records.FD(), b.users)
+	if err != nil {
+		return err
+	}
+	defer records.close()
+	defer context.AfterFunc(ctx, records.close)()
 	// Not before: what starts during the first scan counts as running at start.
 	b.w.setState(b.q, endpoint.SensorOK, mechBPF, "")
-	fds := []unix.PollFd{
-		{Fd: int32(wake), Events: unix.POLLIN},
-		{Fd: int32(b.objs.Records.FD()), Events: unix.POLLIN},
-		{Fd: int32(b.users), Events: unix.POLLIN}, // passed over if negative
-	}
 	var rescan, scanned time.Time // when one is due, zero if none is; when the last was
 	var rest time.Duration
 	for {
 		if rest > 0 {
-			// Not in a system call: the runtime would watch over it 50 times a millisecond.
 			select {
 			case <-time.After(rest):
 			case <-ctx.Done():
 			}
 		} else {
-			wait := countEvery
-			if !rescan.IsZero() {
-				wait = min(max(time.Until(rescan), 0), wait)
+			until := rescan
+			if due := b.counted.Add(countEvery); b.uncounted && (until.IsZero() || due.Before(until)) {
+				until = due
 			}
-			if _, err := unix.Poll(fds, int(wait.Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
-				return os.NewSyscallError("poll", err)
+			if err := records.wait(until); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("wait for records: %w", err)
 			}
 		}
 		if ctx.Err() != nil {
@@ -281,7 +283,11 @@ func (b *bpfWatch) catchUp() {
 func (b *bpfWatch) receive() (n int, err error) {
 	// First: what executed before one of these has its record in the ring then.
 	b.takeUsers()
-	b.now = time.Now()
+	if b.now = time.Now(); b.ring.AvailableBytes() == 0 {
+		b.changeUsers()
+		return 0, nil
+	}
+	b.uncounted = true
 	now := time.Duration(b.now.UnixNano())
 	b.wall, b.wallBoot = now-clock(unix.CLOCK_MONOTONIC), now-clock(unix.CLOCK_BOOTTIME)
 	var r bpfRecord
@@ -304,11 +310,15 @@ func (b *bpfWatch) receive() (n int, err error) {
 		}
 	}
 	b.flush()
+	b.changeUsers()
+	return n, nil
+}
+
+func (b *bpfWatch) changeUsers() {
 	for _, m := range b.changed {
 		b.w.procs.setUser(m.pid, m.uid, m.euid, m.at)
 	}
 	b.changed = b.changed[:0]
-	return n, nil
 }
 
 func (b *bpfWatch) flush() {
@@ -321,14 +331,14 @@ func (b *bpfWatch) flush() {
 // they show with the next programs.
 func (b *bpfWatch) takeUsers() {
 	for b.users >= 0 {
-		k, from, err := unix.Recvfrom(b.users, b.nlBuf, unix.MSG_DONTWAIT)
-		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOBUFS) {
+		k, kernel, errno := receiveNetlink(b.users, b.nlBuf)
+		if errno == unix.EINTR || errno == unix.ENOBUFS {
 			continue
 		}
-		if err != nil { // EAGAIN: all taken
+		if errno != 0 { // EAGAIN: all taken
 			return
 		}
-		if sa, ok := from.(*unix.SockaddrNetlink); ok && sa.Pid == 0 {
+		if kernel {
 			_ = parseConnector(b.nlBuf[:k], func(m procMessage) {
 				if m.what == cnUID && m.tid == m.pid { // a thread may take a user of its own
 					b.changed = append(b.changed, m)
@@ -343,10 +353,10 @@ func (b *bpfWatch) takeUsers() {
 // kernels since 6.15 give up on), or did not run because one of them ran on that
 // CPU already. The last the kernel counts itself, since 5.12. b.mu is held.
 func (b *bpfWatch) lost() (uint64, error) {
-	if b.high < b.ring.BufferSize()/2 && b.now.Sub(b.counted) < countEvery {
+	if !b.uncounted || b.high < b.ring.BufferSize()/2 && b.now.Sub(b.counted) < countEvery {
 		return 0, nil
 	}
-	b.high, b.counted = 0, b.now
+	b.high, b.counted, b.uncounted = 0, b.now, false
 	var perCPU []uint64
 	if err := b.objs.Dropped.Lookup(uint32(0), &perCPU); err != nil {
 		return 0, fmt.Errorf("read counter of lost records: %w", err)

@@ -10,9 +10,7 @@ import (
 	"path"
 	"runtime"
 	"strconv"
-	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -195,10 +193,7 @@ func (n *native) run(ctx context.Context, marks *execMarks, wake int) error {
 func (n *native) receive() (lost bool, err error) {
 	n.batch = n.batch[:0]
 	for len(n.batch) < batchSize {
-		var from unix.RawSockaddrNetlink
-		size := uint32(unsafe.Sizeof(from))
-		k, _, e := syscall.Syscall6(syscall.SYS_RECVFROM, uintptr(n.nl), uintptr(unsafe.Pointer(&n.buf[0])), uintptr(len(n.buf)),
-			unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)))
+		k, kernel, e := receiveNetlink(n.nl, n.buf)
 		switch e {
 		case 0:
 		case unix.EAGAIN:
@@ -212,7 +207,7 @@ func (n *native) receive() (lost bool, err error) {
 		default:
 			return lost, os.NewSyscallError("receive from the process connector", e)
 		}
-		if from.Pid != 0 { // not from the kernel
+		if !kernel {
 			continue
 		}
 		if err := parseConnector(n.buf[:k], func(m procMessage) { n.batch = append(n.batch, message{procMessage: m}) }); err != nil {
