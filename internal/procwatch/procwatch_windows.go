@@ -205,16 +205,16 @@ func (n *native) start(s *kernelStart, at time.Time) {
 		}
 	}
 
-	r, ok := reading{}, false
+	r, err := reading{}, errProcessEnded
 	if !ended {
-		r, ok = n.w.readNow(s.pid)
-		ok = ok && r.proc.image.ticks == s.created
+		if r, err = n.w.readNow(s.pid); err == nil && r.proc.image.ticks != s.created {
+			err = errProcessEnded // and its id is another's
+		}
 	}
-	if !ok {
-		// It is gone, and its id may be another's.
+	if err != nil {
 		im := &image{pid: s.pid, ticks: s.created, started: etw.FileTime(s.created), more: &windowsFacts{}}
 		im.entity = entityID("", s.pid, s.created)
-		r = reading{proc: &proc{image: im}, errs: []string{"read arguments and account: the process ended before they could be read"}}
+		r = reading{proc: &proc{image: im}, errs: []string{"read arguments and account: " + err.Error()}}
 	}
 	p := r.proc
 	im := p.image
@@ -282,21 +282,28 @@ const makingTakes = time.Second
 // read reads one process; its parent's part is left open. One that is still being
 // made is left for the next look.
 func (w *Watcher) read(pid int) (reading, bool) {
-	r, ok := w.readNow(pid)
-	if ok && r.raw == "" && time.Since(r.proc.image.started) < makingTakes {
+	r, err := w.readNow(pid)
+	if err != nil || r.raw == "" && time.Since(r.proc.image.started) < makingTakes {
 		return reading{}, false
 	}
-	return r, ok
+	return r, true
 }
 
+// errKernels is the error of what runs in the kernel and has no program: memory
+// compression and the like.
+var errKernels = errors.New("it is the kernel's own")
+
 // readNow reads one process as it is.
-func (w *Watcher) readNow(pid int) (reading, bool) {
+func (w *Watcher) readNow(pid int) (reading, error) {
 	if pid <= systemPID {
-		return reading{}, false // the idle process and the kernel
+		return reading{}, errKernels
 	}
 	x, errs, err := queryProcess(pid)
-	if err != nil || x.exe == "" && x.line == "" && x.parent == systemPID {
-		return reading{}, false // the last: memory compression and the like, which have no program
+	if err != nil {
+		return reading{}, err
+	}
+	if x.exe == "" && x.line == "" && x.parent == systemPID {
+		return reading{}, errKernels
 	}
 	im := &image{pid: pid, ticks: x.created, started: etw.FileTime(x.created), entity: entityID("", pid, x.created), more: &windowsFacts{}}
 	im.setExe(w.sys.path(x.exe))
@@ -319,7 +326,7 @@ func (w *Watcher) readNow(pid int) (reading, bool) {
 		im.cwd += `\`
 	}
 	r.proc = &proc{image: im, ppid: x.parent, session: loginSession(x.session)}
-	return r, true
+	return r, nil
 }
 
 // loginSession is the session of a process; "" for that of services, in which nobody

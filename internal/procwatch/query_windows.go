@@ -32,16 +32,21 @@ type windowsProcess struct {
 	session   uint32
 }
 
+var errProcessEnded = errors.New("the process ended before they could be read")
+
 // queryProcess asks about a process. It fails if there is none, or if it can not be
 // opened; what else is refused stands in errs.
 func queryProcess(pid int) (x windowsProcess, errs []string, err error) {
 	h, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION, false, uint32(pid))
+	if errors.Is(err, windows.ERROR_INVALID_PARAMETER) { // no such id
+		return x, nil, errProcessEnded
+	}
 	if err != nil {
-		return x, nil, fmt.Errorf("open process %d: %w", pid, err)
+		return x, nil, fmt.Errorf("open process: %w", err)
 	}
 	defer windows.CloseHandle(h)
 	if x.created, err = creation(h); err != nil {
-		return x, nil, fmt.Errorf("ask when process %d started: %w", pid, err)
+		return x, nil, fmt.Errorf("ask when it started: %w", err)
 	}
 	failed := func(what string, err error) {
 		if err != nil {
