@@ -20,9 +20,6 @@ const (
 	noteFailed  = 3
 )
 
-// maxNote bounds the text of one note, in bytes; Windows takes 31,839 characters.
-const maxNote = 8 << 10
-
 // noted runs the service's work and notes its start, its end, and what keeps it
 // from working.
 func noted(ctx context.Context, work func(context.Context, func()) error) error {

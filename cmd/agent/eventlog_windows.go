@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/windows/svc/eventlog"
 )
 
+// maxNote bounds the text of one note, in bytes; Windows takes 31,839 characters.
+const maxNote = 8 << 10
+
 // note writes to the log "Application". That it cannot is no reason to stop.
 func note(id uint32, text string) {
 	l, err := eventlog.Open(agent.EventSource)
