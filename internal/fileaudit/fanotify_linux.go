@@ -210,11 +210,11 @@ func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
 			last = st.Ctime
 		}
 		when := time.Unix(last.Sec, int64(last.Nsec))
-		r.changed = r.changed || !g.closed[id].Equal(when) && r.at.Sub(when) < freshFor
-		if len(g.closed) >= maxClosed {
-			clear(g.closed)
+		r.changed = r.changed || !g.rested[id].Equal(when) && r.at.Sub(when) < freshFor
+		if len(g.rested) >= maxClosed {
+			clear(g.rested)
 		}
-		g.closed[id] = when
+		g.rested[id] = when
 		if st.Nlink > 0 { // else it was deleted while open, or never had a name
 			r.kind, r.idle = recWrote, facts.local[r.dev] && f.idle(r.at, id, r.path)
 			if tracing {

@@ -1,6 +1,7 @@
 package fileaudit
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -46,7 +47,7 @@ type group struct {
 	// Owned by the reader:
 	seen    []record              // not in the queue yet
 	written map[fileKey]bool      // written to and not closed since
-	closed  map[fileKey]time.Time // when it had been written to last, at the last close
+	rested  map[fileKey]time.Time // when it had been written to last, at the last close
 	sampler sampler
 	forgot  time.Time // when written was cleared: what is closed soon after counts as written to
 }
@@ -76,7 +77,7 @@ func (f *fan) open(names, eager bool, read func(*group, []byte)) (*group, error)
 	if err != nil {
 		return nil, err
 	}
-	g := &group{fd: fd, size: size, eager: eager, stop: make(chan struct{}), done: make(chan struct{}), written: map[fileKey]bool{}, closed: map[fileKey]time.Time{}}
+	g := &group{fd: fd, size: size, eager: eager, stop: make(chan struct{}), done: make(chan struct{}), written: map[fileKey]bool{}, rested: map[fileKey]time.Time{}}
 	if g.ready, err = newReady(fd); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -115,22 +116,38 @@ func (g *group) close() {
 	})
 }
 
-// wait waits until there is a record; false once the group is closed.
-func (g *group) wait() bool {
+// wait waits until there is a record, or the group is closed.
+func (g *group) wait() error {
 	c, err := g.ready.SyscallConn()
 	if err != nil {
-		return false
+		return err
 	}
-	armed := false
+	armed, failed := false, error(nil)
 	err = c.Read(func(ep uintptr) bool {
 		if !armed {
-			armed = unix.EpollCtl(int(ep), unix.EPOLL_CTL_MOD, g.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT}) == nil
+			failed = unix.EpollCtl(int(ep), unix.EPOLL_CTL_MOD, g.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT})
+			armed = true
 		}
 		var e [1]unix.EpollEvent
-		n, err := unix.EpollWait(int(ep), e[:], 0)
-		return n > 0 || err != nil && err != unix.EINTR
+		n := 0
+		for failed == nil {
+			if n, failed = unix.EpollWait(int(ep), e[:], 0); failed != unix.EINTR {
+				break
+			}
+			failed = nil
+		}
+		return n > 0 || failed != nil
 	})
-	return err == nil
+	return errors.Join(err, failed)
+}
+
+func (g *group) closed() bool {
+	select {
+	case <-g.stop:
+		return true
+	default:
+		return false
+	}
 }
 
 // loop reads until the group is closed.
@@ -140,7 +157,14 @@ func (f *fan) loop(g *group, read func(*group, []byte)) error {
 	defer nap.Stop()
 	var woken time.Time
 	bad := 0
-	for g.wait() {
+	for {
+		err := g.wait()
+		switch {
+		case g.closed():
+			return nil
+		case err != nil:
+			return err
+		}
 		now := time.Now()
 		stream := !g.eager && now.Sub(woken) < gather
 		woken = now
@@ -161,18 +185,12 @@ func (f *fan) loop(g *group, read func(*group, []byte)) error {
 			}
 		}
 	}
-	return nil
 }
 
 // drain reads what there is, and says how often it read. bad is how many reads in
 // a row have failed.
 func (f *fan) drain(g *group, buf []byte, bad *int, read func(*group, []byte)) (reads int, err error) {
-	for ; ; reads++ {
-		select {
-		case <-g.stop:
-			return reads, nil
-		default:
-		}
+	for ; !g.closed(); reads++ {
 		n, err := unix.Read(g.fd, buf)
 		switch {
 		case err == unix.EAGAIN:
@@ -192,6 +210,7 @@ func (f *fan) drain(g *group, buf []byte, bad *int, read func(*group, []byte)) (
 			}
 		}
 	}
+	return reads, nil
 }
 
 // tell has a record put in the queue.

@@ -190,10 +190,10 @@ func measure(b *testing.B, w watcher) (x [2]sample) {
 }
 
 // agentBeside is the agent with the folder for a protected place. It counts only
-// if it tells every event.
+// if it tells every event. It sheds nothing, as the others do not.
 func agentBeside(s *stack.Stack, tell bool) func(*testing.B, string) ([]int, func() (int, int)) {
 	return func(b *testing.B, dir string) ([]int, func() (int, int)) {
-		s.Write("agent.yaml", fmt.Sprintf("state_dir: %s/agent\nprotected:\n  - label: bench\n    paths: ['%s/**']\n", s.Dir, dir))
+		s.Write("agent.yaml", fmt.Sprintf("state_dir: %s/agent\nprotected:\n  - label: bench\n    paths: ['%s/**']\nlimits:\n  cpu: 400\n", s.Dir, dir))
 		told := filepath.Join(s.Dir, "told.jsonl")
 		args := []string{"run", "--config", s.Dir + "/agent.yaml"}
 		if tell {
