@@ -39,6 +39,7 @@ type procMessage struct {
 	uid      uint32 // uid change: the new real user id
 	euid     uint32 // and the new effective one
 	errno    uint32 // answer: 0, or why we may not listen
+	request  uint32 // answer: the acknowledgement number of the request, and one
 }
 
 var errShortMessage = errors.New("process connector message is cut off")
@@ -64,6 +65,7 @@ func parseConnector(b []byte, yield func(procMessage)) error {
 				if err != nil {
 					return err
 				}
+				m.request = ne.Uint32(cn[12:])
 				yield(m)
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"math/rand/v2"
 	"os"
 	"path"
 	"runtime"
@@ -430,18 +431,20 @@ func openConnector(filter []unix.SockFilter) (fd int, err error) {
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: cnIdxProc}); err != nil {
 		return refused("join its group", err)
 	}
-	if err := unix.Sendto(fd, listenRequest(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	request := rand.Uint32()
+	if err := unix.Sendto(fd, listenRequest(request), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return refused("ask it to tell", err)
 	}
-	if err := awaitAck(fd); err != nil {
+	if err := awaitAck(fd, request); err != nil {
 		return refused("ask it to tell", err)
 	}
 	return fd, nil
 }
 
 // listenRequest is a netlink message with a connector message with
-// PROC_CN_MCAST_LISTEN (1).
-func listenRequest() []byte {
+// PROC_CN_MCAST_LISTEN (1), of this number. The kernel keeps the acknowledgement
+// number, not the sequence number, in its answer (drivers/connector/cn_proc.c).
+func listenRequest(number uint32) []byte {
 	b := make([]byte, nlHeader+cnHeader+4)
 	ne := binary.NativeEndian
 	ne.PutUint32(b, uint32(len(b)))
@@ -450,14 +453,15 @@ func listenRequest() []byte {
 	cn := b[nlHeader:]
 	ne.PutUint32(cn, cnIdxProc)
 	ne.PutUint32(cn[4:], cnValProc)
+	ne.PutUint32(cn[12:], number)
 	ne.PutUint16(cn[16:], 4)
 	ne.PutUint32(cn[cnHeader:], 1)
 	return b
 }
 
-// awaitAck waits for the kernel's answer. What else comes meanwhile is found by
-// the scan that follows.
-func awaitAck(fd int) error {
+// awaitAck waits for the kernel's answer to our request; everyone who listens hears
+// those to others. What else comes meanwhile is found by the scan that follows.
+func awaitAck(fd int, request uint32) error {
 	buf := make([]byte, maxNlMessage)
 	deadline := time.Now().Add(ackWait)
 	for {
@@ -477,7 +481,7 @@ func awaitAck(fd int) error {
 		}
 		acked, errno := false, uint32(0)
 		if err := parseConnector(buf[:k], func(m procMessage) {
-			if m.what == cnNone {
+			if m.what == cnNone && m.request == request+1 {
 				acked, errno = true, m.errno
 			}
 		}); err != nil {

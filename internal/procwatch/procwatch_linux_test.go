@@ -491,3 +491,20 @@ func TestWhatStartedBetweenTwoRunsIsTold(t *testing.T) {
 		})
 	}
 }
+
+// Whoever listens hears the kernel's answers to all.
+func TestAnAnswerToSomebodyElseIsNone(t *testing.T) {
+	first, err := openConnector(connectorFilter())
+	if err != nil {
+		t.Skip(err)
+	}
+	defer unix.Close(first)
+	second, err := openConnector(connectorFilter())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(second)
+	if err := awaitAck(first, 0); err == nil { // unless rand gave 0 to the second, once in four billion runs
+		t.Error("took an answer to another socket for ours")
+	}
+}
