@@ -83,7 +83,7 @@ func (d *doctor) windows(pc windowsPC) {
 	for _, p := range pc.places {
 		d.place(p)
 	}
-	d.works("DOC-16", "秘密の保護（DPAPI）", "sealing of secrets (DPAPI)", pc.sealing, CheckFailed,
+	d.works("DOC-16", "鍵とトークンの保護（DPAPI）", "sealing of keys and tokens (DPAPI)", pc.sealing, CheckFailed,
 		"この PC の鍵で封じ、開けた", "sealed and opened by a key of this PC",
 		"イベントログ「システム」で、サービス CryptSvc と Windows の暗号の問題を調べる", "look for trouble of the service CryptSvc and of Windows' cryptography in the log \"System\"")
 	nextJA, nextEN := "ほかの監視製品のセッションが多すぎないか `logman query -ets` で調べる。その間は定期的な確認で見張る（docs/limits.md）", "see by `logman query -ets` whether other products hold too many sessions; meanwhile polling watches (docs/limits.md)"
