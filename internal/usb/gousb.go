@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 
 	"github.com/google/gousb"
-	"github.com/google/gousb/usbid"
 )
 
 // asking is 1 while libusb is at work. It is asked about one device at a time,
@@ -70,21 +69,4 @@ func ask(c *gousb.Context, bus, address int, desc descriptors) (t texts, err err
 		err = nil // some are better than none
 	}
 	return t, err
-}
-
-// builtInNames looks an id up in gousb's table, which is of 2017.
-func builtInNames(id ids) (n foundNames) {
-	var vendor, product uint16
-	if _, err := fmt.Sscanf(id.vendor+" "+id.product, "%04x %04x", &vendor, &product); err != nil {
-		return n
-	}
-	v := usbid.Vendors[gousb.ID(vendor)]
-	if v == nil {
-		return n
-	}
-	n.vendor = cut(v.Name)
-	if p := v.Product[gousb.ID(product)]; p != nil {
-		n.product = cut(p.Name)
-	}
-	return n
 }

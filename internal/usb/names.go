@@ -60,7 +60,7 @@ func (t *nameTable) lookup(id ids) foundNames {
 			break
 		}
 	}
-	if n.vendor == "" || n.product == "" { // the table built in is of 2017, so it comes last
+	if n.vendor == "" || n.product == "" { // the system's table may be newer, so the one built in comes last
 		b := builtInNames(id)
 		if n.vendor == "" {
 			n.vendor = b.vendor

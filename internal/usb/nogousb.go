@@ -11,6 +11,3 @@ import (
 func describe(context.Context, int, int, descriptors) (texts, error) {
 	return texts{}, errors.ErrUnsupported
 }
-
-// builtInNames has no table without gousb; the system's own is used.
-func builtInNames(ids) foundNames { return foundNames{} }

@@ -18,7 +18,7 @@
 //
 // Linux: the kernel's own uevents (NETLINK_KOBJECT_UEVENT, group 1; no udev
 // needed), facts from sysfs, names from the device, else from the system's
-// usb.ids, else from gousb's table. Where built with cgo, libusb reads strings
+// usb.ids, else from a table of ours. Where built with cgo, libusb reads strings
 // that the kernel could not. No privilege is needed for netlink and sysfs in the
 // initial network and user namespace; libusb needs write access to the device
 // node. Where netlink is refused, sysfs is listed each second: a device that

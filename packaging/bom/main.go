@@ -218,6 +218,15 @@ func licenceTexts(info *debug.BuildInfo) ([]byte, error) {
 	if err := appendTexts(&b, "Go standard library "+info.GoVersion, strings.TrimSpace(string(goroot))); err != nil {
 		return nil, err
 	}
+	if info.Path == "sekisho/cmd/agent" { // names of USB devices are no module, but data of others
+		usb, err := output("go", "list", "-f", "{{.Dir}}", "sekisho/internal/usb")
+		if err != nil {
+			return nil, err
+		}
+		if err := appendTexts(&b, "usb.ids 2025.07.26", filepath.Join(strings.TrimSpace(string(usb)), "usbids")); err != nil {
+			return nil, err
+		}
+	}
 	modules := linked(info)
 	if len(modules) == 0 {
 		return b.Bytes(), nil
