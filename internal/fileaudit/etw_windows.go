@@ -137,7 +137,7 @@ func (t *tracing) complete() {
 	}
 }
 
-// ask asks the file of a record, unless a server would have to answer. It reports
+// ask asks the file of a record, unless a server would have to answer or nobody wants to know. It reports
 // false of what is not to be told.
 func (t *tracing) ask(r *record) bool {
 	if r.short {
@@ -146,7 +146,7 @@ func (t *tracing) ask(r *record) bool {
 	if r.stream != "" && r.kind != recWrote && r.kind != recDeleted {
 		return false
 	}
-	if r.want&wantRemote != 0 || r.idle && t.sinceRead() >= keepFor {
+	if r.want&wantRemote != 0 || r.idle { // nearly all that is made on a PC is idle: it is dropped soon
 		return !isMark(r.path, r.stream, r.size)
 	}
 	h, err := openFacts(r.path, windows.FILE_READ_ATTRIBUTES)
