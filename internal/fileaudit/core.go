@@ -620,11 +620,20 @@ func (c *core) finish(ctx context.Context, p *pending, last bool) {
 				}
 				at, size = r.path, r.size // an archive is told that was moved away or deleted at once
 			}
+			if at != r.path && src != nil && !src.made && r.look.sum == 0 {
+				src = nil // not looked into: that it is an archive only its final name tells
+			}
 			r.path, r.size = at, size
 		}
 	}
 	if src == nil {
 		src = c.sourceOf(r, watched, now) // under its final name
+	}
+	if src != nil && (src.made || src.way == byReadingParts) && !last && r.grew < maxGrew && c.hasOpen(r) {
+		// zip closes what it makes once before it writes it, and that in lumps.
+		r.grew++
+		c.rest(ctx, spotOf(v, r), *r, now)
+		return
 	}
 	if src == nil && isMedia(v) && r.pid != 0 {
 		src = c.fromArguments(r, now)

@@ -95,3 +95,26 @@ func (ps *processes) who(pid int, now time.Time) who {
 	}
 	return w
 }
+
+// maxOpen bounds the descriptors of a process that are looked at.
+const maxOpen = 1024
+
+// hasOpen reports whether the process of a record has its file open, as far as the
+// system's /proc tells.
+func (c *core) hasOpen(r *record) bool {
+	if c.mech != mechFanotify || r.pid == 0 || r.ino == 0 {
+		return false
+	}
+	dir, err := os.Open(filepath.Join(c.w.opts.ProcRoot, strconv.Itoa(r.pid), "fd"))
+	if err != nil {
+		return false // it has ended
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(maxOpen)
+	for _, name := range names {
+		if path, err := os.Readlink(filepath.Join(dir.Name(), name)); err == nil && path == r.path {
+			return true
+		}
+	}
+	return false
+}
