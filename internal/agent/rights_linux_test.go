@@ -277,7 +277,7 @@ var afterwards = []struct {
 		if _, err := r.ctl.Reload(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(500 * time.Millisecond)
+		r.until("the place is watched", func() bool { return slices.Contains(r.sensor("file").Watching, filepath.Join(dir, "later")) })
 		asNobody(t, `umask 077; echo x > "$1/later/written"`, dir)
 		return []string{"file-written", "later/written"}
 	}},
