@@ -56,7 +56,10 @@ func (w *Watcher) newNative(q *queue, _ *processes, fail context.CancelCauseFunc
 		ID: kernelFileProvider, Level: 4, Keywords: keywordFileIO | keywordDeletePath | keywordRenamePath,
 		Events: []uint16{fileCreate, fileCleanup, fileClose, fileRead, fileWrite, fileDelete, fileRename},
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil, fmt.Errorf("event tracing %w, %w: %w", errUnavailable, errNotHere, err)
+	case err != nil:
 		return nil, fmt.Errorf("event tracing %w: %w", errUnavailable, err)
 	}
 	t := w.newTracing(q, fail)

@@ -258,7 +258,7 @@ func TestEventTracingIsRefusedWithAReason(t *testing.T) {
 	if err == nil {
 		src.close()
 	}
-	if !errors.Is(err, errUnavailable) || errors.Is(err, errNotBuilt) || len(err.Error()) < 40 {
+	if !errors.Is(err, errUnavailable) || errors.Is(err, errNotHere) != errors.Is(err, errors.ErrUnsupported) || len(err.Error()) < 40 {
 		t.Errorf("got %v", err)
 	}
 }

@@ -229,9 +229,9 @@ func (w *Watcher) SetProtected(p []Place) {
 // errUnavailable is wrapped by a mechanism that cannot be had here.
 var errUnavailable = errors.New("not available")
 
-// errNotBuilt is wrapped as well by one that this build does not have: there is
-// no better one to miss.
-var errNotBuilt = errors.New("not part of this build")
+// errNotHere is wrapped as well by one that this build or this kind of system does
+// not have: there is no better one to miss.
+var errNotHere = errors.New("not part of this system")
 
 // source is a mechanism. Its methods are called by one goroutine.
 type source interface {
@@ -299,7 +299,7 @@ func (w *Watcher) run(ctx context.Context, out chan<- *event.Event) error {
 			return err
 		}
 		mech, quiet = lesserMech, max(w.opts.Quiet, time.Second)
-		c.limited = errors.Is(err, errNotBuilt)
+		c.limited = errors.Is(err, errNotHere)
 		reason = fmt.Sprintf("%s: %s: %v", lesserMech, lesserLimits, err)
 		if src, err = w.newLesser(q, cancel); err != nil {
 			return err

@@ -14,7 +14,7 @@ import (
 const nativeMech = "none"
 
 func (w *Watcher) newNative(*queue, *processes, context.CancelCauseFunc) (source, error) {
-	return nil, fmt.Errorf("a mechanism that tells processes %w: %w", errUnavailable, errNotBuilt)
+	return nil, fmt.Errorf("a mechanism that tells processes %w: %w", errUnavailable, errNotHere)
 }
 
 // identity: what os.Lstat gives has neither.

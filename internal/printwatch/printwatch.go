@@ -125,7 +125,7 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 		Lost: func(error) { w.gauge.Lose(1) },
 		Say: func(err error) {
 			if errors.Is(err, errors.ErrUnsupported) {
-				cancel(fmt.Errorf("watch prints: %w", err))
+				cancel(fmt.Errorf("prints are seen on Windows only: %w", err))
 			}
 			w.say(err)
 		},
