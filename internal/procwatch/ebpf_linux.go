@@ -209,11 +209,7 @@ func (b *bpfWatch) run(ctx context.Context) error {
 			case <-ctx.Done():
 			}
 		} else {
-			until := rescan
-			if due := b.counted.Add(countEvery); b.uncounted && (until.IsZero() || due.Before(until)) {
-				until = due
-			}
-			if err := records.wait(until); err != nil && ctx.Err() == nil {
+			if err := records.wait(b.nextTurn(rescan)); err != nil && ctx.Err() == nil {
 				return fmt.Errorf("wait for records: %w", err)
 			}
 		}
@@ -245,6 +241,17 @@ func (b *bpfWatch) run(ctx context.Context) error {
 			rescan, scanned = time.Time{}, time.Now()
 		}
 	}
+}
+
+// nextTurn is when there is something to do even if no record comes: rescan, if it is
+// not zero, or when what was lost is to be asked for. Zero: never.
+func (b *bpfWatch) nextTurn(rescan time.Time) time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if due := b.counted.Add(countEvery); b.uncounted && (rescan.IsZero() || due.Before(rescan)) {
+		return due
+	}
+	return rescan
 }
 
 // turn handles the records there are, and returns how many and how many were lost.
