@@ -211,7 +211,7 @@ func start(t testing.TB, dir, settings string, sources ...Source) *running {
 // until waits for something that has to come true.
 func (r *running) until(what string, ok func() bool) {
 	r.t.Helper()
-	if !r.within(15*time.Second, ok) {
+	if !r.within(time.Minute, ok) {
 		r.t.Fatalf("waited in vain until %s", what)
 	}
 }

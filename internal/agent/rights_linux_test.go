@@ -167,7 +167,7 @@ func (r *realAgent) sensor(name string) endpoint.Sensor {
 
 func (r *realAgent) until(what string, ok func() bool) {
 	r.t.Helper()
-	if !r.within(15*time.Second, ok) {
+	if !r.within(time.Minute, ok) {
 		r.t.Fatalf("waited in vain until %s", what)
 	}
 }

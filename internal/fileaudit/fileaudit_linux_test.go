@@ -129,7 +129,7 @@ func watchAs(t *testing.T, o Options, vo volume.Options, shares map[string]strin
 			}
 		}
 	})
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		s := w.Status()
 		ready := s.State != endpoint.SensorDown && pw.Status().State != endpoint.SensorDown
 		for _, r := range removable {

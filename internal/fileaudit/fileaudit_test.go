@@ -433,7 +433,7 @@ func TestNotificationsTellCopiesWithoutTheProcess(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	for deadline := time.Now().Add(10 * time.Second); w.Status().State != endpoint.SensorDegraded; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); w.Status().State != endpoint.SensorDegraded; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("status %+v", w.Status())
 		}

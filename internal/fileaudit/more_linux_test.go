@@ -86,7 +86,7 @@ func TestProtectedPlacesAreReplacedWhileRunning(t *testing.T) {
 	run(t, `mkdir "$1/a" "$1/b"`, root)
 	w, out := watch(t, Options{Protected: []Place{{Label: "a", Globs: []string{root + "/a"}}}}, nil)
 	w.SetProtected([]Place{{Label: "b", Globs: []string{root + "/b/**"}}})
-	for deadline := time.Now().Add(5 * time.Second); !slices.Contains(w.Status().Watching, root+"/b"); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !slices.Contains(w.Status().Watching, root+"/b"); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("status %+v", w.Status())
 		}
@@ -126,7 +126,7 @@ func TestAStickThatComesAndGoes(t *testing.T) {
 		if o, err := exec.Command("mount", "-o", "loop", img, at).CombinedOutput(); err != nil {
 			t.Skipf("mount: %v: %s", err, o)
 		}
-		for deadline := time.Now().Add(5 * time.Second); !slices.Contains(w.Status().Watching, at); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); !slices.Contains(w.Status().Watching, at); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				_ = unix.Unmount(at, unix.MNT_DETACH)
 				t.Fatalf("the stick is not watched: %+v", w.Status())
@@ -143,7 +143,7 @@ func TestAStickThatComesAndGoes(t *testing.T) {
 		if want := []string{fmt.Sprintf("file-copied f%d 5", round)}; !slices.Equal(got, want) {
 			t.Errorf("round %d: got %q, want %q", round, got, want)
 		}
-		for deadline := time.Now().Add(5 * time.Second); slices.Contains(w.Status().Watching, at); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); slices.Contains(w.Status().Watching, at); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("the stick is gone and still watched: %+v", w.Status())
 			}
@@ -270,7 +270,7 @@ func TestAStallLosesNothingSilently(t *testing.T) {
 	go func() { done <- vw.Run(ctx, discard) }()
 	go func() { done <- w.Run(ctx, out) }()
 	defer func() { cancel(); <-done; <-done }()
-	for deadline := time.Now().Add(5 * time.Second); !slices.Contains(w.Status().Watching, stick); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !slices.Contains(w.Status().Watching, stick); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("status %+v", w.Status())
 		}
@@ -507,7 +507,7 @@ func TestCopiesInOtherMountNamespaces(t *testing.T) {
 	}
 	defer func() { _ = in.Close(); _ = cmd.Wait() }()
 	w, out := watchAs(t, Options{}, volume.Options{RemovablePaths: []string{dir}, HomeRoot: dir}, nil)
-	for deadline := time.Now().Add(15 * time.Second); !slices.Contains(w.Status().Watching, dir); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !slices.Contains(w.Status().Watching, dir); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("status %+v", w.Status())
 		}
@@ -597,7 +597,7 @@ func TestAStickIsFreeOnceItIsWritten(t *testing.T) {
 		if err := unix.Mount("stick", at, "tmpfs", 0, "size=16m"); err != nil {
 			t.Skipf("mount tmpfs: %v", err)
 		}
-		for deadline := time.Now().Add(5 * time.Second); !slices.Contains(w.Status().Watching, at); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); !slices.Contains(w.Status().Watching, at); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				_ = unix.Unmount(at, unix.MNT_DETACH)
 				t.Fatalf("the stick is not watched: %+v", w.Status())

@@ -385,7 +385,7 @@ func TestALossOfTheKernelIsToldAndMadeGood(t *testing.T) {
 		t.Fatal("the kernel's queue of 2 KB held 51 starts")
 	}
 	// exec has replaced the image once its program can be read.
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		if r, ok := w.readProcess(cmd.Process.Pid); ok && r.proc.image.name == "sleep" {
 			break
 		}
@@ -461,7 +461,7 @@ func TestWhatStartedBetweenTwoRunsIsTold(t *testing.T) {
 			out := make(chan *event.Event, 1<<14)
 			done := make(chan error, 1)
 			go func() { done <- w.Run(ctx, out) }()
-			for deadline := time.Now().Add(10 * time.Second); w.procs.get(os.Getpid()) == nil; time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); w.procs.get(os.Getpid()) == nil; time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatal("we are not seen")
 				}

@@ -331,7 +331,7 @@ func TestUsersThatAnswerLateAreNamedLater(t *testing.T) {
 	}
 	t.Logf("100 events waited %v for one slow answer, of %v each at most", time.Since(began), userWait)
 	close(release)
-	for deadline := time.Now().Add(5 * time.Second); name(5) != "name5"; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); name(5) != "name5"; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the name does not come")
 		}

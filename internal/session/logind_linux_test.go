@@ -60,7 +60,7 @@ func (d *daemon) start(conf string) {
 	}
 	d.t.Cleanup(d.stop)
 	socket := strings.TrimPrefix(d.address, "unix:path=")
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		c, err := dbus.Connect(d.address, dbus.WithContext(ctx))
 		cancel()

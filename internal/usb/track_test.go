@@ -74,8 +74,8 @@ func (r *rig) next() *event.Event {
 	select {
 	case e := <-r.out:
 		return e
-	case <-time.After(5 * time.Second):
-		r.t.Fatal("no event within 5 s")
+	case <-time.After(time.Minute):
+		r.t.Fatal("no event within a minute")
 		return nil
 	}
 }

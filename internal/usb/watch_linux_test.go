@@ -115,7 +115,7 @@ func TestAnOverrunOfTheSocketIsNoticed(t *testing.T) {
 		if !m.lost {
 			t.Errorf("got %+v, want the word that messages were lost", m)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the overrun was not noticed")
 	}
 }
@@ -128,7 +128,7 @@ func TestRunOnThisMachine(t *testing.T) {
 	var err error
 	wg.Go(func() { err = w.Run(ctx, out) })
 	for begin := time.Now(); w.Status().State == endpoint.SensorDown; time.Sleep(time.Millisecond) {
-		if time.Since(begin) > 5*time.Second {
+		if time.Since(begin) > time.Minute {
 			t.Fatalf("still down after 5 s: %+v", w.Status())
 		}
 	}
@@ -179,8 +179,8 @@ func TestInAUserNamespaceSysfsIsLookedThrough(t *testing.T) {
 		if s := w.Status(); e.Action != event.SensorDegraded || s.Mechanism != mechanismPolling || !strings.Contains(s.Reason, "user namespace") {
 			t.Errorf("got %s, %+v; want that sysfs is polled", e.Action, s)
 		}
-	case <-time.After(5 * time.Second):
-		t.Error("nothing told within 5 s")
+	case <-time.After(time.Minute):
+		t.Error("nothing told within a minute")
 	}
 }
 
@@ -203,8 +203,8 @@ func TestPollingTellsOfAStick(t *testing.T) {
 		select {
 		case e := <-out:
 			return e
-		case <-time.After(5 * time.Second):
-			t.Fatal("no event within 5 s")
+		case <-time.After(time.Minute):
+			t.Fatal("no event within a minute")
 			return nil
 		}
 	}
