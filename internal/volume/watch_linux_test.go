@@ -44,7 +44,7 @@ func newLive(t *testing.T, opt Options) *live {
 	})
 	for begin := time.Now(); r.w.Status().State != endpoint.SensorOK; time.Sleep(time.Millisecond) {
 		if time.Since(begin) > time.Minute {
-			t.Fatalf("not ok after 5 s: %+v", r.w.Status())
+			t.Fatalf("not ok after a minute: %+v", r.w.Status())
 		}
 	}
 	return r
@@ -247,7 +247,7 @@ func TestMountsAreReadAgainWhereNothingTells(t *testing.T) {
 	}
 	for begin := time.Now(); w.Status().State != endpoint.SensorOK; time.Sleep(time.Millisecond) {
 		if time.Since(begin) > time.Minute {
-			t.Fatalf("not ok after 5 s: %+v", w.Status())
+			t.Fatalf("not ok after a minute: %+v", w.Status())
 		}
 	}
 	put(rootLine + line(2, 1, "8:17", "/nowhere/USB", "vfat", "/dev/sdb1") + "what a kernel of the future may say\n")
