@@ -102,6 +102,8 @@ type blocks struct {
 	// a thousand by FUSE, are one question:
 	disks  map[Dev]foundDisk
 	opened *[]opener // nil: not asked yet
+
+	openedAgain bool // asked a second time, which is the last
 }
 
 type foundDisk struct {

@@ -102,20 +102,40 @@ func (o *opener) serves(l *mountLine) int {
 // serverBehind returns the process with device nodes that answers for a FUSE mount,
 // if it can be told.
 func (b *blocks) serverBehind(l *mountLine) (opener, error) {
-	if b.opened == nil {
-		all, err := bounded(b.guard, func() []opener { return openers(b.proc) })
-		b.opened = &all
-		if err != nil {
-			return opener{}, fmt.Errorf("look for the program behind %s: %w", l.Mount, err)
+	_, listed := fileSystems[l.Type]
+	for again := false; ; again = true {
+		if b.opened == nil || again {
+			b.openedAgain = again
+			all, err := bounded(b.guard, func() []opener { return openers(b.proc) })
+			b.opened = &all
+			if err != nil {
+				return opener{}, fmt.Errorf("look for the program behind %s: %w", l.Mount, err)
+			}
 		}
+		best, tie := likeliest(*b.opened, l, listed)
+		switch {
+		case tie:
+			return opener{}, nil
+		case best != nil:
+			return *best, nil
+		case b.openedAgain || !listed:
+			return opener{}, nil
+		}
+		// A program goes on in the background once it has mounted: the look may have
+		// listed the processes before it forked and come to it when it had ended. The
+		// one that it forked is there by now.
 	}
-	var best *opener
-	most, tie := 1, false // having /dev/fuse open is not enough
-	if _, listed := fileSystems[l.Type]; !listed {
+}
+
+// likeliest returns which of some processes answers for a FUSE mount, nil for none;
+// tie: it may be one or another.
+func likeliest(opened []opener, l *mountLine, listed bool) (best *opener, tie bool) {
+	most := 1 // having /dev/fuse open is not enough
+	if !listed {
 		most = 4 // nor, for what may be anything, to be called so
 	}
-	for i := range *b.opened {
-		o := &(*b.opened)[i]
+	for i := range opened {
+		o := &opened[i]
 		switch n := o.serves(l); {
 		case n > most:
 			most, tie, best = n, false, o
@@ -126,10 +146,7 @@ func (b *blocks) serverBehind(l *mountLine) (opener, error) {
 			tie = true
 		}
 	}
-	if best == nil || tie {
-		return opener{}, nil
-	}
-	return *best, nil
+	return best, tie
 }
 
 // readUpTo reads the beginning of a file.

@@ -93,3 +93,19 @@ func TestAPhoneThatAFileManagerHasOpenIsTold(t *testing.T) {
 		t.Errorf("told %+v, remembers %d", e, len(w.servers))
 	}
 }
+
+// The look at what processes have open came to a program when it had just gone on in
+// the background.
+func TestAProgramThatForkedMeanwhileIsFound(t *testing.T) {
+	s := newTree(t)
+	s.process(203, "jmtpfs", "jmtpfs\x00/mnt/phone\x00", "1000", "/dev/fuse", "/dev/bus/usb/001/009")
+	b := &blocks{proc: filepath.Join(s.root, "proc"), guard: &guard{timeout: 5 * time.Second}, opened: &[]opener{}}
+	mount := &mountLine{Mount: "/mnt/phone", Type: "fuse.jmtpfs"}
+	if o, err := b.serverBehind(mount); err != nil || o.pid != 203 {
+		t.Errorf("got %+v, %v", o, err)
+	}
+	b.opened = &[]opener{}
+	if o, err := b.serverBehind(mount); err != nil || o.pid != 0 {
+		t.Errorf("asked a third time: %+v, %v", o, err)
+	}
+}
