@@ -48,7 +48,7 @@ var layers = map[string]row{
 	"fileaudit":  {"event endpoint etw volume", "knows on which volume a file lies, no more: a source tells what happened and never sees a rule, so that replay can stand in for it"},
 	"procwatch":  {"event endpoint etw winlog", "a source tells what happened and never sees a rule, so that replay can stand in for it"},
 	"winlog":     {"", "reads logs of Windows for those who know what the records mean"},
-	"usblog":     {"event endpoint winlog cfgmgr", "a source tells what happened and never sees a rule, so that replay can stand in for it"},
+	"usblog":     {"event endpoint winlog cfgmgr usb", "reads ids as the USB source does: a source tells what happened and never sees a rule, so that replay can stand in for it"},
 	"session":    {"event endpoint winlog", "a source tells what happened and never sees a rule, so that replay can stand in for it"},
 	"printwatch": {"event endpoint winlog", "a source tells what happened and never sees a rule, so that replay can stand in for it"},
 	"alert":      {"event", "an alert is made of events; what is done with it is not its business"},

@@ -160,7 +160,7 @@ func fillFromNode(ctx context.Context, p *pending, instance string, d device, re
 func deviceAbove(node cfgmgr.Node) (event.Device, bool) {
 	for range 16 { // a disk hangs on its USB device or on one function of it
 		instance := node.ID()
-		if _, _, _, ok := parseID(instance); ok {
+		if _, _, _, ok := ParseID(instance); ok {
 			_, port, _ := locate(instance)
 			d := fromID(port, instance)
 			d.readNode(node)

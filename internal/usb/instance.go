@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// parseID reads the instance id that Windows has for a USB device,
+// ParseID reads the instance id that Windows has for a USB device,
 // `USB\VID_0951&PID_1666\60A44C413FAEE280`. A serial number of which the second
 // character is & was made up by Windows, for a device that has none or one that
 // cannot be: then it is "". What is no device as a whole (functions of one, root
 // hubs), and what did not say what it is (VID_0000), is not ok.
-func parseID(instance string) (vendor, product, serial string, ok bool) {
+func ParseID(instance string) (vendor, product, serial string, ok bool) {
 	if len(instance) < 4 || !strings.EqualFold(instance[:4], `USB\`) {
 		return "", "", "", false
 	}

@@ -22,13 +22,13 @@ func TestParseID(t *testing.T) {
 		`USBSTOR\DISK&VEN_A&PROD_B&REV_1\60A44C&0`:     "",
 		`SWD\WPDBUSENUM\_??_USBSTOR#Disk&Ven_A#4C53&0`: "", `USB\`: "", "": "",
 	} {
-		v, p, s, ok := parseID(id)
+		v, p, s, ok := ParseID(id)
 		got := strings.Join([]string{v, p, s}, " ")
 		if !ok {
 			got = ""
 		}
 		if got != want {
-			t.Errorf("parseID(%q) = %q, want %q", id, got, want)
+			t.Errorf("ParseID(%q) = %q, want %q", id, got, want)
 		}
 	}
 }
@@ -164,7 +164,7 @@ func FuzzIDs(f *testing.F) {
 	f.Add(`USB\Class_08&SubClass_06&Prot_50`)
 	f.Add(`HID_DEVICE_UP:0001_U:0006`)
 	f.Fuzz(func(t *testing.T, s string) {
-		v, p, _, ok := parseID(s)
+		v, p, _, ok := ParseID(s)
 		if ok && (len(v) != 4 || len(p) != 4) {
 			t.Errorf("%q is of %q:%q", s, v, p)
 		}

@@ -74,7 +74,7 @@ func (n *notices) take(e cfgmgr.Event, at time.Time) {
 
 // come takes up a device that was announced or found.
 func (n *notices) come(instance, message string, at time.Time) {
-	if _, _, _, ok := parseID(instance); !ok {
+	if _, _, _, ok := ParseID(instance); !ok {
 		return
 	}
 	key := strings.ToUpper(instance)
@@ -163,7 +163,7 @@ func (n *notices) list(message string) {
 func fromID(name, instance string) *device {
 	d := &device{instance: instance}
 	d.Path = name
-	d.VendorID, d.ProductID, d.SerialNumber, _ = parseID(instance)
+	d.VendorID, d.ProductID, d.SerialNumber, _ = ParseID(instance)
 	d.setInterfaces(nil)
 	return d
 }

@@ -27,6 +27,7 @@ import (
 
 	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
+	"sekisho/internal/usb"
 	"sekisho/internal/winlog"
 )
 
@@ -221,7 +222,7 @@ func decodeDisk(e *winlog.Event) (record, bool) {
 	}
 	r := record{at: e.Time, gone: capacity == 0}
 	parent := e.Get("ParentId")
-	vendor, product, serial, ok := parseID(parent)
+	vendor, product, serial, ok := usb.ParseID(parent)
 	if ok {
 		r.instance = parent
 	} else if bus, err := strconv.ParseUint(e.Get("BusType"), 0, 32); err != nil || bus != busUSB {
@@ -239,12 +240,12 @@ func decodeDisk(e *winlog.Event) (record, bool) {
 // a volume, a function of a device), and of hubs.
 func decodeDevice(e *winlog.Event) (record, bool) {
 	r := record{at: e.Time, instance: e.Get("DeviceId"), audit: true}
-	vendor, product, serial, ok := parseID(r.instance)
+	vendor, product, serial, ok := usb.ParseID(r.instance)
 	classes := strings.ToUpper(e.Get("CompatibleIds"))
 	if !ok || strings.Contains(classes, `USB\CLASS_09`) {
 		return record{}, false
 	}
-	r.device = event.Device{VendorID: vendor, ProductID: product, SerialNumber: serial, ProductName: text(e.Get("DeviceDescription"))}
+	r.device = event.Device{VendorID: vendor, ProductID: product, SerialNumber: text(serial), ProductName: text(e.Get("DeviceDescription"))}
 	switch {
 	case strings.Contains(classes, `USB\CLASS_08`):
 		r.device.Kinds = []string{event.KindStorage}
@@ -253,27 +254,6 @@ func decodeDevice(e *winlog.Event) (record, bool) {
 	}
 	return r, true
 }
-
-// parseID reads the instance id of a USB device, `USB\VID_0951&PID_1666\60A44C41`. A
-// serial number whose second character is & was made up by Windows. Functions of a
-// device (MI_) and what did not say what it is (VID_0000) are no devices.
-func parseID(instance string) (vendor, product, serial string, ok bool) {
-	parts := strings.Split(instance, `\`)
-	if len(parts) != 3 || !strings.EqualFold(parts[0], "USB") || len(parts[1]) != len("VID_0951&PID_1666") {
-		return "", "", "", false
-	}
-	ids := strings.ToLower(parts[1])
-	if vendor, product = ids[4:8], ids[13:]; !strings.HasPrefix(ids, "vid_") || ids[8:13] != "&pid_" || !hex(vendor) || !hex(product) || vendor == "0000" {
-		return "", "", "", false
-	}
-	if serial = text(parts[2]); len(serial) > 1 && serial[1] == '&' {
-		serial = ""
-	}
-	return vendor, product, serial, true
-}
-
-// hex reports whether a text is of lower-case hex digits.
-func hex(s string) bool { return strings.Trim(s, "0123456789abcdef") == "" }
 
 // text is a name without the blanks that disks fill theirs up with, bounded.
 func text(s string) string {

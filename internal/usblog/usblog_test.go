@@ -201,7 +201,7 @@ func FuzzDevices(f *testing.F) {
 			return all
 		}() {
 			d := r.device
-			if len(d.VendorID) != len(d.ProductID) || d.VendorID != "" && (len(d.VendorID) != 4 || !hex(d.VendorID+d.ProductID)) || len(d.SerialNumber) > maxText ||
+			if len(d.VendorID) != len(d.ProductID) || d.VendorID != "" && (len(d.VendorID) != 4 || strings.Trim(d.VendorID+d.ProductID, "0123456789abcdef") != "") || len(d.SerialNumber) > maxText ||
 				utf8.ValidString(id+serial) && !utf8.ValidString(d.SerialNumber) {
 				t.Errorf("%+v", r)
 			}
