@@ -118,9 +118,9 @@ func Alert(i int, at time.Time) *alert.Alert {
 	switch i % 7 {
 	case 0:
 		e := base(event.ProcessStarted, at, i)
-		e.Sensor = "proc-connector"
+		e.Sensor = "etw"
 		e.Process = &event.Process{PID: event.Some(int64(9120)), Name: "AnyDesk.exe", Executable: `C:\Users\` + e.User.Name + `\Downloads\AnyDesk.exe`,
-			CommandLine: `"C:\Users\` + e.User.Name + `\Downloads\AnyDesk.exe" --install`, Signer: "philandro Software GmbH",
+			CommandLine: `"C:\Users\` + e.User.Name + `\Downloads\AnyDesk.exe" --install`, Signer: "philandro Software GmbH", SignatureStatus: "trusted", Elevation: "full",
 			SHA256: strings.Repeat("5f3a9c", 10) + "d41e", StartedBy: "browser",
 			Parent:     &event.Parent{PID: event.Some(int64(7001)), Name: "msedge.exe", Executable: `C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe`},
 			RemoteTool: &event.RemoteTool{ID: "anydesk", Name: "AnyDesk", Category: "remote-desktop", Approved: event.Some(false)}}
