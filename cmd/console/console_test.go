@@ -22,6 +22,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/zap"
 
+	"sekisho/internal/account"
 	"sekisho/internal/alert"
 	"sekisho/internal/cli"
 	"sekisho/internal/endpoint"
@@ -341,7 +342,33 @@ func TestASecondServerOnTheSameAddressSaysSo(t *testing.T) {
 	c.Stderr = &errs
 	err = c.Run()
 	var ee *exec.ExitError
-	if !errors.As(err, &ee) || ee.ExitCode() != cli.Failure || !strings.Contains(errs.String(), "listen for agents on "+l.Addr().String()) {
-		t.Errorf("got %v, %q, want exit 3 and the address", err, errs.String())
+	if !errors.As(err, &ee) || ee.ExitCode() != cli.Failure || !strings.Contains(errs.String(), "listen for agents on "+l.Addr().String()) || !strings.Contains(errs.String(), "another program has that port") {
+		t.Errorf("got %v, %q, want exit 3, the address and what to do", err, errs.String())
+	}
+}
+
+func TestRevokingAPCSaysWhatBecomesOfIt(t *testing.T) {
+	p := &process{t: t, dir: t.TempDir()}
+	if err := os.WriteFile(filepath.Join(p.dir, "console.yaml"), []byte("data_dir: data\nstorage:\n  sqlite: console.db\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.OpenSQLite(t.Context(), filepath.Join(p.dir, "console.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	if err := db.AddEnrollToken(t.Context(), account.EnrollToken{ID: "t", Uses: 1, Created: now, Expires: now.Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := db.Enrol(t.Context(), store.Enrolment{TokenID: "t", Serial: "0a", Host: endpoint.Identity{HostID: "h", HostName: "PC-1", OS: "linux"}, Now: now, Expires: now.Add(time.Hour)})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	out, err := p.command("endpoint", "revoke", got.AgentID).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), got.AgentID+" is refused from now on") {
+		t.Errorf("got %v, %q", err, out)
+	}
+	if out, err = p.command("endpoint", "list").Output(); err != nil || !strings.Contains(string(out), "revoked") {
+		t.Errorf("got %v, %q", err, out)
 	}
 }

@@ -46,7 +46,7 @@ func enrollTokenCreate() *cobra.Command {
 				}
 				t, err := enroll.NewToken(addresses, ca.Pin(), department, uses, until)
 				if err != nil {
-					return none, cli.Exit(cli.Usage, err)
+					return none, cli.Exit(cli.Usage, fmt.Errorf(lang.T("登録トークンを作れません。--uses は 1〜65,535、--department は 200 バイトまで、--address は host:port で 8 つまで（%w）", "%w"), err))
 				}
 				if err := db.AddEnrollToken(c.Context(), account.EnrollToken{
 					ID: t.ID, Hash: enroll.SecretHash(t.SecretText()), Department: department, Uses: uses, Created: time.Now().UTC(), Expires: t.Expires,
@@ -143,11 +143,12 @@ func enrollTokenRevoke() *cobra.Command {
 			if t, err := enroll.ParseToken(id); err == nil {
 				id = t.ID
 			} else if len(id) > 20 {
-				return cli.Exit(cli.Usage, errors.New("neither the id of a token nor a whole one"))
+				return cli.Exit(cli.Usage, errors.New(lang.T("トークンの ID でも、トークンの全体でもありません", "neither the id of a token nor a whole one")))
 			}
-			return s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (account.AuditEntry, error) {
+			err := s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (account.AuditEntry, error) {
 				return account.AuditEntry{Action: "enroll-token-revoke", Object: id}, db.RevokeEnrollToken(c.Context(), id)
 			})
+			return done(c, err, "登録トークン %s はもう使えません", "enrolment token %s is no longer accepted", id)
 		},
 	}
 	s.flag(c)

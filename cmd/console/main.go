@@ -4,7 +4,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/mattn/go-runewidth"
@@ -27,7 +30,28 @@ import (
 func main() { os.Exit(run()) }
 
 // run is the whole program; it answers the exit code.
-func run() int { return cli.Report("sekisho-console", root().ExecuteContext(context.Background())) }
+func run() int {
+	return cli.Report("sekisho-console", root().ExecuteContext(context.Background()), causes...)
+}
+
+// causes are what a person at the terminal can do something about.
+var causes = []cli.Cause{
+	{Err: store.ErrMissing, JA: "登録されていません。何があるかは list で確かめられます", EN: "`list` shows what there is"},
+	{Err: store.ErrExists, JA: "同じ名前のものがもうあります。別の名前にしてください", EN: "choose another name"},
+	{Err: store.ErrLastAdmin, JA: "ログインできる最後の管理者です。先に別の管理者を加えてください", EN: "add another one first"},
+	{Err: store.ErrNewer, JA: "このデータベースは新しい版のものです。その版以降の sekisho-console を使ってください", EN: "use that version or a later one"},
+	{Err: store.ErrFull, JA: "データベースのあるディスクに空きがありません。空きを作ってください", EN: "make room on its disk"},
+	{Err: account.ErrPasswordLen, JA: "パスワードは 10〜256 文字にしてください", EN: "choose another one"},
+	{Err: syscall.EADDRINUSE, JA: portTakenJA, EN: portTakenEN},
+	{Err: syscall.Errno(10048), JA: portTakenJA, EN: portTakenEN}, // WSAEADDRINUSE: what Windows says
+	{Err: syscall.EADDRNOTAVAIL, JA: "この機械にないアドレスです。設定の listen を直してください", EN: "this machine does not have that address: mend listen in the settings"},
+	{Err: fs.ErrPermission, JA: "権限がありません。root（Windows では管理者）で実行してください", EN: "run as root (on Windows: as administrator)"},
+}
+
+const (
+	portTakenJA = "そのポートは別のプログラムが使っています。そのプログラムを止めるか、設定の listen で別のポートを選んでください"
+	portTakenEN = "another program has that port: stop it, or choose another port under listen in the settings"
+)
 
 func root() *cobra.Command {
 	c := &cobra.Command{
@@ -89,6 +113,15 @@ func (s *settings) change(ctx context.Context, do func(cfg *config.Console, db *
 	return db.Audit(ctx, e)
 }
 
+// done tells that a command has done what was asked, if it has: on standard
+// error, where it is in nobody's way who reads what a command prints.
+func done(c *cobra.Command, err error, ja, en string, args ...any) error {
+	if err == nil {
+		fmt.Fprintf(c.ErrOrStderr(), lang.T(ja, en)+"\n", args...)
+	}
+	return err
+}
+
 // operator is who uses the command line, for the audit log: root by sudo is the
 // person, if sudo says who.
 func operator() string {
@@ -111,6 +144,16 @@ func defaultConfig() string {
 		return filepath.Join(os.Getenv("ProgramData"), "Sekisho Console", "console.yaml")
 	}
 	return "/etc/sekisho/console.yaml"
+}
+
+// show prints a list as JSON or as a table.
+func show(c *cobra.Command, asJSON bool, list any, text [][]string) error {
+	if asJSON {
+		e := json.NewEncoder(c.OutOrStdout())
+		e.SetIndent("", "  ")
+		return e.Encode(list)
+	}
+	return table(c.OutOrStdout(), text)
 }
 
 // table writes rows in columns of equal width on a terminal, where Japanese

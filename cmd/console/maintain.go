@@ -28,10 +28,11 @@ func backupCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, a []string) error {
 			ctx, stop := cli.UntilStopped(c) // leaves no half copy behind
 			defer stop()
-			return s.change(ctx, func(_ *config.Console, db *store.SQLite) (account.AuditEntry, error) {
+			err := s.change(ctx, func(_ *config.Console, db *store.SQLite) (account.AuditEntry, error) {
 				err := db.Backup(ctx, a[0])
 				return account.AuditEntry{Action: "backup", Object: a[0]}, err
 			})
+			return done(c, err, "%s に写しました", "copied to %s", a[0])
 		},
 	}
 	s.flag(c)

@@ -57,7 +57,7 @@ func serveCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			for _, r := range roles {
 				if r != "collector" && r != "web" {
-					return cli.Exit(cli.Usage, fmt.Errorf("role %q: want collector, web or both", r))
+					return cli.Exit(cli.Usage, fmt.Errorf(lang.T("役割 %q はありません。collector、web、またはその両方です", "role %q: want collector, web or both"), r))
 				}
 			}
 			cfg, err := s.load()
@@ -255,7 +255,7 @@ func (s *server) listen(ca *enroll.CA) (err error) {
 		}
 	}
 	if len(s.parts) == 0 {
-		return cli.Exit(cli.Usage, errors.New("there is nothing to serve: no role was given"))
+		return cli.Exit(cli.Usage, errors.New(lang.T("役割が指定されていないので、することがありません", "there is nothing to serve: no role was given")))
 	}
 	return nil
 }

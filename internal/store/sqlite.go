@@ -428,7 +428,7 @@ func describe(err error) error {
 	var e *sqlite.Error
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return fs.ErrNotExist
+		return ErrMissing
 	case errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL:
 		return fmt.Errorf("%w: %v", ErrFull, err)
 	}

@@ -9,7 +9,7 @@
 //   - Ingest answers after the commit (synchronous=FULL): what it answered for
 //     survives a killed process and, as far as the disk keeps its word, a power
 //     cut. A second delivery of a row is success and changes nothing.
-//   - What is not there is an error that satisfies errors.Is(err, fs.ErrNotExist).
+//   - What is not there is ErrMissing, which satisfies errors.Is(err, fs.ErrNotExist).
 //   - Lists are read by key, never by offset, and are bounded.
 //   - Times that decide over identity or order of events are kept in
 //     nanoseconds (columns ..._ns), all others in milliseconds (..._ms).
@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"sekisho/internal/account"
@@ -26,8 +27,9 @@ import (
 	"sekisho/internal/endpoint"
 )
 
-// Errors that callers branch on, beside fs.ErrNotExist.
+// Errors that callers branch on.
 var (
+	ErrMissing      = error(missing{}) // is fs.ErrNotExist, and so needs no import of this package
 	ErrExists       = errors.New("exists already")
 	ErrTokenUnknown = errors.New("enrolment token is unknown")       // or its secret is another
 	ErrTokenExpired = errors.New("enrolment token has expired")      //
@@ -37,6 +39,11 @@ var (
 	ErrNewer        = errors.New("the database is of a newer version of this program")
 	ErrLastAdmin    = errors.New("the last administrator who can sign in cannot be taken away")
 )
+
+type missing struct{}
+
+func (missing) Error() string        { return "does not exist" }
+func (missing) Is(target error) bool { return target == fs.ErrNotExist }
 
 // Store is everything the console program asks of its database. All methods are
 // safe for concurrent use.
