@@ -14,6 +14,7 @@ import (
 	"sekisho/internal/config"
 	"sekisho/internal/enroll"
 	"sekisho/internal/etw"
+	"sekisho/internal/guid"
 	"sekisho/internal/winacl"
 	"sekisho/internal/winlog"
 
@@ -158,7 +159,7 @@ func lookAtPlaces(settingsFile string, cfg *config.Agent) []placeChecked {
 
 // tryTracing starts and ends a session of ETW as the process sensor has it.
 func tryTracing() error {
-	kernelProcess := etw.Provider{ID: etw.MustGUID("{22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}"), Keywords: 0x10} // WINEVENT_KEYWORD_PROCESS
+	kernelProcess := etw.Provider{ID: guid.Must("{22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}"), Keywords: 0x10} // WINEVENT_KEYWORD_PROCESS
 	s, err := etw.Start("Sekisho-Doctor", kernelProcess)
 	if err != nil {
 		return err

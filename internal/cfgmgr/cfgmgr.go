@@ -10,55 +10,34 @@ package cfgmgr
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf16"
+
+	"sekisho/internal/guid"
 )
-
-// GUID is a GUID as it lies in memory: the first three parts little-endian.
-type GUID [16]byte
-
-// String is the form "{53f5630d-b6bf-11d0-94f2-00a0c91efb8b}".
-func (g GUID) String() string {
-	return fmt.Sprintf("{%08x-%04x-%04x-%x-%x}", binary.LittleEndian.Uint32(g[:]), binary.LittleEndian.Uint16(g[4:]),
-		binary.LittleEndian.Uint16(g[6:]), g[8:10], g[10:])
-}
-
-// guid makes a GUID of its text without braces. It is for the constants below.
-func guid(s string) (g GUID) {
-	b, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
-	if err != nil || len(b) != len(g) {
-		panic("no GUID: " + s)
-	}
-	for i, from := range []int{3, 2, 1, 0, 5, 4, 7, 6} {
-		g[i] = b[from]
-	}
-	copy(g[8:], b[8:])
-	return g
-}
 
 // Classes of device interfaces (winioctl.h, usbiodef.h, portabledevice headers:
 // "Device interface classes" in the Windows driver documentation).
 var (
-	Volume    = guid("53f5630d-b6bf-11d0-94f2-00a0c91efb8b")
-	Disk      = guid("53f56307-b6bf-11d0-94f2-00a0c91efb8b")
-	CDROM     = guid("53f56308-b6bf-11d0-94f2-00a0c91efb8b")
-	USBDevice = guid("a5dcbf10-6530-11d2-901f-00c04fb951ed")
-	USBHub    = guid("f18a0e88-c30c-11d0-8815-00a0c906bed8")
-	WPD       = guid("6ac27878-a6fa-4155-ba85-f98f491d4f33") // phones and cameras; sticks too, by way of a driver of their own
+	Volume    = guid.Must("53f5630d-b6bf-11d0-94f2-00a0c91efb8b")
+	Disk      = guid.Must("53f56307-b6bf-11d0-94f2-00a0c91efb8b")
+	CDROM     = guid.Must("53f56308-b6bf-11d0-94f2-00a0c91efb8b")
+	USBDevice = guid.Must("a5dcbf10-6530-11d2-901f-00c04fb951ed")
+	USBHub    = guid.Must("f18a0e88-c30c-11d0-8815-00a0c906bed8")
+	WPD       = guid.Must("6ac27878-a6fa-4155-ba85-f98f491d4f33") // phones and cameras; sticks too, by way of a driver of their own
 )
 
 // What a volume tells those who watch a handle to it (ioevent.h).
 var (
-	VolumeLock       = guid("50708874-c9af-11d1-8fef-00a0c9a06d32") // somebody wants it for himself: eject, format, check
-	VolumeLockFailed = guid("ae2eed10-0ba8-11d2-8ffb-00a0c9a06d32")
-	VolumeUnlock     = guid("9a8c3d68-d0cb-11d1-8fef-00a0c9a06d32")
-	VolumeDismount   = guid("d16a55e8-1059-11d2-8ffd-00a0c9a06d32")
-	VolumeMount      = guid("b5804878-1a96-11d2-8ffd-00a0c9a06d32")
-	MediaArrival     = guid("d07433c0-a98e-11d2-917a-00a0c9068ff3")
-	MediaRemoval     = guid("d07433c1-a98e-11d2-917a-00a0c9068ff3")
+	VolumeLock       = guid.Must("50708874-c9af-11d1-8fef-00a0c9a06d32") // somebody wants it for himself: eject, format, check
+	VolumeLockFailed = guid.Must("ae2eed10-0ba8-11d2-8ffb-00a0c9a06d32")
+	VolumeUnlock     = guid.Must("9a8c3d68-d0cb-11d1-8fef-00a0c9a06d32")
+	VolumeDismount   = guid.Must("d16a55e8-1059-11d2-8ffd-00a0c9a06d32")
+	VolumeMount      = guid.Must("b5804878-1a96-11d2-8ffd-00a0c9a06d32")
+	MediaArrival     = guid.Must("d07433c0-a98e-11d2-917a-00a0c9068ff3")
+	MediaRemoval     = guid.Must("d07433c1-a98e-11d2-917a-00a0c9068ff3")
 )
 
 // Action is what happened, CM_NOTIFY_ACTION of cfgmgr32.h.
@@ -79,9 +58,9 @@ const (
 // Event is a notification.
 type Event struct {
 	Action Action
-	Class  GUID   // of the interface; Arrived and Removed only
-	Path   string // of the interface, `\\?\USB#VID_0951&PID_1666#60A44C#{a5dcbf10-...}`; likewise
-	Custom GUID   // Custom only
+	Class  guid.GUID // of the interface; Arrived and Removed only
+	Path   string    // of the interface, `\\?\USB#VID_0951&PID_1666#60A44C#{a5dcbf10-...}`; likewise
+	Custom guid.GUID // Custom only
 }
 
 // Sizes and offsets of CM_NOTIFY_EVENT_DATA (cfgmgr32.h; amd64): FilterType and
@@ -167,18 +146,18 @@ func Instance(path string) string {
 
 // Key names a property of a device, DEVPROPKEY of devpropdef.h.
 type Key struct {
-	Format GUID
+	Format guid.GUID
 	ID     uint32
 }
 
 // Properties of devices (devpkey.h).
 var (
-	HardwareIDs   = Key{guid("a45c254e-df1c-4efd-8020-67d146a850e0"), 3}
-	CompatibleIDs = Key{guid("a45c254e-df1c-4efd-8020-67d146a850e0"), 4}
-	Manufacturer  = Key{guid("a45c254e-df1c-4efd-8020-67d146a850e0"), 13} // as the driver's INF has it
-	Address       = Key{guid("a45c254e-df1c-4efd-8020-67d146a850e0"), 30} // of a USB device: the number of its hub's port
-	LocationPaths = Key{guid("a45c254e-df1c-4efd-8020-67d146a850e0"), 37}
-	ReportedName  = Key{guid("540b947e-8b40-45bc-a8a2-6a0b894cbda2"), 4} // as the device itself says, its iProduct
+	HardwareIDs   = Key{guid.Must("a45c254e-df1c-4efd-8020-67d146a850e0"), 3}
+	CompatibleIDs = Key{guid.Must("a45c254e-df1c-4efd-8020-67d146a850e0"), 4}
+	Manufacturer  = Key{guid.Must("a45c254e-df1c-4efd-8020-67d146a850e0"), 13} // as the driver's INF has it
+	Address       = Key{guid.Must("a45c254e-df1c-4efd-8020-67d146a850e0"), 30} // of a USB device: the number of its hub's port
+	LocationPaths = Key{guid.Must("a45c254e-df1c-4efd-8020-67d146a850e0"), 37}
+	ReportedName  = Key{guid.Must("540b947e-8b40-45bc-a8a2-6a0b894cbda2"), 4} // as the device itself says, its iProduct
 )
 
 // Types of properties (devpropdef.h).

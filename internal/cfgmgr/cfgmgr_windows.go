@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/windows"
+
+	"sekisho/internal/guid"
 )
 
 var (
@@ -92,9 +94,9 @@ const maxData = 64<<10 + 64
 // Listen has f called when interfaces of a class come and go. f runs on a thread
 // of the system and returns at once. Interfaces that are there already are not
 // told; ask for [Interfaces] after Listen, and some may come twice.
-func Listen(class GUID, f func(Event)) (*Listener, error) {
+func Listen(class guid.GUID, f func(Event)) (*Listener, error) {
 	x := filter{typ: filterOfClass}
-	*(*GUID)(unsafe.Pointer(&x.handle)) = class
+	*(*guid.GUID)(unsafe.Pointer(&x.handle)) = class
 	l, err := register(&x, f)
 	if err != nil {
 		return nil, fmt.Errorf("listen for devices of class %v: %w", class, err)
@@ -152,7 +154,7 @@ const maxList = 1 << 20
 
 // Interfaces returns the paths of the interfaces of a class that are there now:
 // of all devices, or of that with an instance id if one is given.
-func Interfaces(class GUID, instance string) ([]string, error) {
+func Interfaces(class guid.GUID, instance string) ([]string, error) {
 	var id *uint16
 	if instance != "" {
 		var err error

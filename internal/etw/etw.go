@@ -18,60 +18,15 @@ package etw
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
-	"fmt"
-	"strings"
 	"time"
+
+	"sekisho/internal/guid"
 )
-
-// GUID names a provider, as it stands in memory: its first three parts are
-// little-endian.
-type GUID [16]byte
-
-// ParseGUID reads the form {22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}, with or without
-// braces, in either case.
-func ParseGUID(s string) (GUID, error) {
-	bad := func() (GUID, error) {
-		return GUID{}, fmt.Errorf("GUID %q is not of the form {xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx}", s)
-	}
-	x := s
-	if strings.HasPrefix(x, "{") && strings.HasSuffix(x, "}") {
-		x = x[1 : len(x)-1]
-	}
-	if len(x) != 36 || x[8] != '-' || x[13] != '-' || x[18] != '-' || x[23] != '-' {
-		return bad()
-	}
-	var b [16]byte
-	if n, err := hex.Decode(b[:], []byte(x[:8]+x[9:13]+x[14:18]+x[19:23]+x[24:])); err != nil || n != len(b) {
-		return bad()
-	}
-	var g GUID
-	binary.LittleEndian.PutUint32(g[0:], binary.BigEndian.Uint32(b[0:]))
-	binary.LittleEndian.PutUint16(g[4:], binary.BigEndian.Uint16(b[4:]))
-	binary.LittleEndian.PutUint16(g[6:], binary.BigEndian.Uint16(b[6:]))
-	copy(g[8:], b[8:])
-	return g, nil
-}
-
-// MustGUID is [ParseGUID] for constants: it panics where that fails.
-func MustGUID(s string) GUID {
-	g, err := ParseGUID(s)
-	if err != nil {
-		panic("etw: " + err.Error())
-	}
-	return g
-}
-
-// String is the form that ParseGUID reads, with braces and in upper case.
-func (g GUID) String() string {
-	le := binary.LittleEndian
-	return fmt.Sprintf("{%08X-%04X-%04X-%X-%X}", le.Uint32(g[0:]), le.Uint16(g[4:]), le.Uint16(g[6:]), g[8:10], g[10:])
-}
 
 // Provider is what a session asks of a provider of events.
 type Provider struct {
-	ID       GUID
+	ID       guid.GUID
 	Level    uint8  // the least important events wanted, 1 critical to 5 verbose; 0 is all
 	Keywords uint64 // events with any of these; 0 is all
 	// Events are the ids of those wanted, at most 64; none: all. The system leaves out
@@ -81,7 +36,7 @@ type Provider struct {
 
 // Record is one event. It and its Data are valid during the call they are given to.
 type Record struct {
-	Provider GUID
+	Provider guid.GUID
 	ID       uint16
 	Version  uint8
 	Opcode   uint8
@@ -124,7 +79,7 @@ func parseHeader(b, data []byte, r *Record) error {
 	*r = Record{
 		TID: le.Uint32(b[8:]), PID: le.Uint32(b[12:]),
 		Time:     FileTime(le.Uint64(b[16:])),
-		Provider: GUID(b[24:40]),
+		Provider: guid.GUID(b[24:40]),
 		ID:       le.Uint16(b[40:]), Version: b[42], Opcode: b[45],
 		Keywords:    le.Uint64(b[48:]),
 		PointerSize: 8,

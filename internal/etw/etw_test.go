@@ -8,29 +8,9 @@ import (
 	"testing"
 	"time"
 	"unicode/utf16"
-)
 
-func TestGUID(t *testing.T) {
-	const text = "{22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}"
-	g, err := ParseGUID(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := hex.EncodeToString(g[:]), "d62cfb227b0e2b42a0c72fad1fd0e716"; got != want {
-		t.Errorf("in memory it is %s, want %s", got, want)
-	}
-	if g.String() != text {
-		t.Errorf("as text it is %s, want %s", g, text)
-	}
-	if h, err := ParseGUID(strings.ToLower(text[1 : len(text)-1])); err != nil || h != g {
-		t.Errorf("without braces and in lower case it is %v (%v)", h, err)
-	}
-	for _, bad := range []string{"", "{}", text[1:], text[:36] + "}", "{22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E71G}", "22FB2CD6 0E7B 422B A0C7 2FAD1FD0E716", "{22FB2CD60-E7B-422B-A0C7-2FAD1FD0E716}"} {
-		if g, err := ParseGUID(bad); err == nil {
-			t.Errorf("%q is taken for %v", bad, g)
-		}
-	}
-}
+	"sekisho/internal/guid"
+)
 
 // header is an EVENT_HEADER by the layout of evntcons.h, written field by field.
 func header(flags uint16) []byte {
@@ -59,7 +39,7 @@ func TestHeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	switch {
-	case r.Provider != MustGUID("{22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}"):
+	case r.Provider != guid.Must("{22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}"):
 		t.Errorf("provider is %v", r.Provider)
 	case r.ID != 1 || r.Version != 3 || r.Opcode != 1:
 		t.Errorf("event is %d version %d opcode %d", r.ID, r.Version, r.Opcode)

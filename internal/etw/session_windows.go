@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/windows"
+
+	"sekisho/internal/guid"
 )
 
 // Since Windows 8.1 sechost.dll has these functions; advapi32.dll hands them on, on
@@ -85,7 +87,7 @@ type properties struct {
 	providerID        uint32
 	historicalContext uint64
 	timeStamp         int64
-	guid              GUID
+	guid              guid.GUID
 	clientContext     uint32
 	flags             uint32
 
@@ -242,7 +244,7 @@ type enableParameters struct {
 	version        uint32
 	enableProperty uint32
 	controlFlags   uint32
-	sourceID       GUID
+	sourceID       guid.GUID
 	filters        *filterDescriptor
 	filterCount    uint32
 }

@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/windows"
+
+	"sekisho/internal/guid"
 )
 
 // TestLayouts compares with what a C compiler makes of evntrace.h and evntcons.h
@@ -149,7 +151,7 @@ func TestPanicOfAConsumerIsItsError(t *testing.T) {
 // TestSession reads from a real session where there is one to be had, and sees to it
 // that a system that only pretends says so.
 func TestSession(t *testing.T) {
-	s, err := Start("Sekisho-Test", Provider{ID: MustGUID("{22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}"), Keywords: 0x10})
+	s, err := Start("Sekisho-Test", Provider{ID: guid.Must("{22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}"), Keywords: 0x10})
 	if wine() {
 		if !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("Wine has no event tracing, and Start says %v", err)

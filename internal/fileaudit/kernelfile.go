@@ -11,6 +11,7 @@ import (
 	"unicode/utf16"
 
 	"sekisho/internal/etw"
+	"sekisho/internal/guid"
 	"sekisho/internal/volume"
 )
 
@@ -63,7 +64,7 @@ const (
 )
 
 // kernelFileProvider is Microsoft-Windows-Kernel-File.
-var kernelFileProvider = etw.MustGUID("{EDD08927-9CC4-4E65-B970-C2560FB5C289}")
+var kernelFileProvider = guid.Must("{EDD08927-9CC4-4E65-B970-C2560FB5C289}")
 
 var errFileEvent = errors.New("file event of event tracing is cut off, or of a version that is not known")
 

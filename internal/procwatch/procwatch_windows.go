@@ -13,6 +13,7 @@ import (
 
 	"sekisho/internal/endpoint"
 	"sekisho/internal/etw"
+	"sekisho/internal/guid"
 )
 
 const (
@@ -45,7 +46,7 @@ func trace() (session, error) {
 }
 
 // The provider Microsoft-Windows-Kernel-Process, and what is asked of it.
-var kernelProcess = etw.MustGUID("{22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}")
+var kernelProcess = guid.Must("{22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}")
 
 const (
 	kernelProcessKeyword = 0x10 // WINEVENT_KEYWORD_PROCESS

@@ -11,6 +11,7 @@ import (
 	"sekisho/internal/cfgmgr"
 	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
+	"sekisho/internal/guid"
 )
 
 // lookAnyway is how often the devices are listed though Windows tells of them.
@@ -42,7 +43,7 @@ func (w *Watcher) listen(ctx context.Context, out chan<- *event.Event) error {
 		whole:  whole,
 		fill:   fillFromNode,
 	})
-	for _, class := range []cfgmgr.GUID{cfgmgr.USBDevice, cfgmgr.WPD} {
+	for _, class := range []guid.GUID{cfgmgr.USBDevice, cfgmgr.WPD} {
 		l, err := cfgmgr.Listen(class, n.heard)
 		if err != nil {
 			return err
