@@ -85,6 +85,10 @@ type bpfWatch struct {
 	drops    uint64        // of the kernel's counters, told already
 
 	uncounted bool // records came since they were read
+
+	records *waiter   // where the reader waits; nil: it does not run
+	scanned time.Time // when /proc was last read through
+	rescan  time.Time // when it is to be again, as records were lost; zero: it need not
 }
 
 // watchBPF watches by eBPF programs on the scheduler's tracepoints, until ctx is
@@ -174,7 +178,7 @@ func explainBPF(what string, err error) error {
 func (b *bpfWatch) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.closed = true
+	b.closed, b.records = true, nil
 	for _, l := range b.links {
 		_ = l.Close()
 	}
@@ -198,9 +202,9 @@ func (b *bpfWatch) run(ctx context.Context) error {
 	}
 	defer records.close()
 	defer context.AfterFunc(ctx, records.close)()
+	b.reads(records)
 	// Not before: what starts during the first scan counts as running at start.
 	b.w.setState(b.q, endpoint.SensorOK, mechBPF, "")
-	var rescan, scanned time.Time // when one is due, zero if none is; when the last was
 	var rest time.Duration
 	for {
 		if rest > 0 {
@@ -209,7 +213,7 @@ func (b *bpfWatch) run(ctx context.Context) error {
 			case <-ctx.Done():
 			}
 		} else {
-			if err := records.wait(b.nextTurn(rescan)); err != nil && ctx.Err() == nil {
+			if err := errors.Join(b.alarm(), records.wait()); err != nil && ctx.Err() == nil {
 				return fmt.Errorf("wait for records: %w", err)
 			}
 		}
@@ -230,28 +234,47 @@ func (b *bpfWatch) run(ctx context.Context) error {
 		}
 		if lost > 0 {
 			b.q.lose(lost)
-			if rescan.IsZero() {
-				rescan = scanned.Add(rescanEvery)
-			}
 		}
-		if !rescan.IsZero() && time.Now().After(rescan) {
+		if b.scanDue() {
 			if err := b.scan(true); err != nil {
 				return err
 			}
-			rescan, scanned = time.Time{}, time.Now()
 		}
 	}
 }
 
-// nextTurn is when there is something to do even if no record comes: rescan, if it is
-// not zero, or when what was lost is to be asked for. Zero: never.
-func (b *bpfWatch) nextTurn(rescan time.Time) time.Time {
+// reads notes where the reader waits.
+func (b *bpfWatch) reads(at *waiter) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if due := b.counted.Add(countEvery); b.uncounted && (rescan.IsZero() || due.Before(rescan)) {
-		return due
+	b.records = at
+}
+
+// alarm has the reader's wait end when there is something to do even if no record
+// comes.
+func (b *bpfWatch) alarm() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.setAlarm()
+}
+
+// setAlarm is alarm with b.mu held.
+func (b *bpfWatch) setAlarm() error {
+	at := b.rescan
+	if due := b.counted.Add(countEvery); b.uncounted && (at.IsZero() || due.Before(at)) {
+		at = due
 	}
-	return rescan
+	if b.failed != nil {
+		at = time.Now()
+	}
+	return b.records.until(at)
+}
+
+// scanDue reports whether it is time to look for what was lost.
+func (b *bpfWatch) scanDue() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.rescan.IsZero() && time.Now().After(b.rescan)
 }
 
 // turn handles the records there are, and returns how many and how many were lost.
@@ -265,24 +288,33 @@ func (b *bpfWatch) turn() (n int, lost uint64, err error) {
 	if n, err = b.receive(); err != nil {
 		return n, 0, err
 	}
-	lost, err = b.lost()
+	if lost, err = b.lost(); lost > 0 && b.rescan.IsZero() {
+		b.rescan = b.scanned.Add(rescanEvery)
+	}
 	return n, lost, err
 }
 
 func (b *bpfWatch) scan(tell bool) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.w.scanAll(b.q, mechBPF, tell)
+	err := b.w.scanAll(b.q, mechBPF, tell)
+	b.scanned, b.rescan = time.Now(), time.Time{}
+	return err
 }
 
 // catchUp handles what the kernel has told and the reader not read yet.
 func (b *bpfWatch) catchUp() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.closed && b.ring.AvailableBytes() > 0 {
-		if _, err := b.receive(); err != nil {
-			b.failed = err
-		}
+	if b.closed || b.ring.AvailableBytes() == 0 {
+		return
+	}
+	if _, err := b.receive(); err != nil {
+		b.failed = err
+	}
+	if b.records != nil {
+		// The reader finds no records, and would sleep on over what was lost with these.
+		_ = b.setAlarm() // fails where the reader ends
 	}
 }
 

@@ -98,6 +98,51 @@ func TestALossOutsideTheRingIsTold(t *testing.T) {
 	}
 }
 
+// Who asks for a process takes the records from under the reader, which sleeps: a
+// loss is told all the same.
+func TestALossIsToldThoughTheReaderFoundNoRecords(t *testing.T) {
+	b := needBPF(t, Options{}, ringBytes)
+	if _, _, err := b.turn(); err != nil || b.uncounted {
+		t.Fatal("losses were not asked for", err)
+	}
+	records, err := newWaiter() // as of records that are gone when they are looked for
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.reads(records)
+	lost := make(chan uint64)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for b.alarm() == nil && records.wait() == nil {
+			if _, n, _ := b.turn(); n > 0 {
+				lost <- n
+			}
+		}
+	}()
+	perCPU := make([]uint64, ebpf.MustPossibleCPU())
+	perCPU[0] = 3
+	if err := b.objs.Dropped.Update(uint32(0), perCPU, ebpf.UpdateAny); err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command("/bin/true").Run(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	b.catchUp()
+	select {
+	case n := <-lost:
+		if n != 3 {
+			t.Errorf("%d are told as lost, want 3", n)
+		}
+		t.Logf("told after %v", time.Since(began))
+	case <-time.After(time.Minute):
+		t.Error("the reader sleeps on")
+	}
+	records.close()
+	<-done
+}
+
 // What the kernel may say in an order or with gaps that a test cannot provoke.
 func TestRecordsWithGaps(t *testing.T) {
 	const tick = tickNS

@@ -3,7 +3,6 @@ package procwatch
 import (
 	"encoding/binary"
 	"errors"
-	"strings"
 	"time"
 
 	"sekisho/internal/etw"
@@ -109,45 +108,6 @@ func elevationType(t uint32) string {
 		return "limited"
 	}
 	return ""
-}
-
-// dosPath turns the path of a program as the kernel or Win32 gives it into the form
-// of events, `C:\dir\file` or `\\server\share\file`. devices maps devices in lower
-// case (`\device\harddiskvolume3`) to drives ("C:"); windows is where Windows is. A
-// device without a drive stays as it is.
-func dosPath(path string, devices map[string]string, windows string) string {
-	fold := func(prefix string) bool {
-		return len(path) >= len(prefix) && strings.EqualFold(path[:len(prefix)], prefix)
-	}
-	switch {
-	case fold(`\??\unc\`), fold(`\\?\unc\`):
-		return `\` + path[len(`\??\unc`):]
-	case fold(`\??\`), fold(`\\?\`):
-		return path[len(`\??\`):]
-	case fold(`\systemroot\`) && windows != "":
-		return windows + path[len(`\systemroot`):]
-	case fold(`\device\mup\`):
-		rest := path[len(`\device\mup`):]
-		// A redirector, and the letter and session of who mapped the share, may come first.
-		for strings.HasPrefix(rest, `\;`) {
-			next := strings.IndexByte(rest[1:], '\\')
-			if next < 0 {
-				return path
-			}
-			rest = rest[1+next:]
-		}
-		return `\` + rest
-	case fold(`\device\`):
-		end := strings.IndexByte(path[len(`\device\`):], '\\')
-		if end < 0 {
-			return path
-		}
-		end += len(`\device\`)
-		if drive := devices[strings.ToLower(path[:end])]; drive != "" {
-			return drive + path[end:]
-		}
-	}
-	return path
 }
 
 // unicodeStringSize is the size of a UNICODE_STRING of 64-bit Windows (ntdef.h):

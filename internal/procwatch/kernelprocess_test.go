@@ -144,32 +144,6 @@ func BenchmarkKernelStart(b *testing.B) {
 	}
 }
 
-func TestDOSPath(t *testing.T) {
-	devices := map[string]string{`\device\harddiskvolume3`: "C:", `\device\harddiskvolume31`: "E:"}
-	for _, c := range []struct{ in, want string }{
-		{`\Device\HarddiskVolume3\Windows\notepad.exe`, `C:\Windows\notepad.exe`},
-		{`\Device\HarddiskVolume31\a.exe`, `E:\a.exe`},
-		{`\Device\HarddiskVolume7\a.exe`, `\Device\HarddiskVolume7\a.exe`},
-		{`\Device\HarddiskVolume3`, `\Device\HarddiskVolume3`},
-		{`\Device\Mup\fs1\share\a.exe`, `\\fs1\share\a.exe`},
-		{`\Device\Mup\;LanmanRedirector\;Z:00000000000a1b2c\fs1\share\a.exe`, `\\fs1\share\a.exe`},
-		{`\Device\Mup\;LanmanRedirector`, `\Device\Mup\;LanmanRedirector`},
-		{`\SystemRoot\System32\smss.exe`, `C:\Windows\System32\smss.exe`},
-		{`\??\C:\x.exe`, `C:\x.exe`},
-		{`\\?\C:\x.exe`, `C:\x.exe`},
-		{`\\?\UNC\fs1\share\x.exe`, `\\fs1\share\x.exe`},
-		{`\??\UNC\fs1\share\x.exe`, `\\fs1\share\x.exe`},
-		{`\\fs1\share\x.exe`, `\\fs1\share\x.exe`},
-		{`C:\x.exe`, `C:\x.exe`},
-		{`Registry`, `Registry`},
-		{``, ``},
-	} {
-		if got := dosPath(c.in, devices, `C:\Windows`); got != c.want {
-			t.Errorf("%q is %q, want %q", c.in, got, c.want)
-		}
-	}
-}
-
 func TestUnicodeString(t *testing.T) {
 	const base = 0x7ff600001000
 	answer := func(size uint16, at uint64, text string) []byte {

@@ -322,10 +322,7 @@ func (w *Watcher) readNow(pid int) (reading, error) {
 		r.errs = append(r.errs, fmt.Sprintf("read arguments: cut at %d bytes", maxBytes))
 	}
 	im.setArgs(r.raw)
-	im.cwd = strings.TrimSuffix(w.sys.path(x.folder), `\`)
-	if strings.HasSuffix(im.cwd, ":") {
-		im.cwd += `\`
-	}
+	im.cwd = w.sys.path(x.folder)
 	r.proc = &proc{image: im, ppid: x.parent, session: loginSession(x.session)}
 	return r, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"sekisho/internal/etw"
 	"sekisho/internal/event"
+	"sekisho/internal/winpath"
 )
 
 // systemPID is the process of the kernel; that of idling is 0.
@@ -233,7 +234,7 @@ type system struct {
 	trace    func() (session, error)
 
 	mu      sync.Mutex // guards all below
-	devices map[string]string
+	devices winpath.Names
 	asked   time.Time // when devices was filled
 }
 
@@ -251,38 +252,30 @@ func (r *system) look(im *image) { im.more.program = r.programs.of(im.exe, time.
 // devicesEvery is how often a drive's device is asked for.
 const devicesEvery = 10 * time.Second
 
-// path brings a path to the form of events: see dosPath. An 8.3 name is made long.
+// path brings a path to the form of events. An 8.3 name is made long.
 func (r *system) path(p string) string {
 	if p == "" {
 		return ""
 	}
-	var devices map[string]string
-	if strings.HasPrefix(strings.ToLower(p), `\device\`) {
-		devices = r.drives()
+	var names winpath.Names
+	if winpath.IsDevice(p) {
+		names = r.drives()
 	}
-	p = dosPath(p, devices, r.folder)
-	if !strings.Contains(p, "~") || mayHang(p) {
-		return p
+	c := winpath.Canonical(p, names)
+	if c.Short && !mayHang(c.Path) {
+		return winpath.Long(c.Path)
 	}
-	from, err := windows.UTF16PtrFromString(p)
-	if err != nil {
-		return p
-	}
-	buf := make([]uint16, maxUTF16)
-	if n, err := windows.GetLongPathName(from, &buf[0], uint32(len(buf))); err == nil && n > 0 && n < uint32(len(buf)) {
-		return windows.UTF16ToString(buf[:n])
-	}
-	return p
+	return c.Path
 }
 
-// drives maps devices to drives.
-func (r *system) drives() map[string]string {
+// drives maps devices to drives, and where Windows is to its folder.
+func (r *system) drives() winpath.Names {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.devices != nil && time.Since(r.asked) < devicesEvery {
 		return r.devices
 	}
-	devices := map[string]string{}
+	devices := winpath.Names{`\systemroot`: r.folder}
 	mask, _ := windows.GetLogicalDrives()
 	for i := range 26 {
 		if mask&(1<<i) == 0 {

@@ -49,12 +49,13 @@ func newWaiter(fds ...int) (*waiter, error) {
 	return w, nil
 }
 
-// wait waits until a descriptor can be read, or until a time if it is not zero.
-// After close it fails.
-func (w *waiter) wait(until time.Time) error {
-	if err := w.file.SetReadDeadline(until); err != nil {
-		return err
-	}
+// until says when to wait no longer, which holds for a wait under way as well; zero:
+// never.
+func (w *waiter) until(at time.Time) error { return w.file.SetReadDeadline(at) }
+
+// wait waits until a descriptor can be read or the time has come. After close it
+// fails.
+func (w *waiter) wait() error {
 	err := w.raw.Read(func(fd uintptr) bool {
 		var ready unix.EpollEvent
 		// It does not wait, so that the runtime need not know.
