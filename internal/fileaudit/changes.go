@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"time"
+
+	"sekisho/internal/winpath"
 )
 
 // What ReadDirectoryChangesW gives (winnt.h, FILE_NOTIFY_INFORMATION), and
@@ -72,7 +74,7 @@ func parseChanges(b []byte, extended bool, yield func(change)) error {
 		if n%2 != 0 || end > int64(len(b)) || next != 0 && (next < end || next > int64(len(b))) {
 			return errChange
 		}
-		x := change{kind: changeKind(le.Uint32(b[4:])), name: decodeUTF16(b[head:end])}
+		x := change{kind: changeKind(le.Uint32(b[4:])), name: winpath.DecodeUTF16(b[head:end])}
 		if extended {
 			attrs := le.Uint32(b[56:])
 			x.full, x.dir = true, attrs&attrDirectory != 0

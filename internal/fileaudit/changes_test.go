@@ -6,7 +6,16 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unicode/utf16"
 )
+
+// units makes little-endian UTF-16.
+func units(s string) (b []byte) {
+	for _, u := range utf16.Encode([]rune(s)) {
+		b = binary.LittleEndian.AppendUint16(b, u)
+	}
+	return b
+}
 
 // entry makes an entry of a notification as winnt.h has it; ext one with what
 // FILE_NOTIFY_EXTENDED_INFORMATION adds.

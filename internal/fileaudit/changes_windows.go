@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/windows"
 
 	"sekisho/internal/volume"
+	"sekisho/internal/winpath"
 )
 
 const (
@@ -276,16 +277,16 @@ func (c *changes) change(r *root, x change, now time.Time) {
 		}
 		from := c.path(r, old.name)
 		if !x.full {
-			if fi, err := lstat(p.path, r.dev); err == nil {
+			if fi, err := lstat(p.Path, r.dev); err == nil {
 				x.dir = fi.IsDir()
 			}
 		}
-		if c.wanted(r, p.path) || c.wanted(r, from.path) {
-			c.q.push(record{kind: recRenamed, at: now, path: p.path, from: from.path, dev: r.dev, size: -1, names: true, dir: x.dir})
+		if c.wanted(r, p.Path) || c.wanted(r, from.Path) {
+			c.q.push(record{kind: recRenamed, at: now, path: p.Path, from: from.Path, dev: r.dev, size: -1, names: true, dir: x.dir})
 		}
 	case changeRemoved, changeStreamRemoved:
-		if c.wanted(r, p.path) {
-			c.q.push(record{kind: recDeleted, at: now, path: p.path, dev: r.dev, size: -1, names: true, dir: x.dir || p.stream != ""})
+		if c.wanted(r, p.Path) {
+			c.q.push(record{kind: recDeleted, at: now, path: p.Path, dev: r.dev, size: -1, names: true, dir: x.dir || p.Stream != ""})
 		}
 	case changeAdded:
 		c.appeared(r, p, x, now)
@@ -307,9 +308,9 @@ func (c *changes) settleOld(r *root, now time.Time) {
 }
 
 // appeared takes a file, or a folder, that was made or moved here.
-func (c *changes) appeared(r *root, p winPath, x change, now time.Time) {
+func (c *changes) appeared(r *root, p winpath.Path, x change, now time.Time) {
 	if !x.full {
-		if fi, err := lstat(p.path, r.dev); err == nil {
+		if fi, err := lstat(p.Path, r.dev); err == nil {
 			x.dir = fi.IsDir()
 		}
 	}
@@ -321,35 +322,35 @@ func (c *changes) appeared(r *root, p winPath, x change, now time.Time) {
 		return // what is in it came file by file
 	}
 	seen := 0
-	_ = filepath.WalkDir(verbatim(p.path), func(at string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(winpath.Verbatim(p.Path), func(at string, d fs.DirEntry, err error) error {
 		if seen++; seen > maxFresh {
 			c.q.lose(1)
 			return fs.SkipAll
 		}
 		if err == nil && d.Type().IsRegular() {
-			c.wrote(r, canonical(at, nil), change{kind: changeModified}, now)
+			c.wrote(r, winpath.Canonical(at, nil), change{kind: changeModified}, now)
 		}
 		return nil
 	})
 }
 
 // wrote tells a file that was written.
-func (c *changes) wrote(r *root, p winPath, x change, now time.Time) {
-	if x.dir || x.link || !c.wanted(r, p.path) {
+func (c *changes) wrote(r *root, p winpath.Path, x change, now time.Time) {
+	if x.dir || x.link || !c.wanted(r, p.Path) {
 		return
 	}
-	rec := record{kind: recWrote, at: now, path: p.path, size: x.size, dev: r.dev, ino: x.id, born: x.born, changed: true, names: true}
+	rec := record{kind: recWrote, at: now, path: p.Path, size: x.size, dev: r.dev, ino: x.id, born: x.born, changed: true, names: true}
 	// Who makes a file has it open. Later it may be a virus scanner.
 	made := x.kind == changeAdded || x.kind == changeStreamAdded
-	if !x.full || made || p.stream != "" {
-		if !c.ask(&rec, p.path, made) {
+	if !x.full || made || p.Stream != "" {
+		if !c.ask(&rec, p.Path, made) {
 			return
 		}
 	}
-	if isMark(p.path, p.stream, rec.size) {
+	if isMark(p.Path, p.Stream, rec.size) {
 		return
 	}
-	if p.stream != "" {
+	if p.Stream != "" {
 		rec.ino = 0 // that of the file, which is another one
 	}
 	c.q.push(rec)
@@ -379,17 +380,17 @@ func (c *changes) ask(rec *record, path string, made bool) bool {
 }
 
 // path is where a change in a root is.
-func (c *changes) path(r *root, name string) winPath {
-	p := canonical(strings.TrimSuffix(r.path, `\`)+`\`+name, nil)
-	if p.short {
-		p.path = longName(p.path)
+func (c *changes) path(r *root, name string) winpath.Path {
+	p := winpath.Canonical(strings.TrimSuffix(r.path, `\`)+`\`+name, nil)
+	if p.Short {
+		p.Path = winpath.Long(p.Path)
 	}
 	return p
 }
 
 // wanted reports whether a path in a root is of interest.
 func (c *changes) wanted(r *root, path string) bool {
-	return r.whole || c.places.Load().glob(withoutStream(path)) != nil
+	return r.whole || c.places.Load().glob(winpath.WithoutStream(path)) != nil
 }
 
 // users returns the processes that have a file open, without us and the system.
@@ -446,13 +447,13 @@ func (c *changes) sync(all []volume.Volume, p *places) (watching, problems []str
 		if v.Folder {
 			on = filepath.VolumeName(on) + `\`
 		}
-		add(&root{path: canonical(mountOf(v), nil).path, vol: on, dev: v.Dev, whole: true, media: isMedia(v)})
+		add(&root{path: winpath.Canonical(mountOf(v), nil).Path, vol: on, dev: v.Dev, whole: true, media: isMedia(v)})
 	}
 	bases, problems := p.bases()
 	for _, b := range bases {
 		v, ok := c.w.opts.Table.Lookup(b.path)
 		switch {
-		case !ok && shareOf(b.path) != "" || ok && isRemote(&v):
+		case !ok && winpath.Share(b.path) != "" || ok && isRemote(&v):
 			problems = append(problems, fmt.Sprintf("protected place on a share: what happens in %s is not told", b.path))
 		case ok && !v.Leaving:
 			add(&root{path: b.path, vol: mountOf(&v), dev: v.Dev})
@@ -504,7 +505,7 @@ func (c *changes) sync(all []volume.Volume, p *places) (watching, problems []str
 
 // open begins to watch a root. c.mu is held.
 func (c *changes) open(r *root) error {
-	name, err := windows.UTF16PtrFromString(verbatim(r.path))
+	name, err := windows.UTF16PtrFromString(winpath.Verbatim(r.path))
 	if err != nil {
 		return err
 	}
@@ -546,12 +547,12 @@ func (p *places) bases() (all []base, problems []string) {
 		at := g.base
 		if at == g.glob { // no wildcard: a folder, or a file in one
 			at += "/"
-			if fi, err := os.Stat(verbatim(canonical(g.glob, nil).path)); err == nil && !fi.IsDir() {
+			if fi, err := os.Stat(winpath.Verbatim(winpath.Canonical(g.glob, nil).Path)); err == nil && !fi.IsDir() {
 				at = g.glob
 			}
 		}
-		path := canonical(at[:strings.LastIndexByte(at, '/')+1], nil).path
-		if !isDrive(path) && shareOf(path) == "" {
+		path := winpath.Canonical(at[:strings.LastIndexByte(at, '/')+1], nil).Path
+		if !winpath.IsDrive(path) && winpath.Share(path) == "" {
 			problems = append(problems, fmt.Sprintf("protected place %q: pattern %q names no folder to begin with", g.label, g.glob))
 			continue
 		}

@@ -18,6 +18,7 @@ import (
 	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 	"sekisho/internal/volume"
+	"sekisho/internal/winpath"
 )
 
 // defineDrive makes a drive appear or go (kind 2 and 1) through Wine's mount
@@ -311,7 +312,7 @@ func TestMoreChangesThanTheBufferHolds(t *testing.T) {
 	}
 	defer src.close()
 	c := src.(*changes)
-	dir := canonical(t.TempDir(), nil).path
+	dir := winpath.Canonical(t.TempDir(), nil).Path
 	v := volume.Volume{Mount: dir, Volume: event.Volume{Kind: event.VolumeRemovable}}
 	if _, problems := c.sync([]volume.Volume{v}, w.space.Load()); len(problems) > 0 {
 		t.Fatal(problems)
@@ -354,7 +355,7 @@ func TestFactsAndNamesOfFiles(t *testing.T) {
 		if err := os.WriteFile(name, make([]byte, 12345), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		fi, err := lstat(canonical(name, nil).path, dev)
+		fi, err := lstat(winpath.Canonical(name, nil).Path, dev)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -386,7 +387,7 @@ func TestFactsAndNamesOfFiles(t *testing.T) {
 }
 
 func TestWhoseFilesAre(t *testing.T) {
-	path := canonical(t.TempDir(), nil).path + `\a.txt`
+	path := winpath.Canonical(t.TempDir(), nil).Path + `\a.txt`
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -418,7 +419,7 @@ func TestLayouts(t *testing.T) {
 }
 
 func TestBasesOfProtectedPlaces(t *testing.T) {
-	dir := canonical(t.TempDir(), nil).path
+	dir := winpath.Canonical(t.TempDir(), nil).Path
 	if err := os.WriteFile(dir+`\one.txt`, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

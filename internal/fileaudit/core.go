@@ -12,6 +12,7 @@ import (
 	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 	"sekisho/internal/volume"
+	"sekisho/internal/winpath"
 )
 
 const (
@@ -328,7 +329,7 @@ func (c *core) label(path, share string) string {
 	if l := c.place.label(path, share); l != "" {
 		return l
 	}
-	above := shareOf(path)
+	above := winpath.Share(path)
 	if above == "" {
 		return ""
 	}
@@ -336,7 +337,7 @@ func (c *core) label(path, share string) string {
 		return l
 	}
 	for i := range c.vols {
-		if v := &c.vols[i]; v.DOSName != "" && shareOf(v.Share) != "" && isBelow(path, v.Share) {
+		if v := &c.vols[i]; v.DOSName != "" && winpath.Share(v.Share) != "" && isBelow(path, v.Share) {
 			if l := c.place.label(v.DOSName+path[len(v.Share):], ""); l != "" {
 				return l
 			}
@@ -362,7 +363,7 @@ func (c *core) findVolume(path string, dev volume.Dev) *volume.Volume {
 		return &v
 	}
 	// A share of Windows that no drive is mapped to, or one of another user.
-	if share := shareOf(path); share != "" {
+	if share := winpath.Share(path); share != "" {
 		return &volume.Volume{Volume: event.Volume{Kind: event.VolumeNetwork, Share: share}, Mount: share + `\`}
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"sekisho/internal/etw"
 	"sekisho/internal/event"
 	"sekisho/internal/volume"
+	"sekisho/internal/winpath"
 )
 
 const (
@@ -144,7 +145,7 @@ func (t *tracing) complete() {
 // false of what is not to be told.
 func (t *tracing) ask(r *record) bool {
 	if r.short {
-		r.path = longName(r.path)
+		r.path = winpath.Long(r.path)
 	}
 	if r.stream != "" && r.kind != recWrote && r.kind != recDeleted {
 		return false
@@ -229,7 +230,7 @@ func (t *tracing) sync(all []volume.Volume, p *places) (watching, problems []str
 	var dirs []watchedFolder
 	for i := range all {
 		v := &all[i]
-		at := strings.TrimSuffix(canonical(mountOf(v), nil).path, `\`)
+		at := strings.TrimSuffix(winpath.Canonical(mountOf(v), nil).Path, `\`)
 		switch {
 		case v.Hidden:
 			continue
@@ -240,7 +241,7 @@ func (t *tracing) sync(all []volume.Volume, p *places) (watching, problems []str
 		case isMedia(v) || isShare(v):
 			watching = append(watching, mountOf(v))
 		}
-		if _, kind := prefixOf(v.NTName); kind != devicePath || slices.ContainsFunc(vols, func(x watchedVolume) bool { return strings.EqualFold(x.nt, v.NTName) }) {
+		if !winpath.IsDevice(v.NTName) || slices.ContainsFunc(vols, func(x watchedVolume) bool { return strings.EqualFold(x.nt, v.NTName) }) {
 			continue // on a server, a name for a folder, or the second name of one volume
 		}
 		x := watchedVolume{nt: strings.TrimSuffix(v.NTName, `\`), dos: at, dev: v.Dev}
@@ -256,7 +257,7 @@ func (t *tracing) sync(all []volume.Volume, p *places) (watching, problems []str
 	}
 	bases, problems := p.bases()
 	for _, b := range bases {
-		if v, ok := t.w.opts.Table.Lookup(b.path); shareOf(b.path) != "" || ok && isRemote(&v) {
+		if v, ok := t.w.opts.Table.Lookup(b.path); winpath.Share(b.path) != "" || ok && isRemote(&v) {
 			continue // all shares are watched
 		}
 		x := watchedFolder{b.path, everything}

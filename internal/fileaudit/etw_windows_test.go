@@ -16,6 +16,7 @@ import (
 	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 	"sekisho/internal/volume"
+	"sekisho/internal/winpath"
 )
 
 // twoDrives is a table with the disk C:, a stick at a folder of it, and a share that
@@ -52,7 +53,7 @@ type traced struct {
 
 func newTraced(t *testing.T, places []Place) *traced {
 	t.Helper()
-	dir, stick := canonical(t.TempDir(), nil).path, canonical(t.TempDir(), nil).path
+	dir, stick := winpath.Canonical(t.TempDir(), nil).Path, winpath.Canonical(t.TempDir(), nil).Path
 	for i := range places {
 		for j, g := range places[i].Globs {
 			places[i].Globs[j] = strings.ReplaceAll(g, "DIR", dir)
@@ -96,7 +97,7 @@ func (b *traced) nt(path string) string {
 	switch {
 	case strings.HasPrefix(path, b.stick):
 		return usbDisk + path[len(b.stick):]
-	case isDrive(path):
+	case winpath.IsDrive(path):
 		return disk + path[2:]
 	}
 	return `\Device\Mup` + path[1:]
@@ -113,7 +114,7 @@ func (b *traced) read(pid uint32, path string, size uint32) {
 
 func (b *traced) write(pid uint32, path string, data []byte) {
 	b.t.Helper()
-	if isDrive(path) {
+	if winpath.IsDrive(path) {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			b.t.Fatal(err)
 		}

@@ -13,6 +13,7 @@ import (
 	"sekisho/internal/etw"
 	"sekisho/internal/guid"
 	"sekisho/internal/volume"
+	"sekisho/internal/winpath"
 )
 
 // Events of the provider Microsoft-Windows-Kernel-File, by its manifest of Windows 10
@@ -83,7 +84,7 @@ const (
 // scope says which files are of interest; never changed once it is made.
 type scope struct {
 	devices []device
-	names   deviceNames
+	names   winpath.Names
 }
 
 // device is a volume by its NT name.
@@ -364,13 +365,13 @@ func (k *kernelFiles) create(r *etw.Record) error {
 	if options&optionDirectory != 0 && want&wantNames == 0 {
 		return nil
 	}
-	p := canonical(decodeUTF16(name), s.names)
-	if d.dos == "" && !isFileShare(p.path) {
+	p := winpath.Canonical(winpath.DecodeUTF16(name), s.names)
+	if d.dos == "" && !isFileShare(p.Path) {
 		return nil
 	}
 	k.makeRoom(r.Time)
 	k.open[object] = &openFile{
-		path: p.path, stream: p.stream, short: p.short, dev: d.dev, pid: int(r.PID), want: want,
+		path: p.Path, stream: p.Stream, short: p.Short, dev: d.dev, pid: int(r.PID), want: want,
 		fresh: fresh && options>>24 != 3, // FILE_OPEN_IF leaves what is there as it is
 		dir:   options&optionDirectory != 0, doomed: options&optionDeleteOnClose != 0, since: r.Time,
 	}
@@ -397,7 +398,7 @@ func (k *kernelFiles) makeRoom(now time.Time) {
 
 // isFileShare reports whether a path lies in a share that has files, not pipes.
 func isFileShare(path string) bool {
-	share := shareOf(path)
+	share := winpath.Share(path)
 	name := share[strings.LastIndexByte(share, '\\')+1:]
 	return share != "" && len(path) > len(share) && !strings.EqualFold(name, "IPC$") && !strings.EqualFold(name, "PIPE") && !strings.EqualFold(name, "MAILSLOT")
 }
@@ -485,17 +486,17 @@ func (k *kernelFiles) name(r *etw.Record) error {
 	if d == nil || f == nil && want&wantNames == 0 && !(want&wantCopies != 0 && k.sinceRead() <= readFor) {
 		return nil
 	}
-	p := canonical(decodeUTF16(name), s.names)
+	p := winpath.Canonical(winpath.DecodeUTF16(name), s.names)
 	if f == nil {
 		f = &openFile{pid: int(r.PID), dev: d.dev, want: want}
 	}
 	from := f.path
-	f.path, f.stream, f.short = p.path, p.stream, p.short
+	f.path, f.stream, f.short = p.Path, p.Stream, p.Short
 	rec := k.record(f, recRenamed, r.Time)
 	rec.from = from
 	k.tell(rec)
 	if f.want&wantHeld != 0 {
-		k.moveHeld(from, p.path)
+		k.moveHeld(from, p.Path)
 	}
 	f.want |= want
 	return nil
@@ -623,7 +624,7 @@ func (k *kernelFiles) moveHeld(from, to string) {
 // watch says what is of interest from now on: what of volumes, and of folders on them,
 // with paths as events have them.
 func (k *kernelFiles) watch(volumes []watchedVolume, folders []watchedFolder) {
-	s := &scope{names: deviceNames{}}
+	s := &scope{names: winpath.Names{}}
 	for _, v := range volumes {
 		s.names[strings.ToLower(v.nt)] = v.dos
 		s.devices = append(s.devices, device{units: upperUnits(v.nt), dos: v.dos, dev: v.dev, want: v.want})
@@ -640,7 +641,7 @@ func (k *kernelFiles) watch(volumes []watchedVolume, folders []watchedFolder) {
 			d.below = append(d.below, folder{upperUnits(f.path[len(d.dos):]), f.want})
 		}
 	}
-	for _, name := range mupPrefixes {
+	for _, name := range winpath.Redirectors {
 		s.devices = append(s.devices, device{units: upperUnits(strings.TrimSuffix(name, `\`)), want: wantWrites | wantReads | wantNames | wantRemote})
 	}
 	k.scope.Store(s)

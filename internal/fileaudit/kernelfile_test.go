@@ -10,6 +10,7 @@ import (
 
 	"sekisho/internal/etw"
 	"sekisho/internal/volume"
+	"sekisho/internal/winpath"
 )
 
 // payload builds the payload of an event: uint64 is a pointer, uint32 a win:UInt32,
@@ -75,7 +76,7 @@ func TestFileEventsInBothVersionsAndWidths(t *testing.T) {
 			o, options, name, err := parseCreate(record(fileCreate,
 				[]any{irp, uint64(thread), object, uint32(0x05000060), uint32(0x80), uint32(3), `\Device\HarddiskVolume5\名簿.xlsx`},
 				[]any{irp, object, thread, uint32(0x05000060), uint32(0x80), uint32(3), `\Device\HarddiskVolume5\名簿.xlsx`}))
-			if err != nil || o != object || options != 0x05000060 || decodeUTF16(name) != `\Device\HarddiskVolume5\名簿.xlsx` {
+			if err != nil || o != object || options != 0x05000060 || winpath.DecodeUTF16(name) != `\Device\HarddiskVolume5\名簿.xlsx` {
 				t.Errorf("Create v%d, %d: %x %x %q %v", version, pointer, o, options, name, err)
 			}
 			o, end, flags, err := parseTransfer(record(fileWrite,
@@ -91,7 +92,7 @@ func TestFileEventsInBothVersionsAndWidths(t *testing.T) {
 			o, path, err := parsePath(record(fileRename,
 				[]any{irp, uint64(thread), object, uint64(9), uint64(0), uint32(10), `\Device\Mup\fs1\hr\b`},
 				[]any{irp, object, uint64(9), uint64(0), thread, uint32(10), `\Device\Mup\fs1\hr\b`}))
-			if err != nil || o != object || decodeUTF16(path) != `\Device\Mup\fs1\hr\b` {
+			if err != nil || o != object || winpath.DecodeUTF16(path) != `\Device\Mup\fs1\hr\b` {
 				t.Errorf("RenamePath v%d, %d: %x %q %v", version, pointer, o, path, err)
 			}
 		}

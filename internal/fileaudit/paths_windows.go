@@ -14,6 +14,7 @@ import (
 
 	"sekisho/internal/event"
 	"sekisho/internal/volume"
+	"sekisho/internal/winpath"
 )
 
 // facts of a file, as a handle tells them.
@@ -39,7 +40,7 @@ func (f *fileFacts) Sys() any           { return f }
 // openFacts opens a file, or a stream of one, to ask of it what no rights to its
 // content are needed for. Others may do with it meanwhile what they like.
 func openFacts(path string, access uint32) (windows.Handle, error) {
-	name, err := windows.UTF16PtrFromString(verbatim(path))
+	name, err := windows.UTF16PtrFromString(winpath.Verbatim(path))
 	if err != nil {
 		return 0, err
 	}
@@ -115,7 +116,7 @@ func changeTime(fi os.FileInfo) time.Time {
 // attached reports whether a volume is there: where it is not, there are no files
 // either, which does not mean that they were deleted.
 func attached(_ string, v *volume.Volume) bool {
-	name, err := windows.UTF16PtrFromString(verbatim(mountOf(v)))
+	name, err := windows.UTF16PtrFromString(winpath.Verbatim(mountOf(v)))
 	if err != nil {
 		return false
 	}
@@ -124,7 +125,7 @@ func attached(_ string, v *volume.Volume) bool {
 }
 
 // nameOf is the name of the file at a path, also of one that has a stream.
-func nameOf(path string) string { return filepath.Base(withoutStream(path)) }
+func nameOf(path string) string { return filepath.Base(winpath.WithoutStream(path)) }
 
 // properName is a path with the letters, and the long names, that the file system has.
 func properName(path string) string {
@@ -133,7 +134,7 @@ func properName(path string) string {
 		return path
 	}
 	defer windows.CloseHandle(h)
-	if name, err := finalName(h); err == nil && isDrive(name) {
+	if name, err := finalName(h); err == nil && winpath.IsDrive(name) {
 		return name
 	}
 	return path
@@ -158,21 +159,6 @@ func program(p *event.Process) string {
 	return strings.TrimSuffix(strings.ToLower(p.Name), ".exe")
 }
 
-// longName is a path with the long names of its elements; the path itself where
-// nobody can say.
-func longName(path string) string {
-	name, err := windows.UTF16PtrFromString(verbatim(path))
-	if err != nil {
-		return path
-	}
-	buf := make([]uint16, windows.MAX_LONG_PATH)
-	n, err := windows.GetLongPathName(name, &buf[0], uint32(len(buf)))
-	if err != nil || n == 0 || int(n) > len(buf) {
-		return path
-	}
-	return canonical(windows.UTF16ToString(buf[:n]), nil).path
-}
-
 // finalName is the name of an open file with its letters' true case.
 func finalName(h windows.Handle) (string, error) {
 	buf := make([]uint16, windows.MAX_LONG_PATH)
@@ -183,5 +169,5 @@ func finalName(h windows.Handle) (string, error) {
 	if n == 0 || int(n) > len(buf) {
 		return "", errors.New("name too long")
 	}
-	return canonical(windows.UTF16ToString(buf[:n]), nil).path, nil
+	return winpath.Canonical(windows.UTF16ToString(buf[:n]), nil).Path, nil
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/windows"
 
 	"sekisho/internal/event"
+	"sekisho/internal/winpath"
 )
 
 const (
@@ -38,7 +39,7 @@ type account struct {
 func (p *people) whose(path string) (g guess) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	sd, err := windows.GetNamedSecurityInfo(verbatim(path), windows.SE_FILE_OBJECT, windows.OWNER_SECURITY_INFORMATION)
+	sd, err := windows.GetNamedSecurityInfo(winpath.Verbatim(path), windows.SE_FILE_OBJECT, windows.OWNER_SECURITY_INFORMATION)
 	if err == nil {
 		if sid, _, err := sd.Owner(); err == nil && sid != nil && sid.IsValid() {
 			u := p.account(sid)

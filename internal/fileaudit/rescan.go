@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sekisho/internal/volume"
+	"sekisho/internal/winpath"
 )
 
 // rescanLimit bounds the files looked at on a volume after a loss.
@@ -52,7 +53,7 @@ func (c *core) rescanNow(ctx context.Context) {
 	// not on shares, whose servers are not asked for all they have.
 	place := c.place
 	s.dirs = func() []string {
-		dirs, _ := place.dirs(func(dir string) bool { return remote[dir] || shareOf(dir) != "" })
+		dirs, _ := place.dirs(func(dir string) bool { return remote[dir] || winpath.Share(dir) != "" })
 		return dirs
 	}
 	go func() {

@@ -1,4 +1,4 @@
-package fileaudit
+package winpath
 
 import (
 	"encoding/binary"
@@ -7,8 +7,8 @@ import (
 	"unicode/utf16"
 )
 
-var someDevices = deviceNames{
-	`\device\harddiskvolume3`: "C:", `\device\harddiskvolume5`: "E:", `\device\harddiskvolume7`: `C:\mnt\disk`,
+var someDevices = Names{
+	`\device\harddiskvolume3`: "C:", `\device\harddiskvolume5`: "E:", `\device\harddiskvolume7`: `C:\mnt\disk`, `\systemroot`: `C:\Windows`,
 	`\\?\volume{0b1c4a52-1111-4222-8333-444455556666}`: "E:",
 }
 
@@ -22,8 +22,8 @@ func TestPathsOfWindowsHaveOneForm(t *testing.T) {
 		{"plain", `C:\dir\file.txt`, `C:\dir\file.txt`, "", false},
 		{"a small letter and slashes", `c:/dir//file.txt`, `C:\dir\file.txt`, "", false},
 		{"the root of a drive", `e:`, `E:\`, "", false},
-		{"verbatim", `\\?\C:\dir\file.txt`, `C:\dir\file.txt`, "", false},
-		{"verbatim, of a share", `\\?\UNC\fs1\hr\file.txt`, `\\fs1\hr\file.txt`, "", false},
+		{"Verbatim", `\\?\C:\dir\file.txt`, `C:\dir\file.txt`, "", false},
+		{"Verbatim, of a share", `\\?\UNC\fs1\hr\file.txt`, `\\fs1\hr\file.txt`, "", false},
 		{"of the object manager", `\??\C:\dir\file.txt`, `C:\dir\file.txt`, "", false},
 		{"of the object manager, a share", `\??\unc\fs1\hr`, `\\fs1\hr`, "", false},
 		{"of the devices", `\\.\C:\dir`, `C:\dir`, "", false},
@@ -35,6 +35,7 @@ func TestPathsOfWindowsHaveOneForm(t *testing.T) {
 		{"of a device with a folder for a name", `\Device\HarddiskVolume7\a`, `C:\mnt\disk\a`, "", false},
 		{"of a device whose number begins alike", `\Device\HarddiskVolume55\a`, `\Device\HarddiskVolume55\a`, "", false},
 		{"of a device without a name", `\Device\HarddiskVolumeShadowCopy2\a\..\b`, `\Device\HarddiskVolumeShadowCopy2\b`, "", false},
+		{"of Windows itself", `\SystemRoot\System32\smss.exe`, `C:\Windows\System32\smss.exe`, "", false},
 		{"of a volume", `\\?\Volume{0B1C4A52-1111-4222-8333-444455556666}\a`, `E:\a`, "", false},
 		{"of a volume without a name", `\\?\Volume{00000000-1111-4222-8333-444455556666}\a\`, `\\?\Volume{00000000-1111-4222-8333-444455556666}\a`, "", false},
 		{"of a redirector", `\Device\Mup\fs1\hr\file.txt`, `\\fs1\hr\file.txt`, "", false},
@@ -56,7 +57,9 @@ func TestPathsOfWindowsHaveOneForm(t *testing.T) {
 		{"8.3", `C:\PROGRA~1\X`, `C:\PROGRA~1\X`, "", true},
 		{"8.3 with an extension", `C:\a\CONFID~12.DOC`, `C:\a\CONFID~12.DOC`, "", false},
 		{"8.3 with an extension of three", `C:\a\CONF~12.DOC`, `C:\a\CONF~12.DOC`, "", true},
-		{"a tilde only", `C:\a\b~c`, `C:\a\b~c`, "", false},
+		{"8.3 that was set by hand, or by Wine", `C:\a\PROG~IM5.EXE`, `C:\a\PROG~IM5.EXE`, "", true},
+		{"a tilde at the end", `C:\a\b.c~`, `C:\a\b.c~`, "", false},
+		{"a lock of Word's", `C:\a\~$b.doc`, `C:\a\~$b.doc`, "", false},
 		{"long", `\\?\C:` + long, `C:` + long, "", false},
 		{"prefixes on prefixes", `\\?\UNC\?\UNC\.\C:\a`, `C:\a`, "", false},
 		{"a pipe", `\\.\pipe\x`, `\\.\pipe\x`, "", false},
@@ -66,12 +69,12 @@ func TestPathsOfWindowsHaveOneForm(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := canonical(tt.raw, someDevices)
-			if got.path != tt.path || got.stream != tt.stream || got.short != tt.short {
-				t.Errorf("canonical(%.80q) = %.80q, stream %q, short %v\nwant %.80q, %q, %v", tt.raw, got.path, got.stream, got.short, tt.path, tt.stream, tt.short)
+			got := Canonical(tt.raw, someDevices)
+			if got.Path != tt.path || got.Stream != tt.stream || got.Short != tt.short {
+				t.Errorf("Canonical(%.80q) = %.80q, stream %q, short %v\nwant %.80q, %q, %v", tt.raw, got.Path, got.Stream, got.Short, tt.path, tt.stream, tt.short)
 			}
-			if again := canonical(got.path, someDevices); again != got {
-				t.Errorf("canonical(%.80q) = %+.80v, not itself", got.path, again)
+			if again := Canonical(got.Path, someDevices); again != got {
+				t.Errorf("Canonical(%.80q) = %+.80v, not itself", got.Path, again)
 			}
 		})
 	}
@@ -99,14 +102,14 @@ func TestUTF16KeepsWhatIsNotWellFormed(t *testing.T) {
 		{"the halves in the wrong order", []byte{0x00, 0xde, 0x3d, 0xd8}, "\xed\xb8\x80\xed\xa0\xbd"},
 	}
 	for _, tt := range tests {
-		if got := decodeUTF16(tt.b); got != tt.want {
+		if got := DecodeUTF16(tt.b); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}
 }
 
 func TestPartsOfPathsOfWindows(t *testing.T) {
-	for path, want := range map[string][3]string{ // share, without its stream, verbatim
+	for path, want := range map[string][3]string{ // share, without its stream, Verbatim
 		`C:\a\b:s`:      {"", `C:\a\b`, `\\?\C:\a\b:s`},
 		`\\fs1\hr\a`:    {`\\fs1\hr`, `\\fs1\hr\a`, `\\?\UNC\fs1\hr\a`},
 		`\\fs1\hr`:      {`\\fs1\hr`, `\\fs1\hr`, `\\?\UNC\fs1\hr`},
@@ -117,55 +120,33 @@ func TestPartsOfPathsOfWindows(t *testing.T) {
 		`C:\`:           {"", `C:\`, `\\?\C:\`},
 		"/srv/hr":       {"", "/srv/hr", "/srv/hr"},
 	} {
-		if got := [3]string{shareOf(path), withoutStream(path), verbatim(path)}; got != want {
+		if got := [3]string{Share(path), WithoutStream(path), Verbatim(path)}; got != want {
 			t.Errorf("%s: %q, want %q", path, got, want)
-		}
-	}
-	for _, tt := range []struct {
-		path, stream string
-		size         int64
-		want         bool
-	}{
-		{`E:\a.txt:Zone.Identifier`, "Zone.Identifier", 100, true},
-		{`E:\a.txt:zone.identifier`, "zone.identifier", 5000, false},
-		{`E:\a.txt:secret`, "secret", 100, false},
-		{`E:\a.txt`, "", 0, false},
-		{`E:\System Volume Information\WPSettings.dat`, "", 1 << 20, true},
-		{`E:\a\System Volume Information\x`, "", 10, false},
-		{`E:\$RECYCLE.BIN\S-1-5-21-1\$IABCDEF.xlsx`, "", 544, true},
-		{`E:\$RECYCLE.BIN\S-1-5-21-1\$IABCDEF.xlsx`, "", 5000, false},
-		{`E:\$Recycle.Bin\S-1-5-21-1\desktop.ini`, "", 129, true},
-		{`E:\$RECYCLE.BIN\S-1-5-21-1\$RABCDEF.xlsx`, "", 544, false},
-		{`E:\`, "", 0, false},
-	} {
-		if got := isMark(tt.path, tt.stream, tt.size); got != tt.want {
-			t.Errorf("%s of %d bytes is a mark: %v", tt.path, tt.size, got)
 		}
 	}
 }
 
-func FuzzWindowsPaths(f *testing.F) {
+func FuzzPaths(f *testing.F) {
 	for _, s := range []string{`\\?\UNC\?\UNC\.\C:\a`, `\Device\Mup\;X\;Z:0\fs1\hr\a:s:$DATA`, `\Device\HarddiskVolume7\..\..\a::`, `\\?\Volume{0b1c4a52-1111-4222-8333-444455556666}:x\y`, `\\.\C:`, `\\?\GLOBALROOT\\?\GLOBALROOT\x`, `C:\a:b:$data:$DATA`, `\Device\Mup\?\C:\x`, "C:\\\xed\xa0\xbd", `\Device\Mup\`, `\\\\a\\\b`} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
-		got := canonical(raw, someDevices)
-		if len(got.path) > min(len(raw), maxWinPath)+len(`C:\mnt\disk`) {
-			t.Errorf("canonical(%q) = %q is longer", raw, got.path)
+		got := Canonical(raw, someDevices)
+		if len(got.Path) > min(len(raw), maxPath)+len(`C:\mnt\disk`) {
+			t.Errorf("Canonical(%q) = %q is longer", raw, got.Path)
 		}
-		if again := canonical(got.path, someDevices); again != got {
-			t.Errorf("canonical(%q) = %+v, and of that it is %+v", raw, got, again)
+		if again := Canonical(got.Path, someDevices); again != got {
+			t.Errorf("Canonical(%q) = %+v, and of that it is %+v", raw, got, again)
 		}
-		if got.stream != "" && !strings.HasSuffix(got.path, ":"+got.stream) || strings.Contains(got.path, "\x00") {
-			t.Errorf("canonical(%q) = %+v", raw, got)
+		if got.Stream != "" && !strings.HasSuffix(got.Path, ":"+got.Stream) || strings.Contains(got.Path, "\x00") {
+			t.Errorf("Canonical(%q) = %+v", raw, got)
 		}
 		b := units(raw)
-		if s := decodeUTF16(b); len(s) > 3*len(b)/2 {
+		if s := DecodeUTF16(b); len(s) > 3*len(b)/2 {
 			t.Errorf("%d bytes of %d", len(s), len(b))
 		}
-		shareOf(got.path)
-		isMark(got.path, got.stream, 1)
-		withoutStream(got.path)
-		verbatim(got.path)
+		Share(got.Path)
+		WithoutStream(got.Path)
+		Verbatim(got.Path)
 	})
 }

@@ -1,4 +1,8 @@
-package fileaudit
+// Package winpath brings paths of Windows, which programs and the kernel write in a
+// dozen ways, to the one form that events have: `C:\dir\file`, `\\server\share\file`.
+//
+// All but [Long] works everywhere and asks nobody.
+package winpath
 
 import (
 	"encoding/binary"
@@ -6,48 +10,48 @@ import (
 	"unicode/utf8"
 )
 
-// maxWinPath bounds a path of Windows, in bytes: 32,767 UTF-16 units (UNICODE_STRING's
+// maxPath bounds a path of Windows, in bytes: 32,767 UTF-16 units (UNICODE_STRING's
 // length in bytes is 16 bits wide) are at most three bytes each.
-const maxWinPath = 3 * 32767
+const maxPath = 3 * 32767
 
-// winPath is a path of Windows in the one form that events have.
-type winPath struct {
-	// path is `C:\dir\file` or `\\server\share\file`; that of a stream is
+// Path is a path of Windows in the one form that events have.
+type Path struct {
+	// Path is `C:\dir\file` or `\\server\share\file`; that of a stream is
 	// `C:\dir\file:stream`. Where no name of a device is known, it is as it came.
-	path   string
-	stream string // of an alternate data stream, without its type; "" is the file itself
-	short  bool   // an element may be the 8.3 name of a longer one: ask GetLongPathName
+	Path   string
+	Stream string // of an alternate data stream, without its type; "" is the file itself
+	Short  bool   // an element may be the 8.3 name of a longer one: ask [Long]
 }
 
-// deviceNames maps devices and volumes in lower case (`\device\harddiskvolume5`,
-// `\\?\volume{guid}`) to what people call them: "E:", or the folder `C:\mnt` that
-// they are mounted on.
-type deviceNames map[string]string
+// Names maps devices and volumes in lower case (`\device\harddiskvolume5`,
+// `\\?\volume{guid}`, `\systemroot`) to what people call them: "E:", or the folder
+// `C:\mnt` that they are mounted on.
+type Names map[string]string
 
 // The ways to begin a path with the same meaning, in lower case.
 var (
 	dosPrefixes = []string{`\\?\`, `\??\`, `\\.\`, `\dosdevices\`, `\global??\`}
-	// mupPrefixes are the redirectors (drivers of network file systems). Below each
-	// lie servers and their shares; in front of these may stand the drive letter
+	// Redirectors are the drivers of network file systems. Below each lie servers
+	// and their shares; in front of these may stand the drive letter
 	// and session of the user who mapped it, and the redirector's name after Mup
 	// (`\Device\Mup\;LanmanRedirector\;Z:00000000000a1b2c\server\share`).
-	mupPrefixes = []string{`\device\mup\`, `\device\lanmanredirector\`, `\device\webdavredirector\`, `\device\rdpdr\`, `\device\dfsclient\`}
+	Redirectors = []string{`\device\mup\`, `\device\lanmanredirector\`, `\device\webdavredirector\`, `\device\rdpdr\`, `\device\dfsclient\`}
 )
 
-// canonical brings a path of Windows, however the kernel or a program wrote it, to
+// Canonical brings a path of Windows, however the kernel or a program wrote it, to
 // one form. It asks nobody: letters keep their case, a share that a letter is
 // mapped to is named by server and share if the kernel does so, and 8.3 names are
 // recognised only.
 //
 // Dots and spaces at the end of a name are kept: the kernel gives names as they are
 // on the disk, and a program that gets round Win32 (`\\?\`) can make such files.
-// UTF-16 that is not well-formed comes as WTF-8 (see decodeUTF16), so that the file
+// UTF-16 that is not well-formed comes as WTF-8 (see DecodeUTF16), so that the file
 // can be opened and told from its neighbours; JSON shows it as U+FFFD.
 // The canonical form of a canonical path is itself, and none is longer than
-// maxWinPath or, with a name from names, than what it was made of.
-func canonical(raw string, names deviceNames) winPath {
-	if len(raw) > maxWinPath {
-		raw = raw[:maxWinPath]
+// maxPath or, with a name from names, than what it was made of.
+func Canonical(raw string, names Names) Path {
+	if len(raw) > maxPath {
+		raw = raw[:maxPath]
 	}
 	raw, _, _ = strings.Cut(raw, "\x00")
 	p := strings.ReplaceAll(raw, "/", `\`)
@@ -56,8 +60,8 @@ func canonical(raw string, names deviceNames) winPath {
 		n, kind := prefixOf(p)
 		after := p[n:]
 		switch {
-		case kind == dosPath && (isDrive(after) || foldPrefix(after, `unc\`)):
-			if p = after; !isDrive(after) {
+		case kind == dosPath && (IsDrive(after) || foldPrefix(after, `unc\`)):
+			if p = after; !IsDrive(after) {
 				p = `\\` + after[len(`unc\`):]
 			}
 		case kind == dosPath && foldPrefix(after, `globalroot\`):
@@ -65,7 +69,7 @@ func canonical(raw string, names deviceNames) winPath {
 		case kind == dosPath && foldPrefix(after, "volume{"):
 			end := elementEnd(after, 0)
 			volume := `\\?\` + after[:end]
-			if to := names[strings.ToLower(volume)]; to != "" && isDrive(to) {
+			if to := names[strings.ToLower(volume)]; to != "" && IsDrive(to) {
 				p = to + after[end:]
 			} else {
 				root, rest = volume, after[end:]
@@ -77,14 +81,14 @@ func canonical(raw string, names deviceNames) winPath {
 			p = `\\` + after
 		case kind == devicePath:
 			end := elementEnd(p, n)
-			if to := names[strings.ToLower(p[:end])]; to != "" && isDrive(to) {
+			if to := names[strings.ToLower(p[:end])]; to != "" && IsDrive(to) {
 				p = to + p[end:]
 			} else {
 				root, rest = p[:end], p[end:]
 			}
 		case kind == dosPath: // no file system: a pipe, a disk
-			return winPath{path: p}
-		case isDrive(p):
+			return Path{Path: p}
+		case IsDrive(p):
 			root, rest = strings.ToUpper(p[:1])+":", p[2:]
 		case strings.HasPrefix(p, `\\`):
 			server := strings.TrimLeft(p, `\`)
@@ -95,7 +99,7 @@ func canonical(raw string, names deviceNames) winPath {
 					p = next
 					continue
 				}
-				return winPath{path: p}
+				return Path{Path: p}
 			}
 			root, rest = `\\`+server[:end], ""
 			if share != "" {
@@ -103,10 +107,17 @@ func canonical(raw string, names deviceNames) winPath {
 				root, rest = root+`\`+share[:end], share[end:]
 			}
 		default: // relative
-			return winPath{path: p}
+			return Path{Path: p}
 		}
 	}
 	return clean(root, rest)
+}
+
+// IsDevice reports whether a path begins with a device's name in the kernel, so that
+// Canonical has use for names.
+func IsDevice(path string) bool {
+	_, kind := prefixOf(path)
+	return kind == devicePath
 }
 
 type prefixKind uint8
@@ -125,7 +136,7 @@ func prefixOf(p string) (int, prefixKind) {
 			return len(x), dosPath
 		}
 	}
-	for _, x := range mupPrefixes {
+	for _, x := range Redirectors {
 		if foldPrefix(p, x) {
 			return len(x), mupPath
 		}
@@ -133,13 +144,16 @@ func prefixOf(p string) (int, prefixKind) {
 	if foldPrefix(p, `\device\`) {
 		return len(`\device\`), devicePath
 	}
+	if foldPrefix(p, `\systemroot\`) {
+		return 1, devicePath
+	}
 	return 0, noPrefix
 }
 
 // clean joins a root with what follows it: no empty elements, "." and "..", no
 // streams but that of the last element.
-func clean(root, rest string) winPath {
-	w := winPath{}
+func clean(root, rest string) Path {
+	w := Path{}
 	var elems []string
 	for all := strings.Split(rest, `\`); len(all) > 0; all = all[1:] {
 		name, stream, _ := strings.Cut(all[0], ":")
@@ -156,20 +170,20 @@ func clean(root, rest string) winPath {
 			continue
 		}
 		if isShort(name) {
-			w.short = true
+			w.Short = true
 		}
 		if last {
-			if w.stream = streamName(stream); w.stream != "" {
-				name += ":" + w.stream
+			if w.Stream = streamName(stream); w.Stream != "" {
+				name += ":" + w.Stream
 			} else if name == "" {
 				continue
 			}
 		}
 		elems = append(elems, name)
 	}
-	w.path = root + `\` + strings.Join(elems, `\`)
+	w.Path = root + `\` + strings.Join(elems, `\`)
 	if len(elems) == 0 && root[0] == '\\' {
-		w.path = root
+		w.Path = root
 	}
 	return w
 }
@@ -195,48 +209,18 @@ func streamName(s string) string {
 	}
 }
 
-// markStreams are streams that Windows and programs write beside files, with a few
-// bytes on where they came from. They are no copies of anything as long as they are
-// not longer than markSize.
-var markStreams = map[string]bool{"zone.identifier": true, "smartscreen": true, "ms-properties": true, "com.dropbox.attributes": true, "com.dropbox.attrs": true, "afp_afpinfo": true}
-
-const markSize = 4096
-
-// isMark reports whether a file, or a stream of one, is what Windows writes by itself
-// on every disk, and no copy of anything: what lies in System Volume Information,
-// where nobody else may write, the recycle bin's notes ($I...) and its desktop.ini,
-// and markStreams. Of what others can write it goes by the size, too.
-func isMark(path, stream string, size int64) bool {
-	if stream != "" {
-		return size <= markSize && markStreams[strings.ToLower(stream)]
-	}
-	if !isDrive(path) || len(path) < 4 {
-		return false
-	}
-	switch top := path[3:elementEnd(path, 3)]; {
-	case strings.EqualFold(top, "System Volume Information"):
-		return true
-	case strings.EqualFold(top, "$RECYCLE.BIN"):
-		name := path[strings.LastIndexByte(path, '\\')+1:]
-		return size <= markSize && (strings.HasPrefix(name, "$I") || strings.EqualFold(name, "desktop.ini"))
-	}
-	return false
-}
-
-// isShort reports whether a name may be the 8.3 name of a longer one: at most
-// eight characters with a tilde and a number at their end, and three after a dot.
+// isShort reports whether a name may be the 8.3 name of a longer one: at most eight
+// characters with a tilde among them, as a rule before a number at their end, and
+// three after a dot.
 func isShort(name string) bool {
 	base, ext, _ := strings.Cut(name, ".")
 	tilde := strings.LastIndexByte(base, '~')
-	if tilde < 0 || tilde == len(base)-1 || len(base) > 8*3 || utf8.RuneCountInString(base) > 8 || utf8.RuneCountInString(ext) > 3 {
-		return false
-	}
-	return strings.Trim(base[tilde+1:], "0123456789") == ""
+	return tilde > 0 && tilde < len(base)-1 && utf8.RuneCountInString(base) <= 8 && utf8.RuneCountInString(ext) <= 3
 }
 
-// shareOf returns the share that a canonical path lies on (`\\server\share`), ""
+// Share returns the share that a canonical path lies on (`\\server\share`), ""
 // if on none.
-func shareOf(path string) string {
+func Share(path string) string {
 	if !strings.HasPrefix(path, `\\`) {
 		return ""
 	}
@@ -247,8 +231,8 @@ func shareOf(path string) string {
 	return path[:elementEnd(path, server+1)]
 }
 
-// withoutStream is a canonical path of Windows without that of a stream.
-func withoutStream(path string) string {
+// WithoutStream is a canonical path of Windows without that of a stream.
+func WithoutStream(path string) string {
 	last := strings.LastIndexByte(path, '\\') + 1
 	if i := strings.IndexByte(path[last:], ':'); i > 0 {
 		return path[:last+i]
@@ -256,13 +240,13 @@ func withoutStream(path string) string {
 	return path
 }
 
-// verbatim is a canonical path as Win32 takes it without looking into it, so that
+// Verbatim is a canonical path as Win32 takes it without looking into it, so that
 // long names and dots at their end do no harm.
-func verbatim(path string) string {
+func Verbatim(path string) string {
 	switch {
-	case isDrive(path):
+	case IsDrive(path):
 		return `\\?\` + path
-	case shareOf(path) != "":
+	case Share(path) != "":
 		return `\\?\UNC` + path[1:]
 	case foldPrefix(path, `\device\`):
 		path = `\\?\GLOBALROOT` + path
@@ -275,8 +259,8 @@ func verbatim(path string) string {
 	return path
 }
 
-// isDrive reports whether a path begins with a drive letter.
-func isDrive(p string) bool {
+// IsDrive reports whether a path begins with a drive letter.
+func IsDrive(p string) bool {
 	return len(p) >= 2 && p[1] == ':' && (p[0]|0x20) >= 'a' && (p[0]|0x20) <= 'z' && (len(p) == 2 || p[2] == '\\')
 }
 
@@ -306,10 +290,10 @@ func foldPrefix(p, prefix string) bool {
 	return true
 }
 
-// decodeUTF16 decodes little-endian UTF-16 up to its end or a zero. A surrogate
+// DecodeUTF16 decodes little-endian UTF-16 up to its end or a zero. A surrogate
 // without its other half becomes three bytes as if it were a character (WTF-8,
 // simonsapin.github.io/wtf-8), as in Go's own names of files on Windows.
-func decodeUTF16(b []byte) string {
+func DecodeUTF16(b []byte) string {
 	out := make([]byte, 0, len(b))
 	for ; len(b) >= 2; b = b[2:] {
 		u := rune(binary.LittleEndian.Uint16(b))
