@@ -70,19 +70,22 @@ func TestAHundredThousandMounts(t *testing.T) {
 
 // A server that does not answer: told by name, and the others are marked.
 func TestAMarkThatHangsIsTold(t *testing.T) {
-	f := &fan{marks: map[int]*marking{
-		1: {path: "/mnt/alive", since: time.Now().Add(-time.Hour), done: true},
+	alive, hung := &group{}, &group{}
+	hung.busy.Store(int64(time.Minute))
+	f := &fan{began: time.Now().Add(-time.Hour), marks: map[int]*marking{
+		1: {path: "/mnt/alive", since: time.Now().Add(-time.Hour), done: true, group: alive},
 		2: {path: "/mnt/dead", since: time.Now().Add(-time.Hour)},
 		3: {path: "/mnt/young", since: time.Now()},
 		4: {path: "/mnt/refused", since: time.Now(), done: true, why: "permission denied"},
 		5: {path: "/mnt/unmounted", since: time.Now().Add(-time.Hour)},
+		6: {path: "/mnt/read", since: time.Now().Add(-time.Hour), done: true, group: hung},
 	}}
-	got := strings.Join(f.markProblems(map[int]uint64{1: 1, 2: 1, 3: 1, 4: 1}), "; ")
-	if want := "watch /mnt/dead: file system does not answer; watch /mnt/refused: permission denied"; got != want {
+	got := strings.Join(f.markProblems(map[int]uint64{1: 1, 2: 1, 3: 1, 4: 1, 6: 1}), "; ")
+	if want := "watch /mnt/dead: file system does not answer; watch /mnt/refused: permission denied; watch /mnt/read: file system does not answer"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if len(f.marks) != 4 {
-		t.Errorf("%d marks are remembered, want 4", len(f.marks))
+	if len(f.marks) != 5 {
+		t.Errorf("%d marks are remembered, want 5", len(f.marks))
 	}
 }
 

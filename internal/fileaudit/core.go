@@ -33,6 +33,9 @@ const (
 	// write of no interest for the read before it. Their queues are read at once;
 	// this is room for a busy machine.
 	lateFor = 100 * time.Millisecond
+	// maxLag is how long a write waits for reads of a mount that is slow to open
+	// what was read on it.
+	maxLag = 10 * time.Second
 	// lagFor is how long after a write the read before it mostly has come.
 	lagFor = 20 * time.Millisecond
 	// lostEvery is how often losses are told; what is lost meanwhile is told as one.
@@ -55,6 +58,7 @@ type core struct {
 	// limited: this build has no better mechanism than the one that runs.
 	limited bool
 	guess   guesser // nil: the mechanism tells of closed files and processes
+	lag     lagger  // nil: reads come as they are
 
 	vols  []volume.Volume
 	byDev map[volume.Dev]int // index in vols of the volume that one sees
@@ -80,6 +84,7 @@ type core struct {
 	synced time.Time      // when marks were last looked after
 	late   []lateRecord
 	idle   []lateRecord // writes of no interest, unless the read before them comes yet
+	upTo   time.Time    // when lag was last known to have caught up
 	missed uint64       // lost and not told yet
 	toldOf time.Time    // when losses were last told
 }
@@ -100,6 +105,7 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 	c.lin.files.gone = func(id fileKey, x carrier) { src.unfollow(x.path, id) }
 	c.set = newSettle(quiet, max(c.w.opts.MaxDelay, quiet))
 	c.guess, _ = src.(guesser)
+	c.lag, _ = src.(lagger)
 	if mech == lesserMech {
 		c.set.max = 10 * time.Minute // it does not tell when a file is closed
 	}
@@ -186,6 +192,9 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 
 // work takes the records that have come, and reports whether there were any.
 func (c *core) work(ctx context.Context) (took bool) {
+	if c.lag != nil {
+		c.upTo = c.lag.caughtUp(time.Now()) // before the records are taken
+	}
 	all := c.q.take()
 	for i := range all {
 		c.handle(ctx, all[i])
@@ -199,7 +208,7 @@ func (c *core) work(ctx context.Context) (took bool) {
 func (c *core) flush() {
 	ctx, cancel := context.WithTimeout(context.Background(), flushWait)
 	defer cancel()
-	c.ending = true
+	c.ending, c.lag = true, nil
 	unsent := c.unsent
 	c.unsent = nil
 	for _, e := range unsent {
@@ -531,7 +540,7 @@ func (c *core) applied(r *record) bool {
 // deletions that are due and concern no file that is told anyway.
 func (c *core) settleLate(ctx context.Context, now time.Time) {
 	n := 0
-	for ; n < len(c.idle) && !c.idle[n].due.After(now); n++ {
+	for ; n < len(c.idle) && !c.idle[n].due.After(now) && !c.lags(&c.idle[n].record, now); n++ {
 		if !c.reads.empty(now) {
 			c.handle(ctx, c.idle[n].record)
 		}
@@ -567,6 +576,10 @@ func (c *core) finish(ctx context.Context, p *pending, last bool) {
 	label, now := c.label(r.path, v.Share), time.Now()
 	watched := isMedia(v) || isShare(v) || label != ""
 	src := c.sourceOf(r, watched, now)
+	if (src == nil || src.trust() < high) && !last && !isShare(v) && c.lags(r, now) {
+		c.rest(ctx, p.key, *r, now)
+		return
+	}
 	if src == nil && !watched || c.procs.ignored(r.pid, now) {
 		c.lin.files.drop(r.file()) // overwritten with something else
 		return
@@ -663,6 +676,11 @@ func (c *core) finish(ctx context.Context, p *pending, last bool) {
 	if e = c.burst.add(e, r.dev, now); e != nil {
 		c.send(ctx, e)
 	}
+}
+
+// lags reports whether a read before a write may still come.
+func (c *core) lags(r *record, now time.Time) bool {
+	return c.lag != nil && r.pid != 0 && c.upTo.Before(r.at) && now.Sub(r.at) < maxLag
 }
 
 // goesOn reports whether a file that is due is still being written: it grew since it

@@ -525,6 +525,9 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 		}
 	}
 	problems = append(problems, f.markProblems(want)...)
+	if f.hangs(f.media, markWait) {
+		problems = append(problems, fmt.Sprintf("watch removable media: %v", errStuck))
+	}
 	f.marked = want
 	p, odd := p.with(clouds)
 	f.places.Store(p)
@@ -629,7 +632,7 @@ func (f *fan) markProblems(want map[int]uint64) (problems []string) {
 			delete(f.marks, id)
 		case m.why != "":
 			problems = append(problems, fmt.Sprintf("watch %s: %s", m.path, m.why))
-		case !m.done && time.Since(m.since) > markWait:
+		case !m.done && time.Since(m.since) > markWait, m.done && f.hangs(m.group, markWait):
 			problems = append(problems, fmt.Sprintf("watch %s: %v", m.path, errStuck))
 		}
 	}

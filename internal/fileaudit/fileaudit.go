@@ -255,6 +255,12 @@ type guesser interface {
 	whose(path string) guess
 }
 
+// lagger is a source that may tell a read long after the write that it led to.
+type lagger interface {
+	// caughtUp is up to when all that was read is in the queue.
+	caughtUp(now time.Time) time.Time
+}
+
 // guess is who owns a file ("": nobody) and who most likely wrote it: a user with a
 // Confidence, or nil.
 type guess struct {

@@ -211,3 +211,51 @@ func TestAWriteToAnUnknownVolumeCountsAsLost(t *testing.T) {
 		t.Errorf("told %s %+v", e.Action, e.Lost)
 	}
 }
+
+// A share that is slow to answer has the read told after the write that it led to.
+func TestAWriteWaitsForTheReadBeforeIt(t *testing.T) {
+	stick := t.TempDir()
+	name := filepath.Join(stick, "plan.doc")
+	if err := os.WriteFile(name, []byte("0123456"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name       string
+		age        time.Duration // of the write
+		caughtUp   bool
+		told       bool
+		confidence string
+	}{
+		{name: "the share lags", told: false},
+		{name: "it has caught up", caughtUp: true, told: true, confidence: "high"},
+		{name: "it lags for too long", age: maxLag, told: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, dev, out := stickAt(t, stick, Options{Process: func(pid int) (*event.Process, *event.User) {
+				return &event.Process{PID: event.Some(int64(pid))}, nil
+			}})
+			c.lag = lagging{}
+			r := record{kind: recWrote, at: time.Now().Add(-tt.age), pid: 77, path: name, size: 7, dev: dev, changed: true}
+			c.handle(t.Context(), r)
+			if tt.caughtUp {
+				x := read{path: "/mnt/hr/plan.doc", name: "plan.doc", size: 7, at: time.Now(), cargo: single(origin{path: "/mnt/hr/plan.doc", size: 7, kind: event.VolumeNetwork, share: "nas:/hr"})}
+				c.reads.note(c.procs.who(77, time.Now()), x)
+				c.upTo = time.Now()
+			}
+			c.finish(t.Context(), c.set.take(time.Now().Add(time.Hour)), false)
+			if waits := len(c.set.byKey) == 1; waits == tt.told || len(out) == 1 != tt.told {
+				t.Fatalf("waits %v, %d events", waits, len(out))
+			}
+			if tt.told {
+				if e := <-out; e.Action != event.FileCopied || e.Copy.Confidence != tt.confidence {
+					t.Errorf("told %s %+v", e.Action, e.Copy)
+				}
+			}
+		})
+	}
+}
+
+// lagging is a source that has caught up with nothing.
+type lagging struct{}
+
+func (lagging) caughtUp(time.Time) time.Time { return time.Time{} }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,6 +44,11 @@ type group struct {
 	stop  chan struct{}
 	once  sync.Once     // closes stop
 	done  chan struct{} // closed when the reader has ended
+	slow  *time.Timer   // of eager ones: has it told that a read takes long
+
+	// Of eager ones, in ns since fan.began:
+	busy  atomic.Int64 // since when it reads, or works on what it read; 0: it waits
+	empty atomic.Int64 // when there was nothing to read
 
 	// Owned by the reader:
 	seen    []record              // not in the queue yet
@@ -81,6 +87,10 @@ func (f *fan) open(names, eager bool, read func(*group, []byte)) (*group, error)
 	if g.ready, err = newReady(fd); err != nil {
 		unix.Close(fd)
 		return nil, err
+	}
+	if eager {
+		g.slow = time.AfterFunc(markWait, func() { f.q.push(record{kind: recResync}) })
+		g.slow.Stop()
 	}
 	go func() {
 		defer close(g.done)
@@ -190,10 +200,13 @@ func (f *fan) loop(g *group, read func(*group, []byte)) error {
 // drain reads what there is, and says how often it read. bad is how many reads in
 // a row have failed.
 func (f *fan) drain(g *group, buf []byte, bad *int, read func(*group, []byte)) (reads int, err error) {
+	defer f.rests(g)
 	for ; !g.closed(); reads++ {
+		f.begins(g)
 		n, err := unix.Read(g.fd, buf)
 		switch {
 		case err == unix.EAGAIN:
+			g.empty.Store(g.busy.Load())
 			return reads, nil
 		case err == unix.EINTR:
 		case err == nil && n > 0:
@@ -211,6 +224,44 @@ func (f *fan) drain(g *group, buf []byte, bad *int, read func(*group, []byte)) (
 		}
 	}
 	return reads, nil
+}
+
+// begins notes that a group begins to read, which may hang if it is eager.
+func (f *fan) begins(g *group) {
+	if g.eager {
+		f.rests(g)
+		g.busy.Store(int64(time.Since(f.began)))
+		g.slow.Reset(markWait)
+	}
+}
+
+// rests notes that what was read is in the queue.
+func (f *fan) rests(g *group) {
+	if g.eager && g.busy.Swap(0) != 0 && !g.slow.Stop() {
+		f.q.push(record{kind: recResync}) // it answers again
+	}
+}
+
+// hangs reports whether a read has been going on for so long.
+func (f *fan) hangs(g *group, d time.Duration) bool {
+	since := g.busy.Load()
+	return since != 0 && time.Since(f.began)-time.Duration(since) >= d
+}
+
+// caughtUp is up to when all that was read on remote mounts is in the queue. A
+// mount that does not answer is not waited for.
+func (f *fan) caughtUp(now time.Time) time.Time {
+	for _, g := range f.far {
+		// In this order: what is no longer to be read has been read before.
+		n, err := unix.IoctlGetInt(g.fd, unix.TIOCINQ)
+		if busy := g.busy.Load() != 0; err != nil || n == 0 && !busy || f.hangs(g, statWait) {
+			continue
+		}
+		if t := f.began.Add(time.Duration(g.empty.Load())); t.Before(now) {
+			now = t
+		}
+	}
+	return now
 }
 
 // tell has a record put in the queue.

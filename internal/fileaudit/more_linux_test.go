@@ -443,18 +443,22 @@ func TestADeadShareStopsNothingElse(t *testing.T) {
 			t.Skip("bindfs does not mount here")
 		}
 	}
-	_, out := watch(t, Options{}, map[string]string{share: "nas:/vol"}, stick)
+	w, out := watch(t, Options{}, map[string]string{share: "nas:/vol"}, stick)
 	run(t, `cp "$1/plan.doc" "$2/plan.doc"`, share, stick)
 	e := collect(out, 1, 700*time.Millisecond)
 	if len(e) != 1 || e[0].Copy == nil || e[0].Copy.SourceShare != "nas:/vol" {
 		t.Fatalf("got %q", lines(e, stick))
 	}
-	// It dies while files of it are opened, so that the reader of its records hangs.
-	hung := exec.Command("/bin/sh", "-c", `while :; do cat "$1/plan.doc"; done >/dev/null`, "sh", share)
-	if err := hung.Start(); err != nil {
-		t.Fatal(err)
+	// It dies while files of it are opened, more than the reader of its records
+	// opens meanwhile, so that it hangs.
+	run(t, `for i in $(seq 50); do echo $i >"$1/$i.doc"; done`, behind)
+	for range 4 {
+		hung := exec.Command("/bin/sh", "-c", `while :; do cat "$1"/*; done >/dev/null`, "sh", share)
+		if err := hung.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = hung.Process.Kill() }) // its cat goes with the server
 	}
-	t.Cleanup(func() { _ = hung.Process.Kill() }) // its cat goes with the server
 	time.Sleep(100 * time.Millisecond)
 	if err := server.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -464,9 +468,24 @@ func TestADeadShareStopsNothingElse(t *testing.T) {
 	e = slices.DeleteFunc(collect(out, 1, 2*time.Second), func(e *event.Event) bool { return e.Action != event.FileCopied })
 	if len(e) != 1 || e[0].File.Name != "while dead" {
 		t.Errorf("got %q", lines(e, stick))
-	} else if d := e[0].Created.Sub(began); d > 10*time.Second {
+	} else if d := e[0].Created.Sub(began); d > maxLag/2 {
 		t.Errorf("told after %v", d)
 	}
+	says := func(state endpoint.SensorState, reason string) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			if s := w.Status(); s.State == state && s.Reason == reason {
+				return
+			} else if time.Now().After(deadline) {
+				t.Fatalf("status %+v", s)
+			}
+		}
+	}
+	says(endpoint.SensorDegraded, "watch "+share+": "+errStuck.Error())
+	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	says(endpoint.SensorOK, "")
 }
 
 // A folder that a sync program brings elsewhere, on a disk of ours.
