@@ -21,9 +21,9 @@ import (
 const (
 	nativeMech = mechETW
 
-	// etwSession is the name of our session; that of processes is another one, so
-	// that a flood of one does not lose the other.
-	etwSession = "Sekisho-File"
+	// SessionName is that of our event tracing session; that of processes is another
+	// one, so that a flood of one does not lose the other.
+	SessionName = "Sekisho-File"
 	// Keywords; FILEIO is the only one of Cleanup and Close, and one of all others
 	// but deletions and renames.
 	keywordFileIO     = 0x20
@@ -53,7 +53,7 @@ type tracing struct {
 }
 
 func (w *Watcher) newNative(q *queue, _ *processes, fail context.CancelCauseFunc) (source, error) {
-	s, err := etw.Start(etwSession, etw.Provider{
+	s, err := etw.Start(SessionName, etw.Provider{
 		ID: kernelFileProvider, Level: 4, Keywords: keywordFileIO | keywordDeletePath | keywordRenamePath,
 		Events: []uint16{fileCreate, fileCleanup, fileClose, fileRead, fileWrite, fileDelete, fileRename},
 	})

@@ -40,6 +40,9 @@ const (
 	maxMarkers = 32
 	// markWait is how long a mark may take before that is told.
 	markWait = 5 * time.Second
+	// hangsFor is how long a file that an event is of may take to open before that
+	// is told: a network that changes over, or a short restart, is no news.
+	hangsFor = 15 * time.Second
 	// maxModified bounds the files known to have been written to and not closed.
 	maxModified = 1 << 16
 	// maxClosed bounds the files whose change time is remembered.
@@ -525,7 +528,7 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 		}
 	}
 	problems = append(problems, f.markProblems(want)...)
-	if f.hangs(f.media, markWait) {
+	if f.hangs(f.media, hangsFor) {
 		problems = append(problems, fmt.Sprintf("watch removable media: %v", errStuck))
 	}
 	f.marked = want
@@ -632,7 +635,7 @@ func (f *fan) markProblems(want map[int]uint64) (problems []string) {
 			delete(f.marks, id)
 		case m.why != "":
 			problems = append(problems, fmt.Sprintf("watch %s: %s", m.path, m.why))
-		case !m.done && time.Since(m.since) > markWait, m.done && f.hangs(m.group, markWait):
+		case !m.done && time.Since(m.since) > markWait, m.done && f.hangs(m.group, hangsFor):
 			problems = append(problems, fmt.Sprintf("watch %s: %v", m.path, errStuck))
 		}
 	}

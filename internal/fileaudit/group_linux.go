@@ -89,7 +89,7 @@ func (f *fan) open(names, eager bool, read func(*group, []byte)) (*group, error)
 		return nil, err
 	}
 	if eager {
-		g.slow = time.AfterFunc(markWait, func() { f.q.push(record{kind: recResync}) })
+		g.slow = time.AfterFunc(hangsFor, func() { f.q.push(record{kind: recResync}) })
 		g.slow.Stop()
 	}
 	go func() {
@@ -231,7 +231,7 @@ func (f *fan) begins(g *group) {
 	if g.eager {
 		f.rests(g)
 		g.busy.Store(int64(time.Since(f.began)))
-		g.slow.Reset(markWait)
+		g.slow.Reset(hangsFor)
 	}
 }
 
