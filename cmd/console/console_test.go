@@ -365,7 +365,7 @@ func TestRevokingAPCSaysWhatBecomesOfIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, err := p.command("endpoint", "revoke", got.AgentID).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), got.AgentID+" is refused from now on") {
+	if err != nil || !strings.Contains(string(out), `"PC-1" is refused from now on`) {
 		t.Errorf("got %v, %q", err, out)
 	}
 	if out, err = p.command("endpoint", "list").Output(); err != nil || !strings.Contains(string(out), "revoked") {

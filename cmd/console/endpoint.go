@@ -50,10 +50,16 @@ func endpointRevoke() *cobra.Command {
 	c := &cobra.Command{
 		Use: "revoke AGENT", Short: lang.T("PC の証明書を使えなくする（30 秒以内に効く）", "no longer accept a PC's certificate (takes effect within 30 s)"), Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, a []string) error {
-			err := s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (account.AuditEntry, error) {
-				return account.AuditEntry{Action: "endpoint-revoke", Object: a[0]}, db.Revoke(c.Context(), a[0])
+			var host string
+			err := s.change(c.Context(), func(_ *config.Console, db *store.SQLite) (none account.AuditEntry, err error) {
+				pc, err := db.Endpoint(c.Context(), a[0])
+				if err != nil {
+					return none, err
+				}
+				host = pc.HostName
+				return account.AuditEntry{Action: "endpoint-revoke", Object: a[0], Detail: host}, db.Revoke(c.Context(), a[0])
 			})
-			return done(c, err, "%s の記録は、遅くとも 30 秒後から受け取りません。戻すには新しい登録トークンで登録し直します", "%s is refused from now on, at the latest in 30 s; to bring it back, enrol it with a new token", a[0])
+			return done(c, err, "%q の記録は、遅くとも 30 秒後から受け取りません。戻すには新しい登録トークンで登録し直します", "%q is refused from now on, at the latest in 30 s; to bring it back, enrol it with a new token", host)
 		},
 	}
 	s.flag(c)

@@ -5,6 +5,7 @@ package alert
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -115,6 +116,16 @@ type Alert struct {
 // Test reports whether a self-test made the alert; it is shown as a test and
 // never as an incident.
 func (a *Alert) Test() bool { return a.Event != nil && a.Event.Test.V }
+
+// About names rule and PC, "USB-3 PC-1047", for a log that outlives the alert.
+// The PC's name is as it came.
+func (a *Alert) About() string {
+	about := cmp.Or(a.Rule.Table, a.Rule.Name)
+	if a.Event != nil && a.Event.Host != nil && a.Event.Host.Name != "" {
+		about += " " + a.Event.Host.Name
+	}
+	return about
+}
 
 // ID derives an alert's id from its rule, its keys and the deciding event, so
 // that a replay and a restart give the same one. It has the form of a UUID of

@@ -326,6 +326,7 @@ func (s *Server) mayFail(network string) bool {
 
 // note writes to the audit log. What cannot be logged is not done.
 func (s *Server) note(r *http.Request, v visit, action, object, detail string) error {
+	detail = strings.ToValidUTF8(detail[:min(len(detail), 1000)], "") // it may hold a name that a PC gave itself
 	return s.store.Audit(r.Context(), account.AuditEntry{Time: time.Now().UTC(), Who: v.who(), Action: action, Object: object, Detail: detail, Remote: v.remote})
 }
 
@@ -519,7 +520,7 @@ func (s *Server) alert(w http.ResponseWriter, r *http.Request, v visit) error {
 	if err != nil {
 		return err
 	}
-	if err := s.note(r, v, "alert-view", rec.ID, ""); err != nil {
+	if err := s.note(r, v, "alert-view", rec.ID, rec.About()); err != nil {
 		return err
 	}
 	return answer(w, http.StatusOK, alertOf(rec))
@@ -630,7 +631,7 @@ func (s *Server) endpoint(w http.ResponseWriter, r *http.Request, v visit) error
 	if err != nil {
 		return err
 	}
-	if err := s.note(r, v, "endpoint-view", rec.AgentID, ""); err != nil {
+	if err := s.note(r, v, "endpoint-view", rec.AgentID, rec.HostName); err != nil {
 		return err
 	}
 	return answer(w, http.StatusOK, Endpoint{*rec, rec.Health(time.Now())})

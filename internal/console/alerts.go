@@ -440,7 +440,7 @@ func (s *Server) detail(r *http.Request, id string) (*alertDetail, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read alert: %w", err)
 	}
-	if err := s.note(r, v.user.Name, "alert-view", rec.ID, ""); err != nil {
+	if err := s.note(r, v.user.Name, "alert-view", rec.ID, rec.About()); err != nil {
 		return nil, err
 	}
 	a, p := rec.Alert, v.p
@@ -750,12 +750,14 @@ func (p *printer) facts(e *event.Event) []factGroup {
 	if e == nil {
 		return nil
 	}
+	// Of a single file the file itself tells as much.
+	single := e.File != nil && e.File.Size.OK && e.Copy != nil && e.Copy.Files.V == 1
 	var groups []factGroup
 	for _, g := range factGroups {
 		group := factGroup{Key: g.key}
 		for _, name := range g.fields {
 			v, ok := e.Get(name)
-			if !ok {
+			if !ok || single && (name == "sekisho.copy.files" || name == "sekisho.copy.bytes") {
 				continue
 			}
 			var f fact

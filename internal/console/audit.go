@@ -41,8 +41,13 @@ func (s *Server) audit(w http.ResponseWriter, r *http.Request) error {
 		if key := "audit." + e.Action; v.p.has(key) {
 			row.What = v.p.t(key)
 		}
-		if (e.Action == "alert-view" || e.Action == "alert-change") && v.user.Role.Can(account.Viewer) {
-			row.Link = "/alerts/" + url.PathEscape(e.Object)
+		if v.user.Role.Can(account.Viewer) {
+			switch e.Action {
+			case "alert-view", "alert-change":
+				row.Link = "/alerts/" + url.PathEscape(e.Object)
+			case "endpoint-view", "endpoint-revoke", "enrol":
+				row.Link = "/endpoints/" + url.PathEscape(e.Object)
+			}
 		}
 		page.Rows = append(page.Rows, row)
 	}

@@ -240,6 +240,23 @@ func TestLookingAtAnEndpointIsLogged(t *testing.T) {
 			t.Errorf("%s: %d views in the audit log, want %d", path, views, n+1)
 		}
 	}
+	wantContains(t, s.signedIn("admin").get("/audit"), `href="/endpoints/`+pc.AgentID, "<bdi>pc-1</bdi>")
+	auditor := s.signedIn("auditor").get("/audit")
+	wantContains(t, auditor, pc.AgentID, "<bdi>pc-1</bdi>")
+	if strings.Contains(auditor, `href="/endpoints/`) {
+		t.Error("the audit log leads an auditor to what they may not see")
+	}
+}
+
+// What a sensor that works has to say is no warning.
+func TestAReasonIsColouredOnlyWhereASensorHasTrouble(t *testing.T) {
+	st := canned.Full(time.Now().UTC(), "suzuki")
+	st.AddUser(account.User{Name: "viewer", Role: account.Viewer, Lang: "en"})
+	srv := httptest.NewServer(console.NewServer(console.Options{Store: st}))
+	defer srv.Close()
+	b := (&site{T: t, url: srv.URL, store: inMemory{st}}).signedIn("viewer")
+	wantContains(t, b.get("/endpoints/0192f0aa-0000-7000-8000-000000000002"),
+		`<p class="sensor-reason sensor-degraded"><bdi>fanotify: operation not permitted`, `<p class="sensor-reason"><bdi>times are to two seconds`)
 }
 
 func wantContains(t *testing.T, text string, want ...string) {
@@ -673,6 +690,12 @@ func TestTriage(t *testing.T) {
 	}
 	wantContains(t, b.get("/alerts/"+id), "What to do now", "80 files", "12.3 MB", "Hosei University", "E0D55EA574F2F541A9F2", `name="do" value="mine"`)
 	s.wantAudit("analyst alert-view")
+	wantContains(t, s.signedIn("admin").get("/audit"), "USB-3 ")
+	// The files of all copies are told above; of the deciding one the file is told.
+	if text := b.get("/alerts/" + id); strings.Contains(text, `title="sekisho.copy.files"`) || !strings.Contains(text, `title="file.size"`) {
+		t.Error("the facts count a single file")
+	}
+	wantContains(t, b.get("/alerts/"+id), "file sensor fanotify")
 
 	if status, _ := post(url.Values{"do": {"mine"}}); status != http.StatusSeeOther {
 		t.Errorf("take it: status %d", status)

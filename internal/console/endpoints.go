@@ -45,7 +45,7 @@ type endpointRow struct {
 	LastSeen                time.Time
 	Silence                 string // since the last contact
 	Waiting                 int64  // records in its spool
-	Dropped, Lost           int64
+	Dropped, Lost           int64  // given up by its spool; missed by its sensors
 	Skew                    time.Duration
 	SkewText                string // empty: too little to matter
 	OpenAlerts              int
@@ -55,6 +55,9 @@ type endpointRow struct {
 type sensorDot struct {
 	Name, State, Mechanism string
 }
+
+// Missing is how much is not in the records, for whatever reason.
+func (r endpointRow) Missing() int64 { return r.Dropped + r.Lost }
 
 // skewMatters is when a PC's clock is told to be off: windows and working hours
 // of rules are minutes.
@@ -175,7 +178,7 @@ func (s *Server) endpoints(w http.ResponseWriter, r *http.Request) error {
 	if id := q.Get("open"); id != "" {
 		for i := range all {
 			if all[i].AgentID == id {
-				if err := s.note(r, v.user.Name, "endpoint-view", id, ""); err != nil {
+				if err := s.note(r, v.user.Name, "endpoint-view", id, all[i].HostName); err != nil {
 					return err
 				}
 				page.Opened = v.p.endpointDetail(&all[i], now)
@@ -209,7 +212,7 @@ func (s *Server) endpoint(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("read endpoint: %w", err)
 	}
-	if err := s.note(r, v.user.Name, "endpoint-view", rec.AgentID, ""); err != nil {
+	if err := s.note(r, v.user.Name, "endpoint-view", rec.AgentID, rec.HostName); err != nil {
 		return err
 	}
 	d := v.p.endpointDetail(rec, time.Now())
