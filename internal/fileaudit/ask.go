@@ -16,15 +16,20 @@ const statWait = time.Second
 
 var errStuck = errors.New("file system does not answer")
 
+// stuck are the file systems that owe an answer, and what is closed with it. One
+// goroutine owns it.
+type stuck map[volume.Dev]<-chan struct{}
+
 // ask is what a file system answers to a question, which it may never do. A
 // question that hangs keeps a goroutine and a thread, so that there is one at
-// most for each file system.
-func ask[T any](c *core, dev volume.Dev, question func() (T, error)) (T, error) {
+// most for each file system. What it works on is its own: after an error it may
+// still run.
+func ask[T any](s stuck, dev volume.Dev, question func() (T, error)) (T, error) {
 	var none T
-	if answered, ok := c.stuck[dev]; ok {
+	if answered, ok := s[dev]; ok {
 		select {
 		case <-answered:
-			delete(c.stuck, dev)
+			delete(s, dev)
 		default:
 			return none, errStuck
 		}
@@ -42,14 +47,14 @@ func ask[T any](c *core, dev volume.Dev, question func() (T, error)) (T, error) 
 	case <-done:
 		return answer, failure
 	case <-t.C:
-		c.stuck[dev] = done
+		s[dev] = done
 		return none, errStuck
 	}
 }
 
 // stat is lstat of a path on a volume.
 func (c *core) stat(v *volume.Volume, path string) (os.FileInfo, error) {
-	return ask(c, v.Dev, func() (os.FileInfo, error) { return lstat(v.Reach+path, v.Dev) })
+	return ask(c.stuck, v.Dev, func() (os.FileInfo, error) { return lstat(v.Reach+path, v.Dev) })
 }
 
 // maxAsked is how many files a file system is asked about in one question.
@@ -82,7 +87,7 @@ func (c *core) lookAt(all []*pending) {
 			for i, p := range part {
 				paths[i] = reach[p] + p.rec.path
 			}
-			got, err := ask(c, dev, func() ([]answer, error) {
+			got, err := ask(c.stuck, dev, func() ([]answer, error) {
 				got := make([]answer, len(paths))
 				for i, path := range paths {
 					got[i].info, got[i].failed = lstat(path, dev)
@@ -96,6 +101,12 @@ func (c *core) lookAt(all []*pending) {
 			}
 		}
 	}
+}
+
+// attached reports whether a volume is there, as far as can be known.
+func (c *core) attached(v *volume.Volume) bool {
+	there, err := ask(c.stuck, v.Dev, func() (bool, error) { return attached(c.w.opts.SysRoot, v), nil })
+	return there && err == nil
 }
 
 // mounted reports whether the volume of a record is still where it was.
@@ -125,7 +136,7 @@ type named struct {
 // that is gone it cannot tell whether it was renamed or deleted: an error.
 func (c *core) findInode(v *volume.Volume, r *record) (path string, size int64, err error) {
 	dir := filepath.Dir(r.path)
-	x, err := ask(c, v.Dev, func() (named, error) {
+	x, err := ask(c.stuck, v.Dev, func() (named, error) {
 		d, err := os.Open(v.Reach + dir)
 		if err != nil {
 			return named{}, err

@@ -69,7 +69,7 @@ type core struct {
 	lin   *lineage
 	burst *bursts
 	procs *processes
-	stuck map[volume.Dev]<-chan struct{} // file systems that owe an answer, and what is closed with it
+	stuck stuck
 	gone  map[volume.Dev]goneVolume      // unmounted a moment ago: its last files are still to be told
 	since time.Time                      // up to when nothing was lost
 
@@ -95,7 +95,7 @@ type goneVolume struct {
 }
 
 func newCore(w *Watcher, q *queue, procs *processes, out chan<- *event.Event) *core {
-	return &core{w: w, q: q, procs: procs, out: out, reads: newRecentReads(), lin: newLineage(), burst: newBursts(), stuck: map[volume.Dev]<-chan struct{}{}, gone: map[volume.Dev]goneVolume{}, where: map[spot]*volume.Volume{}}
+	return &core{w: w, q: q, procs: procs, out: out, reads: newRecentReads(), lin: newLineage(), burst: newBursts(), stuck: stuck{}, gone: map[volume.Dev]goneVolume{}, where: map[spot]*volume.Volume{}}
 }
 
 // run works until ctx is done. The cause of that, if it is not the caller's, is
@@ -613,7 +613,7 @@ func (c *core) finish(ctx context.Context, p *pending, last bool) {
 			r.size = fi.Size()
 		case !errors.Is(err, fs.ErrNotExist):
 			errs = append(errs, "read size: "+err.Error())
-		case attached(c.w.opts.SysRoot, v) && c.mounted(v, r):
+		case c.attached(v) && c.mounted(v, r):
 			// Renamed where nobody tells it, or deleted.
 			at, size := "", int64(0)
 			if !r.names && r.ino != 0 {
@@ -696,7 +696,7 @@ func (c *core) goesOn(v *volume.Volume, r *record, size int64) bool {
 	if size != r.size {
 		return true
 	}
-	open, err := ask(c, v.Dev, func() (bool, error) { return c.guess.inUse(r.path), nil })
+	open, err := ask(c.stuck, v.Dev, func() (bool, error) { return c.guess.inUse(r.path), nil })
 	return err == nil && open
 }
 
@@ -784,7 +784,7 @@ func (c *core) event(a event.Action, r *record, v *volume.Volume, label string) 
 			}
 		}
 	} else if c.guess != nil && r.path != "" && !isRemote(v) {
-		x, _ := ask(c, v.Dev, func() (guess, error) { return c.guess.whose(r.path), nil })
+		x, _ := ask(c.stuck, v.Dev, func() (guess, error) { return c.guess.whose(r.path), nil })
 		f.Owner, e.User = x.owner, x.person
 	}
 	return e

@@ -49,7 +49,10 @@ type tracing struct {
 	ctx     context.Context // ends with it
 	end     context.CancelFunc
 	all     sync.WaitGroup
-	sampler sampler // the completer's own
+	// The completer's own. A volume has one question at a time, and so one sampler.
+	stuck    stuck
+	samplers map[volume.Dev]*sampler
+	look     func(*record, *sampler) bool // lookInto; tests have one that hangs
 }
 
 func (w *Watcher) newNative(q *queue, _ *processes, fail context.CancelCauseFunc) (source, error) {
@@ -75,7 +78,8 @@ func (w *Watcher) newNative(q *queue, _ *processes, fail context.CancelCauseFunc
 
 // newTracing is the mechanism without a session that gives it events.
 func (w *Watcher) newTracing(q *queue, fail context.CancelCauseFunc) *tracing {
-	t := &tracing{w: w, q: q, raw: newQueue(w.opts.MaxQueued)}
+	t := &tracing{w: w, q: q, raw: newQueue(w.opts.MaxQueued), stuck: stuck{}, samplers: map[volume.Dev]*sampler{}}
+	t.look = t.lookInto
 	t.ctx, t.end = context.WithCancel(context.Background())
 	t.kernelFiles = newKernelFiles(w.self, t.raw.push, q.lose)
 	t.all.Go(func() {
@@ -141,16 +145,42 @@ func (t *tracing) complete() {
 	}
 }
 
-// ask asks the file of a record, unless a server would have to answer or nobody wants to know. It reports
-// false of what is not to be told.
+// ask asks the file of a record, unless a server would have to answer or nobody wants
+// to know. It reports false of what is not to be told. Where a medium does not answer,
+// as one that is failing, what events told has to do.
 func (t *tracing) ask(r *record) bool {
-	if r.short {
-		r.path = winpath.Long(r.path)
-	}
 	if r.stream != "" && r.kind != recWrote && r.kind != recDeleted {
 		return false
 	}
-	if r.want&wantRemote != 0 || r.idle { // nearly all that is made on a PC is idle: it is dropped soon
+	if r.want&wantRemote != 0 || r.idle && !r.short { // nearly all that is made on a PC is idle: it is dropped soon
+		return !isMark(r.path, r.stream, r.size)
+	}
+	s := t.samplers[r.dev]
+	if s == nil {
+		if len(t.samplers) >= maxSamplers {
+			clear(t.samplers)
+		}
+		s = new(sampler)
+		t.samplers[r.dev] = s
+	}
+	x := *r
+	tell, err := ask(t.stuck, r.dev, func() (bool, error) { return t.look(&x, s), nil })
+	if err != nil {
+		return true
+	}
+	*r = x
+	return tell
+}
+
+// maxSamplers bounds the volumes whose samplers are kept, of 12 KB each.
+const maxSamplers = 64
+
+// lookInto is ask of a file that is to be asked.
+func (t *tracing) lookInto(r *record, s *sampler) bool {
+	if r.short {
+		r.path = winpath.Long(r.path)
+	}
+	if r.idle {
 		return !isMark(r.path, r.stream, r.size)
 	}
 	h, err := openFacts(r.path, windows.FILE_READ_ATTRIBUTES)
@@ -184,7 +214,7 @@ func (t *tracing) ask(r *record) bool {
 	}
 	if (r.kind == recWrote || r.kind == recRead) && t.sinceRead() < keepFor && f.attributes&attrElsewhere == 0 {
 		if h, err := openFacts(r.path, windows.FILE_READ_DATA); err == nil {
-			r.look, _ = t.sampler.take(handleReader(h), r.size, r.at)
+			r.look, _ = s.take(handleReader(h), r.size, r.at)
 			windows.CloseHandle(h)
 		}
 	}

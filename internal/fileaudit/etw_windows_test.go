@@ -195,6 +195,47 @@ func TestCopiesWithTheirSourceByEventTracing(t *testing.T) {
 	check("a mark of the Internet, and what is of nowhere")
 }
 
+func TestAMediumThatHangsHoldsUpNothingElse(t *testing.T) {
+	b := newTraced(t, []Place{{Label: "pay", Globs: []string{`DIR\pay\**`}}})
+	if err := os.Mkdir(b.dir+`\pay`, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	answer := make(chan struct{})
+	defer close(answer)
+	asked := 0
+	b.on.look = func(r *record, s *sampler) bool {
+		if r.dev.Minor == 5 {
+			asked++ // by one at a time
+			<-answer
+		}
+		return b.on.lookInto(r, s)
+	}
+	begin := time.Now()
+	for i := range 20 {
+		b.write(9, fmt.Sprintf(`%s\%d.txt`, b.stick, i), []byte("some"))
+		b.write(9, fmt.Sprintf(`%s\pay\%d.txt`, b.dir, i), []byte("some"))
+	}
+	copied, written := 0, 0
+	for copied+written < 40 && time.Since(begin) < time.Minute {
+		select {
+		case e := <-b.out:
+			switch {
+			case e.Action == event.FileCopied && e.File.Size.V == 4:
+				copied++
+			case e.Action == event.FileWritten:
+				written++
+			}
+		case <-time.After(time.Second):
+		}
+	}
+	if copied != 20 || written != 20 || asked != 1 {
+		t.Errorf("%d of 20 copies to the medium, %d of 20 files beside it, the medium asked %d times", copied, written, asked)
+	}
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("took %v", took)
+	}
+}
+
 func TestRenamesAndDeletionsByEventTracing(t *testing.T) {
 	b := newTraced(t, []Place{{Label: "pay", Globs: []string{`DIR\pay\**`}}})
 	if err := os.Mkdir(b.dir+`\pay`, 0o755); err != nil {

@@ -389,7 +389,7 @@ func TestAFileSystemThatHangsIsAskedOneQuestion(t *testing.T) {
 		var asked atomic.Int32
 		over := make(chan struct{})
 		ask := func(dev volume.Dev) error {
-			_, err := ask(c, dev, func() (os.FileInfo, error) {
+			_, err := ask(c.stuck, dev, func() (os.FileInfo, error) {
 				if dev == dead {
 					asked.Add(1)
 					<-over
