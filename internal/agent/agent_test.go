@@ -17,6 +17,7 @@ import (
 	"sekisho/internal/wire"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // A source that tells up to the moment of the stop, faster than the pipeline.
@@ -342,5 +343,42 @@ func TestQuietTimesHoldOverARestart(t *testing.T) {
 	}
 	if repeats != 1 {
 		t.Errorf("counts %v: the repeat was not joined", counts)
+	}
+}
+
+// A damaged file of a spool is told in the log with its place, and what was in it
+// as lost.
+func TestADamagedFileOfASpoolIsTold(t *testing.T) {
+	dir := t.TempDir()
+	core, logged := observer.New(zap.InfoLevel)
+	open := func() *outbox {
+		o, err := openOutbox(dir, 1<<20, 1<<20, 0, zap.New(core), func(string, uint64) {}, func() error { return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	o := open()
+	if err := o.alerts.Append(true, []byte("one"), []byte("two")); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "alerts", "*.seg"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	if err := os.WriteFile(files[0], []byte(strings.Repeat("noise", 100)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o = open()
+	defer o.close()
+	aside := strings.TrimSuffix(files[0], ".seg") + ".bad"
+	if got := logged.All(); len(got) != 1 || got[0].ContextMap()["file"] != aside {
+		t.Errorf("logged %v, want %s", got, aside)
+	}
+	if l, ok, err := o.alerts.TakeLoss(); err != nil || !ok || l.Total() == 0 {
+		t.Errorf("loss %+v, %v, %v: nothing is told", l, ok, err)
 	}
 }

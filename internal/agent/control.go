@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"sync"
 	"time"
 
 	"sekisho/internal/config"
@@ -86,8 +88,15 @@ func answer(w http.ResponseWriter, code int, v any) {
 	json.NewEncoder(w).Encode(v)
 }
 
-// controlRetry is the pause between two tries to open the control socket.
-const controlRetry = 10 * time.Second
+const (
+	// controlRetry is the pause between two tries to open the control socket.
+	controlRetry = 10 * time.Second
+	// controlCheck is how often the agent looks whether its socket is still there.
+	controlCheck = 5 * time.Second
+)
+
+// errControlGone says that the control socket is not the one that was made.
+var errControlGone = errors.New("another process removed or replaced it")
 
 // keepControl serves the control socket until ctx is done. Without it the agent
 // cannot be asked, but it protects: what is in the way is told in the log, and
@@ -98,6 +107,10 @@ func (a *Agent) keepControl(ctx context.Context) {
 		err := a.serveControl(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if errors.Is(err, errControlGone) {
+			a.log.Error("the control socket is made anew", zap.String("file", controlPath(a.stateDir)), zap.Error(err))
+			continue
 		}
 		if text := fmt.Sprint(err); text != told {
 			told = text
@@ -111,19 +124,49 @@ func (a *Agent) keepControl(ctx context.Context) {
 	}
 }
 
-// serveControl serves until ctx is done.
+// serveControl serves until ctx is done, or until the socket is another's or gone:
+// errControlGone.
 func (a *Agent) serveControl(ctx context.Context) error {
 	l, guard, err := listenControl(a.stateDir)
 	if err != nil {
 		return fmt.Errorf("open control socket: %w", err)
 	}
+	made, err := os.Lstat(controlPath(a.stateDir))
+	if err != nil {
+		l.Close()
+		return fmt.Errorf("open control socket: %w", err)
+	}
 	srv := &http.Server{Handler: guard(a.control()), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 8 << 10}
-	stop := context.AfterFunc(ctx, func() { srv.Close() })
-	defer stop()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	ctx, stop := context.WithCancelCause(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		defer srv.Close()
+		for a.ownsControl(made) {
+			select {
+			case <-time.After(controlCheck):
+			case <-ctx.Done():
+				return
+			}
+		}
+		stop(errControlGone)
+	})
+	err = srv.Serve(l)
+	stop(err)
+	watch.Wait()
+	if cause := context.Cause(ctx); errors.Is(cause, errControlGone) {
+		return cause
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
+}
+
+// ownsControl reports whether the control socket is the one that was made. Its
+// number alone does not tell: file systems give that of a removed file to the next.
+func (a *Agent) ownsControl(made os.FileInfo) bool {
+	now, err := os.Lstat(controlPath(a.stateDir))
+	return err == nil && os.SameFile(made, now) && now.ModTime().Equal(made.ModTime())
 }
 
 // ErrNotRunning says that no agent answers in this state directory.

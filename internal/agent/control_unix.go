@@ -30,16 +30,12 @@ func secureSecret(string) error { return nil }
 func controlPath(stateDir string) string { return filepath.Join(stateDir, "control.sock") }
 
 // listenControl opens the socket with mode 0600: who may connect is a matter of
-// file rights. A socket left by a run that was killed is removed; one that
-// answers is not.
+// file rights. What is in its place is removed: whoever gets here holds the locks of
+// the state directory, so it is no other agent's.
 func listenControl(stateDir string) (net.Listener, func(http.Handler) http.Handler, error) {
 	path := controlPath(stateDir)
 	if len(path) > maxSocketPath {
 		return nil, nil, fmt.Errorf("%s: %d bytes, a socket's path has %d at most: choose a shorter state_dir", path, len(path), maxSocketPath)
-	}
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return nil, nil, ErrRunning
 	}
 	os.Remove(path)
 	old := syscall.Umask(0o177)

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,6 +60,32 @@ func TestASocketLeftByAKilledAgentIsNoObstacle(t *testing.T) {
 		t.Fatalf("the killed agent left no socket: %v", err)
 	}
 	start(t, dir, "", newScripted()) // waits until it answers
+}
+
+func TestAControlSocketThatWasReplacedIsMadeAnew(t *testing.T) {
+	r := start(t, shortDir(t), "", newScripted())
+	path := controlPath(r.stateDir)
+	for _, replace := range []func(){
+		func() {},
+		func() { // what takes its place answers nothing
+			l, err := net.Listen("unix", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+		},
+	} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		replace()
+		r.until("it can be asked again", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := r.ctl.Status(ctx)
+			return err == nil
+		})
+	}
 }
 
 func TestATooLongStateDirIsNamed(t *testing.T) {

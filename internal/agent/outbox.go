@@ -65,11 +65,14 @@ type outgoing struct {
 
 func openOutbox(dir string, maxAlerts, maxActivity int64, maxAge time.Duration, log *zap.Logger, spooled func(string, uint64), sync func() error) (*outbox, error) {
 	o := &outbox{log: log, queue: make(chan outgoing, alertQueue), spooled: spooled, sync: sync, failures: map[*spool.Spool]string{}}
+	aside := func(path string) {
+		log.Error("a damaged file of the spool was set aside; what could be read of it is delivered, what could not is told as lost", zap.String("file", path))
+	}
 	var err error
-	if o.alerts, err = spool.Open(filepath.Join(dir, "alerts"), spool.Options{MaxBytes: maxAlerts, BallastBytes: ballast}); err != nil {
+	if o.alerts, err = spool.Open(filepath.Join(dir, "alerts"), spool.Options{MaxBytes: maxAlerts, BallastBytes: ballast, Aside: aside}); err != nil {
 		return nil, err
 	}
-	if o.activity, err = spool.Open(filepath.Join(dir, "activity"), spool.Options{MaxBytes: maxActivity, MaxAge: maxAge}); err != nil {
+	if o.activity, err = spool.Open(filepath.Join(dir, "activity"), spool.Options{MaxBytes: maxActivity, MaxAge: maxAge, Aside: aside}); err != nil {
 		o.alerts.Close()
 		return nil, err
 	}

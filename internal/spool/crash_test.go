@@ -299,11 +299,15 @@ func TestStrangeFilesDoNotStopOpen(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "00000000000000000800.seg"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s = mustOpen(t, dir, small)
+	told := []string{}
+	o := small
+	o.Aside = func(path string) { told = append(told, filepath.Base(path)) }
+	s = mustOpen(t, dir, o)
 	mustAppend(t, s, true, "b")
 	equal(t, "drained", drain(t, s), []string{"a", "b"})
 	balanced(t, s)
 	equal(t, "kept aside", s.Stats().BadFiles, 3)
+	equal(t, "told", told, []string{"00000000000000000300.bad", "00000000000000000500.bad", "00000000000000000600.bad"})
 }
 
 // The child appends and reports until it is killed.

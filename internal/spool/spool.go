@@ -75,6 +75,10 @@ type Options struct {
 
 	// BallastBytes is the space kept back for durable appends on a full disk, 0 for none.
 	BallastBytes int64
+
+	// Aside is told the path of each damaged segment that is kept aside (.bad), from whichever call finds it; nil: nobody is.
+	// It must not call the spool.
+	Aside func(path string)
 }
 
 const (
@@ -700,10 +704,14 @@ func (s *Spool) remove(path string) {
 // setAside keeps a damaged segment as .bad, and of these the newest that fit in an eighth of MaxBytes.
 func (s *Spool) setAside(base uint64) {
 	path := s.path(base)
-	if err := os.Rename(path, strings.TrimSuffix(path, ".seg")+".bad"); err != nil {
+	kept := strings.TrimSuffix(path, ".seg") + ".bad"
+	if err := os.Rename(path, kept); err != nil {
 		s.note(err)
 		s.remove(path)
 		return
+	}
+	if s.o.Aside != nil {
+		s.o.Aside(kept)
 	}
 	bad, err := s.list(".bad")
 	if err != nil {
@@ -711,13 +719,13 @@ func (s *Spool) setAside(base uint64) {
 		return
 	}
 	slices.Reverse(bad)
-	kept := int64(0)
+	size := int64(0)
 	for i, b := range bad {
 		p := strings.TrimSuffix(s.path(b), ".seg") + ".bad"
 		if fi, err := os.Stat(p); err == nil {
-			kept += fi.Size()
+			size += fi.Size()
 		}
-		if i > 0 && kept > s.o.MaxBytes/8 {
+		if i > 0 && size > s.o.MaxBytes/8 {
 			s.note(os.Remove(p))
 		}
 	}
