@@ -10,52 +10,14 @@ import (
 	"testing"
 	"time"
 
-	"sekisho/internal/event"
-
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
+
+	"sekisho/internal/disktest"
+	"sekisho/internal/event"
 )
 
-// tiny mounts a file system of some size.
-func tiny(t *testing.T, size string) string {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to mount a small file system")
-	}
-	dir := shortDir(t)
-	if err := unix.Mount("agent-test", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Skipf("cannot mount a tmpfs here: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
-// fill appends to a file until the disk is full.
-func fill(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for _, n := range []int{1 << 16, 4096, 512, 1} {
-		for {
-			if _, err := f.Write(make([]byte, n)); err != nil {
-				if !errors.Is(err, unix.ENOSPC) {
-					t.Fatal(err)
-				}
-				break
-			}
-		}
-	}
-}
-
 func TestOnAFullDiskAlertsWaitAndNothingRecordedIsLost(t *testing.T) {
-	disk := tiny(t, "16m")
+	disk := disktest.New(t, "16m")
 	src := newScripted()
 	r := start(t, disk, "", src)
 	n := 0
@@ -69,12 +31,12 @@ func TestOnAFullDiskAlertsWaitAndNothingRecordedIsLost(t *testing.T) {
 	r.until("the first alerts are on disk", func() bool { return r.status().AlertsRaised >= 50 })
 
 	other := filepath.Join(disk, "somebody else's")
-	fill(t, other)
+	disktest.Fill(t, other)
 	send(50)
 	r.until("alerts go to the reserve", func() bool { return r.status().AlertsRaised >= 100 })
 
-	fill(t, other) // and the reserve is gone too
-	send(1500)     // more than what is left of a segment
+	disktest.Fill(t, other) // and the reserve is gone too
+	send(1500)              // more than what is left of a segment
 	r.until("the status says that the disk is full", func() bool {
 		st := r.status()
 		return strings.Contains(st.Alerts.Error, "disk is full") && strings.Contains(st.Activity.Error, "disk is full")
@@ -125,16 +87,16 @@ func TestOnAFullDiskAlertsWaitAndNothingRecordedIsLost(t *testing.T) {
 }
 
 func TestAStopOnAFullDiskCountsTheAlertsThatItHeld(t *testing.T) {
-	disk := tiny(t, "16m")
+	disk := disktest.New(t, "16m")
 	src := newScripted()
 	r := start(t, disk, "", src)
-	fill(t, filepath.Join(disk, "other"))
+	disktest.Fill(t, filepath.Join(disk, "other"))
 	const n = 2000
 	for i := range n {
 		src.out <- stick(fmt.Sprintf("S%05d", i))
 		if i == n/2 {
 			time.Sleep(50 * time.Millisecond)
-			fill(t, filepath.Join(disk, "other"))
+			disktest.Fill(t, filepath.Join(disk, "other"))
 		}
 	}
 	r.until("the disk refuses", func() bool { return r.status().Alerts.Error != "" })
@@ -160,10 +122,10 @@ func TestAStopOnAFullDiskCountsTheAlertsThatItHeld(t *testing.T) {
 }
 
 func TestAnAgentThatStartsOnAFullDiskSaysSo(t *testing.T) {
-	disk := tiny(t, "1m")
+	disk := disktest.New(t, "1m")
 	file := filepath.Join(disk, "agent.yaml")
 	write(t, file, "state_dir: "+filepath.Join(disk, "state")+"\n")
-	fill(t, filepath.Join(disk, "other"))
+	disktest.Fill(t, filepath.Join(disk, "other"))
 	_, err := New(Options{ConfigFile: file, Version: "test", Log: zap.NewNop(), Sources: []Source{newScripted()}})
 	if !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), filepath.Join(disk, "state")) {
 		t.Errorf("got %v, want ErrNoRoom with the directory", err)
@@ -173,12 +135,12 @@ func TestAnAgentThatStartsOnAFullDiskSaysSo(t *testing.T) {
 // A PC whose disk is full when it boots is watched all the same: the reserve of
 // the run before takes the alerts.
 func TestAnAgentThatRanBeforeStartsOnAFullDisk(t *testing.T) {
-	disk := tiny(t, "16m")
+	disk := disktest.New(t, "16m")
 	r := start(t, disk, "", newScripted())
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
-	fill(t, filepath.Join(disk, "other"))
+	disktest.Fill(t, filepath.Join(disk, "other"))
 	// The settings file stays: start writes it anew, for which there is no room.
 	src := newScripted()
 	a, err := New(Options{ConfigFile: r.o.ConfigFile, Version: "test", Log: zap.NewNop(), Sources: []Source{src}})

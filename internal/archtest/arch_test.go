@@ -41,6 +41,7 @@ var layers = map[string]row{
 	"logfile":    {"", "a log is opened before anything else and by both programs; it must not need them"},
 	"winacl":     {"", "who may do what to a file; which file and why is for those who open it"},
 	"archtest":   {"", "a test about packages belongs to none of them"},
+	"disktest":   {"", "a disk for tests of any package; no program links it"},
 	"guid":       {"", "a type that Windows' calls share; what is named by it is theirs to know"},
 	"winpath":    {"", "the one form of paths; which path and why is for those who have it"},
 	"cfgmgr":     {"guid", "a system's call and its bytes, for sensors to make something of"},

@@ -8,45 +8,16 @@ import (
 	"strings"
 	"testing"
 
+	"sekisho/internal/disktest"
 	"sekisho/internal/rules"
-
-	"golang.org/x/sys/unix"
 )
 
 // On a full disk judging goes on and says what may be forgotten; once there is
 // room, nothing is.
 func TestOnAFullDiskJudgingGoesOnAndSaysSo(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to mount a small file system")
-	}
-	disk := t.TempDir()
-	if err := unix.Mount("judge-test", disk, "tmpfs", 0, "size=2m"); err != nil {
-		t.Skipf("cannot mount a tmpfs here: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	disk := disktest.New(t, "2m")
 	p := pack(t, rules.Options{})
 	dir, other := filepath.Join(disk, "judge"), filepath.Join(disk, "somebody else's")
-	fill := func() {
-		f, err := os.OpenFile(other, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		for _, n := range []int{1 << 16, 4096, 512, 1} {
-			for {
-				if _, err := f.Write(make([]byte, n)); err != nil {
-					if !errors.Is(err, unix.ENOSPC) {
-						t.Fatal(err)
-					}
-					break
-				}
-			}
-		}
-	}
 	j := mustOpen(t, dir, Options{Program: p})
 	n := 0
 	raise := func(k int) {
@@ -59,7 +30,7 @@ func TestOnAFullDiskJudgingGoesOnAndSaysSo(t *testing.T) {
 		}
 	}
 	raise(20)
-	fill()
+	disktest.Fill(t, other)
 	raise(200)
 	st := j.Stats()
 	if st.Missing == 0 || !strings.Contains(st.Problem, "disk is full") {
@@ -104,7 +75,7 @@ func TestOnAFullDiskJudgingGoesOnAndSaysSo(t *testing.T) {
 	kill(t, j)
 
 	// And on a disk that is full from the start nothing is kept.
-	fill()
+	disktest.Fill(t, other)
 	if j = mustOpen(t, filepath.Join(disk, "new"), Options{Program: p}); !strings.Contains(j.Stats().Problem, "no space left") {
 		t.Errorf("got %q", j.Stats().Problem)
 	}

@@ -10,48 +10,12 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sekisho/internal/disktest"
 )
 
-// tiny mounts a file system of some size.
-func tiny(t *testing.T, size string) string {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root to mount a small file system")
-	}
-	dir := t.TempDir()
-	if err := unix.Mount("spool-test", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Skipf("cannot mount a tmpfs here: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
-// fill writes a file until the disk is full.
-func fill(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for _, n := range []int{1 << 16, 4096, 512, 1} {
-		for {
-			if _, err := f.Write(make([]byte, n)); err != nil {
-				if !errors.Is(err, unix.ENOSPC) {
-					t.Fatal(err)
-				}
-				break
-			}
-		}
-	}
-}
-
 func TestFullDisk(t *testing.T) {
-	disk := tiny(t, "4m")
+	disk := disktest.New(t, "4m")
 	o := Options{MaxBytes: 64 << 20, SegmentBytes: 64 << 10, BallastBytes: 512 << 10}
 	s := mustOpen(t, filepath.Join(disk, "spool"), o)
 	if !s.Stats().Ballast {
@@ -75,7 +39,7 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	other := filepath.Join(disk, "somebody else's")
-	fill(t, other)
+	disktest.Fill(t, other)
 
 	// Buffered records leave the ballast alone.
 	var err error
@@ -150,8 +114,8 @@ func TestFullDisk(t *testing.T) {
 
 // On a disk too full for a state file the spool says so, and opens later.
 func TestFullDiskAtOpen(t *testing.T) {
-	disk := tiny(t, "256k")
-	fill(t, filepath.Join(disk, "other"))
+	disk := disktest.New(t, "256k")
+	disktest.Fill(t, filepath.Join(disk, "other"))
 	dir := filepath.Join(disk, "spool")
 	if s, err := Open(dir, small); !errors.Is(err, ErrFull) {
 		if err == nil {

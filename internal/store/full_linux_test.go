@@ -9,21 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"sekisho/internal/disktest"
 	"sekisho/internal/store"
 	"sekisho/internal/store/storetest"
 )
 
 // A real file system of 3 MB that fills up, by us and by others.
 func TestAFullFileSystem(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=3m"); err != nil {
-		t.Skipf("needs the right to mount a tmpfs: %v", err)
-	}
-	defer func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	}()
+	dir := disktest.New(t, "3m")
 	s, err := store.OpenSQLite(t.Context(), filepath.Join(dir, "s.db"))
 	if err != nil {
 		t.Fatal(err)
