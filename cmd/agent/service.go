@@ -50,6 +50,7 @@ func (p *program) Stop(service.Service) error {
 	case err := <-p.done:
 		return err
 	case <-time.After(stopWithin):
+		note(noteFailed, "関所エージェントが時間内に停止しませんでした。\nThe Sekisho agent did not stop in time.")
 		return errors.New("the agent did not stop in time")
 	}
 }
@@ -145,6 +146,7 @@ func serviceCommand() *cobra.Command {
 		},
 	}
 	s.flag(reload)
+	c.AddCommand(ofSystem()...)
 	c.AddCommand(install,
 		control("uninstall", "サービスを止めて登録を消す", "stop and remove the service", func(svc service.Service) error {
 			if st, err := svc.Status(); err == nil && st == service.StatusRunning {

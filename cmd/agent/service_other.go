@@ -6,6 +6,7 @@ import (
 	_ "embed"
 
 	"github.com/kardianos/service"
+	"github.com/spf13/cobra"
 )
 
 // systemdUnit is the unit that `service install` writes: the one that packages
@@ -21,6 +22,8 @@ func runService(s service.Service, _ *program) error { return s.Run() }
 func afterInstall() error { return nil }
 
 func uninstall(s service.Service) error { return s.Uninstall() }
+
+func ofSystem() []*cobra.Command { return nil }
 
 // note has nothing to do: the service manager notes starts and ends, and keeps
 // what is written to standard error.

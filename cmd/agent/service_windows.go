@@ -8,9 +8,12 @@ import (
 	"unsafe"
 
 	"sekisho/internal/agent"
+	"sekisho/internal/cli"
+	"sekisho/internal/lang"
 	"sekisho/internal/winacl"
 
 	"github.com/kardianos/service"
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/windows"
 	"golang.org/x/sys/windows/svc"
 	"golang.org/x/sys/windows/svc/eventlog"
@@ -53,9 +56,9 @@ func (h handler) Execute(_ []string, requests <-chan svc.ChangeRequest, status c
 			status <- r.CurrentStatus
 		case svc.Stop, svc.Shutdown, svc.PreShutdown:
 			status <- svc.Status{State: svc.StopPending, WaitHint: uint32((stopWithin + time.Second).Milliseconds())}
-			if err := h.p.Stop(nil); err != nil {
-				return true, 1
-			}
+			// What went wrong is in the log of events. As an exit code it would have Windows
+			// start the service again that somebody has stopped, an installer perhaps.
+			_ = h.p.Stop(nil)
 			return false, 0
 		}
 	}
@@ -130,7 +133,8 @@ func afterInstall() error {
 	return arrange(agent.ServiceName)
 }
 
-// uninstall takes away the service, which has stopped, and its source of events.
+// uninstall takes away the service, which has stopped, its source of events, and what
+// one that did not stop by itself has left in the kernel.
 func uninstall(service.Service) error {
 	m, err := mgr.Connect()
 	if err != nil {
@@ -145,8 +149,24 @@ func uninstall(service.Service) error {
 	if err := s.Delete(); err != nil {
 		return err
 	}
+	err = agent.EndTracing()
 	if registered(agent.EventSource) {
-		return eventlog.Remove(agent.EventSource)
+		err = errors.Join(err, eventlog.Remove(agent.EventSource))
 	}
-	return nil
+	return err
+}
+
+// ofSystem are commands that only Windows has: the installer, which takes away the
+// service by itself, calls this one for what else there is to end.
+func ofSystem() []*cobra.Command {
+	return []*cobra.Command{{
+		Use: "end-tracing", Hidden: true, Args: cobra.NoArgs,
+		Short: lang.T("強制終了されたエージェントが残した ETW セッションを終える", "end the ETW sessions that a killed agent has left"),
+		RunE: func(*cobra.Command, []string) error {
+			if err := agent.EndTracing(); err != nil {
+				return cli.Exit(cli.Failure, err)
+			}
+			return nil
+		},
+	}}
 }

@@ -149,6 +149,7 @@ func New(o Options) (*Agent, error) {
 		a.refused = lines(ruleErr)
 		a.log.Error("rules refused, the others run", zap.Error(ruleErr))
 	}
+	a.warnOpenRules()
 	a.stage = enrich.New(enrich.Options{Config: cfg})
 	// Windows and quiet times go on where the run before left them.
 	if a.judge, err = judge.Open(filepath.Join(a.stateDir, "judge"), judge.Options{Program: a.rules.program, Enricher: a.stage}); err != nil {

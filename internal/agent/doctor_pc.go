@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf16"
 
+	"sekisho/internal/alert"
 	"sekisho/internal/winacl"
 	"sekisho/internal/winlog"
 )
@@ -22,11 +23,14 @@ type windowsPC struct {
 	elevated bool // whoever asks has administrator's rights
 	service  windowsService
 	places   []placeChecked
-	sealing  error // of a round trip through DPAPI
-	tracing  error // of starting and ending an ETW session
-	devices  error // of notifications of the configuration manager
-	logs     []logChecked
-	source   bool // the source of events is registered
+	// signed and signer are as procwatch.Signature tells of the agent's own program.
+	signed, signer string
+
+	sealing error // of a round trip through DPAPI
+	tracing error // of starting and ending an ETW session
+	devices error // of notifications of the configuration manager
+	logs    []logChecked
+	source  bool // the source of events is registered
 }
 
 // windowsService is how the service is set up; an error stands for what could not
@@ -49,8 +53,9 @@ var errNoService = errors.New("the service is not installed")
 
 // placeChecked is a file or folder that only administrators should change.
 type placeChecked struct {
-	path string
-	err  error // a *winacl.Trouble, or why it could not be looked at
+	path  string
+	rules bool  // of settings' rules.paths: the agent works with them all the same
+	err   error // a *winacl.Trouble, or why it could not be looked at
 }
 
 // logChecked is an event log of Windows that a sensor reads.
@@ -83,6 +88,7 @@ func (d *doctor) windows(pc windowsPC) {
 	for _, p := range pc.places {
 		d.place(p)
 	}
+	d.signature(pc.signed, pc.signer)
 	d.works("DOC-16", "鍵とトークンの保護（DPAPI）", "sealing of keys and tokens (DPAPI)", pc.sealing, CheckFailed,
 		"この PC の鍵で封じ、開けた", "sealed and opened by a key of this PC",
 		"イベントログ「システム」で、サービス CryptSvc と Windows の暗号の問題を調べる", "look for trouble of the service CryptSvc and of Windows' cryptography in the log \"System\"")
@@ -204,10 +210,39 @@ func (d *doctor) place(p placeChecked) {
 	switch {
 	case p.err == nil:
 		d.add("DOC-15", ja, en, CheckOK, "管理者だけ", "administrators only", "", "")
+	case errors.As(p.err, &t) && p.rules:
+		why := openRulesText(t)
+		d.add("DOC-15", ja, en, CheckWarning, why.JA, why.EN, "管理者だけが書き込めるフォルダーにルールを移す", "move the rules into a folder that only administrators may write")
 	case errors.As(p.err, &t):
 		d.add("DOC-15", ja, en, CheckFailed, t.Text("ja"), t.Text("en"), "直すまでエージェントは開始しない", "the agent does not start until that is done")
 	default:
 		d.add("DOC-15", ja, en, CheckWarning, "調べられない（"+p.err.Error()+"）", "cannot be looked at: "+p.err.Error(), "管理者として実行する", "run as administrator")
+	}
+}
+
+// openRulesText says who may change rules.
+func openRulesText(t *winacl.Trouble) alert.Text {
+	if t.Kind == winacl.Linked {
+		return alert.Text{JA: "ルールの " + t.Path + " はリンクで、指している先を誰が変えられるか分からない", EN: "rules in " + t.Path + ": it is a link, and who may change where it leads to is not known"}
+	}
+	return alert.Text{JA: "ルールの " + t.Path + " は、管理者でない " + t.Who + " が変えられる", EN: "rules in " + t.Path + ": " + t.Who + ", no administrator, may change them"}
+}
+
+// signature judges the signature of the agent's own program.
+func (d *doctor) signature(status, signer string) {
+	const code, ja, en = "DOC-21", "エージェントの署名", "signature of the agent"
+	switch status {
+	case "trusted":
+		d.add(code, ja, en, CheckOK, "署名者 "+signer, "signed by "+signer, "", "")
+	case "unsigned":
+		d.add(code, ja, en, CheckWarning, "署名がない", "is not signed", "署名のある MSI で入れ直す", "install it anew by an MSI that is signed")
+	case "untrusted-root":
+		d.add(code, ja, en, CheckWarning, "この PC が信頼していない証明書で署名されている", "is signed by a certificate that this PC does not trust",
+			"自分たちの証明書なら、グループポリシーで「信頼されたルート証明機関」に配る", "if the certificate is your own, distribute it to \"Trusted Root Certification Authorities\" by group policy")
+	case "", "not-checked":
+		d.add(code, ja, en, CheckWarning, "調べられない", "cannot be checked", "エクスプローラーのプロパティ「デジタル署名」で調べる", "look at \"Digital Signatures\" among its properties in Explorer")
+	default:
+		d.add(code, ja, en, CheckFailed, "署名が正しくない（"+status+"）", "its signature is not valid: "+status, "プログラムが変えられたおそれがある。調べてから、署名のある MSI で入れ直す", "somebody may have changed the program: find out, then install it anew by an MSI that is signed")
 	}
 }
 

@@ -20,7 +20,8 @@ func rightPC() windowsPC {
 		automatic: true, account: "LocalSystem", restarts: slices.Clone(ServiceRestarts), resetAfter: ServiceResetAfter, afterErrors: true,
 		privileges: append([]string{"SeShutdownPrivilege"}, ServicePrivileges...),
 	}
-	pc.places = []placeChecked{{`C:\ProgramData\Sekisho`, nil}}
+	pc.places = []placeChecked{{path: `C:\ProgramData\Sekisho`}}
+	pc.signed, pc.signer = "trusted", "Example Works Code Signing"
 	for _, l := range watchedLogs {
 		pc.logs = append(pc.logs, logChecked{l, true, nil})
 	}
@@ -35,7 +36,7 @@ func TestARightWindowsPCHasNoComplaint(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 	}
-	if len(d.checks) != 7+len(watchedLogs) {
+	if len(d.checks) != 8+len(watchedLogs) {
 		t.Errorf("%d checks", len(d.checks))
 	}
 }
@@ -63,6 +64,16 @@ func TestTheDoctorNamesWhatIsWrongWithWindows(t *testing.T) {
 			pc.places[0].err = &winacl.Trouble{Path: pc.places[0].path, Kind: winacl.Owned, Who: `PC1\tanaka`}
 		}, "DOC-15", CheckFailed, "所有者", `PC1\tanaka`},
 		{"a folder that cannot be looked at", func(pc *windowsPC) { pc.places[0].err = os.ErrPermission }, "DOC-15", CheckWarning, "調べられない", "permission"},
+		{"rules that a user may change", func(pc *windowsPC) {
+			pc.places[0] = placeChecked{`C:\rules`, true, &winacl.Trouble{Path: `C:\rules`, Kind: winacl.Writable, Who: `BUILTIN\Users`}}
+		}, "DOC-15", CheckWarning, `BUILTIN\Users が変えられる`, `BUILTIN\Users, no administrator, may change`},
+		{"rules behind a link", func(pc *windowsPC) {
+			pc.places[0] = placeChecked{`C:\rules`, true, &winacl.Trouble{Path: `C:\rules`, Kind: winacl.Linked}}
+		}, "DOC-15", CheckWarning, "リンク", "it is a link"},
+		{"no signature", func(pc *windowsPC) { pc.signed, pc.signer = "unsigned", "" }, "DOC-21", CheckWarning, "署名がない", "not signed"},
+		{"a signature of a stranger", func(pc *windowsPC) { pc.signed = "untrusted-root" }, "DOC-21", CheckWarning, "信頼していない", "does not trust"},
+		{"a program that was changed", func(pc *windowsPC) { pc.signed = "changed" }, "DOC-21", CheckFailed, "changed", "not valid: changed"},
+		{"a program that cannot be read", func(pc *windowsPC) { pc.signed = "not-checked" }, "DOC-21", CheckWarning, "調べられない", "cannot be checked"},
 		{"no DPAPI", func(pc *windowsPC) { pc.sealing = errors.New("RPC server") }, "DOC-16", CheckFailed, "RPC server", "RPC server"},
 		{"too many sessions", func(pc *windowsPC) { pc.tracing = errors.New("limit") }, "DOC-17", CheckWarning, "limit", "limit"},
 		{"prints off", func(pc *windowsPC) { pc.logs[2].on = false }, "DOC-18", CheckWarning, "印刷", "prints"},

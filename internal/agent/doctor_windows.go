@@ -14,7 +14,9 @@ import (
 	"sekisho/internal/config"
 	"sekisho/internal/enroll"
 	"sekisho/internal/etw"
+	"sekisho/internal/fileaudit"
 	"sekisho/internal/guid"
+	"sekisho/internal/procwatch"
 	"sekisho/internal/winacl"
 	"sekisho/internal/winlog"
 
@@ -32,6 +34,9 @@ func (d *doctor) system(settingsFile string, cfg *config.Agent) {
 	pc.elevated = winacl.Elevated()
 	pc.service = lookAtService()
 	pc.places = lookAtPlaces(settingsFile, cfg)
+	if exe, err := os.Executable(); err == nil {
+		pc.signed, pc.signer = procwatch.Signature(exe)
+	}
 	pc.sealing = enroll.TrySealing()
 	pc.tracing = tryTracing()
 	pc.devices = cfgmgr.Available()
@@ -127,6 +132,7 @@ func requiredPrivileges(h windows.Handle) ([]string, error) {
 // its folders, its rules.
 func lookAtPlaces(settingsFile string, cfg *config.Agent) []placeChecked {
 	var paths []string
+	rules := map[string]bool{}
 	add := func(path string) {
 		abs, err := filepath.Abs(path)
 		if err != nil || slices.ContainsFunc(paths, func(p string) bool { return strings.EqualFold(p, abs) }) {
@@ -144,7 +150,11 @@ func lookAtPlaces(settingsFile string, cfg *config.Agent) []placeChecked {
 	add(filepath.Dir(settingsFile))
 	add(cfg.StateDir)
 	for _, p := range cfg.Rules.Paths {
+		before := len(paths)
 		add(p)
+		for _, p := range paths[before:] {
+			rules[p] = true
+		}
 	}
 	var all []placeChecked
 	for _, p := range paths {
@@ -152,15 +162,36 @@ func lookAtPlaces(settingsFile string, cfg *config.Agent) []placeChecked {
 		if errors.Is(err, os.ErrNotExist) {
 			continue // others tell what is missing
 		}
-		all = append(all, placeChecked{p, err})
+		all = append(all, placeChecked{p, rules[p], err})
 	}
 	return all
+}
+
+// openRules says which files and folders of rules people may change who are no
+// administrators. Those that cannot be looked at are for others to complain about.
+func openRules(paths []string) (open []string) {
+	for _, p := range paths {
+		var t *winacl.Trouble
+		if _, err := winacl.Check(p); errors.As(err, &t) {
+			open = append(open, openRulesText(t).EN)
+		}
+	}
+	return open
+}
+
+// doctorSession is the name of the session of event tracing that the doctor tries.
+const doctorSession = "Sekisho-Doctor"
+
+// EndTracing ends the sessions of event tracing that an agent has left which was
+// killed: they are the kernel's and go on without it.
+func EndTracing() error {
+	return errors.Join(etw.Stop(procwatch.SessionName), etw.Stop(fileaudit.SessionName), etw.Stop(doctorSession))
 }
 
 // tryTracing starts and ends a session of ETW as the process sensor has it.
 func tryTracing() error {
 	kernelProcess := etw.Provider{ID: guid.Must("{22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}"), Keywords: 0x10} // WINEVENT_KEYWORD_PROCESS
-	s, err := etw.Start("Sekisho-Doctor", kernelProcess)
+	s, err := etw.Start(doctorSession, kernelProcess)
 	if err != nil {
 		return err
 	}

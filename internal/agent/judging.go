@@ -20,6 +20,7 @@ import (
 type loaded struct {
 	cfg     *config.Agent
 	program *rules.Program
+	open    []string // which of them people may change who should not
 }
 
 // loadRules compiles the rules that the settings name. With an error the program
@@ -33,7 +34,7 @@ func loadRules(cfg *config.Agent) (loaded, error) {
 	if len(inSettings) > 0 {
 		err = errors.Join(inSettings, err)
 	}
-	return loaded{cfg, program}, err
+	return loaded{cfg, program, openRules(cfg.Rules.Paths)}, err
 }
 
 // RuleOptions is what the settings say of rules: the agent's and every command's
@@ -99,13 +100,20 @@ func (l loaded) active() int {
 	return n
 }
 
+// warnOpenRules notes in the log whose rules are not safe from those who are watched.
+func (a *Agent) warnOpenRules() {
+	for _, text := range a.rules.open {
+		a.log.Warn(text)
+	}
+}
+
 // figures takes the judge's figures for status; only the pipeline may ask the
 // judge.
 func (a *Agent) figures() {
 	st := a.judge.Stats()
 	w := st.Windows
 	a.judgeIs.Store(&endpoint.Rules{
-		Pack: pack.Version, Active: a.rules.active(), Problems: a.refused,
+		Pack: pack.Version, Active: a.rules.active(), Problems: slices.Concat(a.refused, a.rules.open),
 		Keys: int64(w.Keys), Evicted: uint64(w.Evicted), Since: st.Since, Journal: st.Journal, Checkpoint: st.Checkpoint, Unsafe: st.Problem,
 	})
 }

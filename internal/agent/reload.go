@@ -58,6 +58,7 @@ func (a *Agent) Reload() ([]config.Change, error) {
 	}) {
 		return nil, errStopping
 	}
+	a.warnOpenRules()
 	if a.files != nil {
 		a.files.SetProtected(a.places(cfg))
 	}

@@ -97,7 +97,7 @@ type Settings struct {
 type Rules struct {
 	Pack     string   `json:"pack"`               // version of the shipped pack
 	Active   int      `json:"active"`             // rules and correlations that run
-	Problems []string `json:"problems,omitempty"` // of rule files that were refused
+	Problems []string `json:"problems,omitempty"` // of rule files that were refused, or that anybody may change
 	Keys     int64    `json:"keys"`               // correlation keys held
 	Evicted  uint64   `json:"evicted"`            // correlation keys given up for want of room
 

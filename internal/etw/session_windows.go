@@ -184,9 +184,9 @@ func Start(name string, providers ...Provider) (_ *Session, err error) {
 	}
 	utf, err := windows.UTF16FromString(name)
 	if err != nil || len(utf) > maxName/2 {
-		return nil, errors.New("not a name for a session")
+		return nil, errNoName
 	}
-	if _, err := control(0, &utf[0], controlStop); err != nil && !errors.Is(err, errInstanceNotFound) && !errors.Is(err, windows.ERROR_ACCESS_DENIED) {
+	if err := stop(&utf[0]); err != nil && !errors.Is(err, windows.ERROR_ACCESS_DENIED) {
 		return nil, fmt.Errorf("end the one left over: %w", err)
 	}
 	handle, err := start(&utf[0])
@@ -230,6 +230,31 @@ func Start(name string, providers ...Provider) (_ *Session, err error) {
 	}
 	s.trace = uint64(trace)
 	return s, nil
+}
+
+var errNoName = errors.New("not a name for a session")
+
+// Stop ends the session of this name, if there is one: left by an agent that was
+// killed, it goes on until then or until Windows is restarted.
+func Stop(name string) error {
+	utf, err := windows.UTF16FromString(name)
+	if err != nil || len(utf) > maxName/2 {
+		err = errNoName
+	} else if err = controlTrace.Find(); err == nil {
+		err = stop(&utf[0])
+	}
+	if err != nil {
+		return fmt.Errorf("event tracing session %q: end it: %w", name, explain(err))
+	}
+	return nil
+}
+
+// stop ends a session; that there is none is no error.
+func stop(name *uint16) error {
+	if _, err := control(0, name, controlStop); err != nil && !errors.Is(err, errInstanceNotFound) {
+		return err
+	}
+	return nil
 }
 
 // wine reports whether this is not a real Windows.
@@ -307,7 +332,7 @@ func start(name *uint16) (uint64, error) {
 			mode, flush = mode&^modeFlushMS, 1
 		case err == windows.ERROR_ALREADY_EXISTS && try < 3:
 			// It was started since we ended it, or takes a moment to end.
-			if _, err := control(0, name, controlStop); err != nil && !errors.Is(err, errInstanceNotFound) {
+			if err := stop(name); err != nil {
 				return 0, fmt.Errorf("end the one left over: %w", err)
 			}
 		default:

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// sessionName is that of our event tracing session.
-	sessionName = "Sekisho-Process"
+	// SessionName is that of our event tracing session.
+	SessionName = "Sekisho-Process"
 	// holdsFor is how long a session has to hold for a new one to be worth a try at
 	// once. Before that, polling takes its place for Options.RetryAfter.
 	holdsFor = 30 * time.Second
@@ -42,7 +42,7 @@ type session interface {
 
 // trace starts the session.
 func trace() (session, error) {
-	return etw.Start(sessionName, etw.Provider{ID: kernelProcess, Keywords: kernelProcessKeyword})
+	return etw.Start(SessionName, etw.Provider{ID: kernelProcess, Keywords: kernelProcessKeyword})
 }
 
 // The provider Microsoft-Windows-Kernel-Process, and what is asked of it.

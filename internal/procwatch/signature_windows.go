@@ -65,6 +65,14 @@ type providerCert struct {
 	cert *windows.CertContext
 }
 
+// Signature checks the Authenticode signature of a program as that of a process is:
+// its status as in events ("trusted", "unsigned" ...) and, of a trusted one, who has
+// signed. It reads the whole file.
+func Signature(path string) (status, signer string) {
+	s := verifySignature(path)
+	return s.status, s.signer
+}
+
 // verifySignature checks the Authenticode signature of a file, its own or that of a
 // catalogue of Windows', with what this PC knows: nothing is fetched, and whether a
 // certificate was revoked is not asked.

@@ -20,6 +20,7 @@ UPDATE `CustomAction` SET `Type` = 11265 WHERE `Action` = 'Setup'
 UPDATE `CustomAction` SET `Type` = 3393 WHERE `Action` = 'UndoSetup'
 UPDATE `CustomAction` SET `Type` = 3649 WHERE `Action` = 'RemoveData'
 INSERT INTO `CustomAction` (`Action`, `Type`, `Source`, `Target`) VALUES ('WaitStopped', 3137, 'InstallDll', 'WaitStopped')
+INSERT INTO `CustomAction` (`Action`, `Type`, `Source`, `Target`) VALUES ('EndTracing', 3137, 'InstallDll', 'EndTracing')
 
 -- Places of actions. The older version goes within the transaction, so that a failure brings it back. Setup comes after the service is there (5800) and before it is started (5900).
 UPDATE `InstallExecuteSequence` SET `Sequence` = 1010 WHERE `Action` = 'Prepare'
@@ -28,6 +29,7 @@ UPDATE `InstallExecuteSequence` SET `Sequence` = 5855 WHERE `Action` = 'UndoSetu
 UPDATE `InstallExecuteSequence` SET `Sequence` = 5860 WHERE `Action` = 'Setup'
 UPDATE `InstallExecuteSequence` SET `Sequence` = 6500 WHERE `Action` = 'RemoveData'
 INSERT INTO `InstallExecuteSequence` (`Action`, `Condition`, `Sequence`) VALUES ('WaitStopped', 'Installed', 2010)
+INSERT INTO `InstallExecuteSequence` (`Action`, `Condition`, `Sequence`) VALUES ('EndTracing', 'REMOVE = "ALL" AND NOT UPGRADINGPRODUCTCODE', 2020)
 INSERT INTO `InstallExecuteSequence` (`Action`, `Condition`, `Sequence`) VALUES ('MsiConfigureServices', 'VersionMsi >= "5.00"', 5850)
 
 -- Started again after 5, 30 and 60 s (type 1), counted for a day; event 1: at installing; configuration 4: also when it ended by itself with an error; 6: the privileges that it keeps; 7: ms that it has when the PC shuts down. As in cmd/agent/service_windows.go, which repairs it at every start.

@@ -68,6 +68,8 @@ func TestTheTablesSayWhatWindowsShallDo(t *testing.T) {
 		{"InstallExecuteSequence", "Setup|NOT REMOVE|5860", "before StartServices, 5900"},
 		{"InstallExecuteSequence", "RemoveData|REMOVE = \"ALL\" AND NOT UPGRADINGPRODUCTCODE AND NOT KEEP_DATA|6500", "an upgrade keeps the data, and so does who asks for it"},
 		{"InstallExecuteSequence", "WaitStopped|Installed|2010", "after StopServices, 1900, before RemoveFiles, 3500"},
+		{"InstallExecuteSequence", "EndTracing|REMOVE = \"ALL\" AND NOT UPGRADINGPRODUCTCODE|2020", "nothing stays in the kernel of an agent that was killed; before RemoveFiles, 3500"},
+		{"CustomAction", "EndTracing|3137|InstallDll|EndTracing|", "deferred, as the system"},
 		{"CustomAction", "WaitStopped|3137|InstallDll|WaitStopped|", "deferred, as the system, at most 15 s"},
 		{"CustomAction", "Prepare|1|InstallDll|Prepare|", "as the person who installs"},
 		{"CustomAction", "Setup|11265|InstallDll|Setup|", "deferred, as the system, checked, its data hidden"},

@@ -113,7 +113,7 @@ func TestTheInstallerFromTheFirstInstallationToTheRemoval(t *testing.T) {
 		{"repair", "0", []string{atExe, atLicense, running, source, id}, nil},
 		{"removal that keeps the data", "0", []string{atSettings, id}, []string{atExe, atLicense, "SERVICE_NAME", source}},
 		{"again", "0", []string{exe, license, running, id, "is there already and stays as it is"}, nil},
-		{"removal", "0", []string{"the data folder was deleted"}, []string{atExe, atSettings, dataDir + "\n", "SERVICE_NAME", source, id}},
+		{"removal", "0", []string{"no event tracing session is left", "the data folder was deleted"}, []string{atExe, atSettings, dataDir + "\n", "SERVICE_NAME", source, id}},
 	} {
 		text := got[want.step]
 		if !strings.HasPrefix(text, "exit "+want.exit+"\n") {

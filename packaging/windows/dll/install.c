@@ -3,10 +3,11 @@
  *
  *   Prepare     immediate, as the person who installs: finds the enrolment token, tells the others what to work on
  *   WaitStopped deferred, as the system: waits until the service's process is gone, so that its file can be replaced
+ *   EndTracing  deferred, as the system: ends what an agent that was killed has left in the kernel
  *   Setup       deferred, as the system: first settings, then enrolment; a failure ends and undoes the installation
  *   RemoveData  commit (removal) or rollback (a first installation that failed): deletes the data folder
  *
- * All work is the agent's own (configure, enroll); this file runs it and shows what it says in the installer's log and
+ * All work is the agent's own (configure, enroll, service end-tracing); this file runs it and shows what it says in the installer's log and
  * on the screen, which an executable as custom action cannot do. The token goes through a pipe: command lines are seen
  * by others and end up in logs.
  */
@@ -114,6 +115,7 @@ __declspec(dllexport) UINT WINAPI Prepare(MSIHANDLE h)
 	MsiSetPropertyW(h, L"RemoveData", data);
 	lstrcatW(program, L"sekisho-agent.exe"); /* a path of Windows is far shorter than the buffer */
 	MsiSetPropertyW(h, L"WaitStopped", program);
+	MsiSetPropertyW(h, L"EndTracing", program);
 	MsiSetPropertyW(h, L"UndoSetup", data);
 	if (GetFileAttributesW(data) == INVALID_FILE_ATTRIBUTES)
 		MsiSetPropertyW(h, L"DATA_IS_NEW", L"1");
@@ -230,6 +232,22 @@ __declspec(dllexport) UINT WINAPI WaitStopped(MSIHANDLE h)
 			break;
 		Sleep(100);
 	}
+	return ERROR_SUCCESS;
+}
+
+/* An agent that was killed leaves its event tracing sessions, which live in the kernel until the PC is started again. */
+__declspec(dllexport) UINT WINAPI EndTracing(MSIHANDLE h)
+{
+	WCHAR path[1100], command[1200];
+	char *said = room(MAX_SAID);
+
+	if (said && property(h, L"CustomActionData", path, 1100)) {
+		lstrcpyW(command, L"\"");
+		lstrcatW(command, path);
+		lstrcatW(command, L"\" service end-tracing");
+		say(h, INSTALLMESSAGE_INFO, run(command, "", said) ? L"Sekisho: event tracing sessions could not be ended" : L"Sekisho: no event tracing session is left");
+	}
+	clear(said, MAX_SAID);
 	return ERROR_SUCCESS;
 }
 
