@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -16,31 +14,17 @@ import (
 	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 	"sekisho/internal/winlog"
+	"sekisho/internal/winlog/winlogtest"
 )
-
-// record reads a record of testdata, written by hand after samples of the log: names
-// of elements are Windows' own, people and places made up.
-func record(t testing.TB, name string) *winlog.Event {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join("testdata", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := winlog.Decode(strings.TrimSpace(string(b)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
 
 func allowed() bool { return true }
 
 func TestAPrintedDocument(t *testing.T) {
 	w := New(Options{})
-	if e := w.decode(record(t, "rendered.xml"), allowed); e != nil {
+	if e := w.decode(winlogtest.Read(t, "rendered.xml"), allowed); e != nil {
 		t.Errorf("rendering is told: %+v", e)
 	}
-	r := record(t, "printed.xml")
+	r := winlogtest.Read(t, "printed.xml")
 	e := w.decode(r, allowed)
 	got, err := json.Marshal(map[string]any{"action": e.Action, "time": e.Time, "sensor": e.Sensor, "print": e.Print, "user": e.User, "file": e.File})
 	if err != nil {
@@ -180,7 +164,7 @@ func TestWhatWasPrintedMeanwhileIsTold(t *testing.T) {
 	if !o.Since.Equal(since) || o.Channel != Channel {
 		t.Errorf("asked for %+v", o)
 	}
-	old := record(t, "printed.xml")
+	old := winlogtest.Read(t, "printed.xml")
 	old.Time = since.Add(time.Minute)
 	o.Tell(old)
 	now := *old

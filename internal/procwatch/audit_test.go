@@ -2,24 +2,16 @@ package procwatch
 
 import (
 	"fmt"
-	"os"
-	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	"sekisho/internal/winlog"
+	"sekisho/internal/winlog/winlogtest"
 )
 
 func TestAStartThatIsAudited(t *testing.T) {
-	b, err := os.ReadFile("testdata/audit-4688.xml") // by hand, after the sample in MSDN, "4688(S): A new process has been created"
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := winlog.Decode(strings.TrimSpace(string(b)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	e := winlogtest.Read(t, "audit-4688.xml") // after the sample in MSDN, "4688(S): A new process has been created"
 	want := auditStart{at: time.Date(2026, 11, 12, 2, 24, 52, 377352500, time.UTC), pid: 0x2bc, ppid: 0xe74, path: `C:\Windows\System32\rundll32.exe`,
 		line: `rundll32.exe "C:\Users\tanaka\a b.dll",Run`, user: "S-1-5-21-111111111-222222222-333333333-1001", label: "S-1-16-8192", elevation: 3}
 	if got, ok := decodeAudit(e); !ok || got != want {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -15,22 +13,8 @@ import (
 	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 	"sekisho/internal/winlog"
+	"sekisho/internal/winlog/winlogtest"
 )
-
-// sample reads a record of testdata, written by hand after samples of the logs: names
-// of fields are Windows' own, devices made up.
-func sample(t testing.TB, name string) *winlog.Event {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join("testdata", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := winlog.Decode(strings.TrimSpace(string(b)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e
-}
 
 func TestRecordsOfDevices(t *testing.T) {
 	for _, c := range []struct {
@@ -42,7 +26,7 @@ func TestRecordsOfDevices(t *testing.T) {
 		{"detached.xml", decodeDisk, `{VendorID:0951 ProductID:1666 VendorName:Example ProductName:Stick SerialNumber:60A44C4252F1F2B0 Path: Interfaces:[] Kinds:[storage] Oddities:[]} gone=true`},
 		{"pnp.xml", decodeDevice, `{VendorID:04e8 ProductID:6860 VendorName: ProductName:SAMSUNG Mobile USB Composite Device SerialNumber:R58M0000000 Path: Interfaces:[] Kinds:[] Oddities:[]} gone=false`},
 	} {
-		e := sample(t, c.file)
+		e := winlogtest.Read(t, c.file)
 		r, ok := c.decode(e)
 		if got := fmt.Sprintf("%+v gone=%t", r.device, r.gone); !ok || got != c.want || !r.at.Equal(e.Time) {
 			t.Errorf("%s: %t\ngot  %s\nwant %s", c.file, ok, got, c.want)
