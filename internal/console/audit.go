@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"sekisho/internal/account"
 )
@@ -17,8 +18,24 @@ type auditPage struct {
 
 type auditRow struct {
 	account.AuditEntry
-	What string // the action in words
-	Link string // to what it was done to
+	What  string // the action in words
+	About string // the detail, in words where it is codes of ours
+	Link  string // to what it was done to
+}
+
+// change is what was done to an alert, "close approved-work" of a page or "closed
+// approved-work" of the API, in words.
+func (p *printer) change(detail string) string {
+	words := strings.Fields(detail)
+	for i, w := range words {
+		for _, key := range []string{"triage." + w, "state." + w, "reason." + w} {
+			if p.has(key) {
+				words[i] = p.t(key)
+				break
+			}
+		}
+	}
+	return strings.Join(words, p.t("list.and"))
 }
 
 // audit is the audit log, newest first, 100 a page.
@@ -37,9 +54,12 @@ func (s *Server) audit(w http.ResponseWriter, r *http.Request) error {
 	}
 	page := auditPage{frame: s.frame(r, v.p.t("nav.audit"), "audit")}
 	for _, e := range entries {
-		row := auditRow{AuditEntry: e, What: v.p.plain(e.Action, 60)}
+		row := auditRow{AuditEntry: e, What: v.p.plain(e.Action, 60), About: e.Detail}
 		if key := "audit." + e.Action; v.p.has(key) {
 			row.What = v.p.t(key)
+		}
+		if e.Action == "alert-change" {
+			row.About = v.p.change(e.Detail)
 		}
 		if v.user.Role.Can(account.Viewer) {
 			switch e.Action {

@@ -248,6 +248,12 @@ func TestLookingAtAnEndpointIsLogged(t *testing.T) {
 	}
 }
 
+func TestANameOfAnyScriptHasAnInitial(t *testing.T) {
+	s := newSite(t, console.Options{})
+	s.addUser(account.User{Name: "鈴木", Role: account.Viewer})
+	wantContains(t, s.signedIn("鈴木").get("/account"), `aria-hidden="true">鈴</span>`)
+}
+
 // What a sensor that works has to say is no warning.
 func TestAReasonIsColouredOnlyWhereASensorHasTrouble(t *testing.T) {
 	st := canned.Full(time.Now().UTC(), "suzuki")
@@ -728,6 +734,7 @@ func TestTriage(t *testing.T) {
 		t.Errorf("after reopening: %s, %q, %q", r.State, r.Assignee, r.Reason)
 	}
 	s.wantAudit("analyst alert-change")
+	wantContains(t, s.signedIn("admin").get("/audit"), "<bdi>Close, Approved work</bdi>", "<bdi>Take it</bdi>")
 	if r, _ := b.do("POST", "/alerts/no-such-alert", url.Values{"do": {"mine"}}); r.StatusCode != http.StatusNotFound {
 		t.Errorf("unknown alert: status %d, want 404", r.StatusCode)
 	}

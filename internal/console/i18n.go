@@ -11,6 +11,7 @@ import (
 	"path"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"sekisho/internal/endpoint"
 )
@@ -62,6 +63,10 @@ func newPrinter(lang string, loc *time.Location, static string) *printer {
 		"clocktime":  p.clockTime,
 		"listname":   func(s string) string { return p.word("value.sekisho.person.lists."+s, s) },
 		"sensorname": func(s string) string { return p.word("sensor."+s, s) },
+		"initial": func(s string) string {
+			r, _ := utf8.DecodeRuneInString(s)
+			return string(r) // upper case is the style sheet's
+		},
 		"sensoricon": func(state string) string {
 			switch endpoint.SensorState(state) {
 			case endpoint.SensorDown:
