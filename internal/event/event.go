@@ -62,6 +62,10 @@ const (
 	SelftestFailed  Action = "selftest-failed"
 )
 
+// SensorProven is the action of a [Proof]. It ends where the rules begin: none of it is
+// judged, kept or told.
+const SensorProven Action = "sensor-proven"
+
 // classes maps each action to ECS event.category and event.type (ECS 9,
 // "Event categorization fields").
 var classes = map[Action]struct{ category, typ []string }{
@@ -160,6 +164,14 @@ type Event struct {
 func New(action Action, t time.Time) *Event {
 	now := time.Now()
 	return &Event{Time: t.UTC(), Created: now.UTC(), ID: NewIDAt(now), Action: action}
+}
+
+// Proof is what a sensor tells when it was asked to prove that it sees and has done so:
+// its name as Sensor, and the nonce that it was asked with as ID.
+func Proof(sensor, nonce string) *Event {
+	e := New(SensorProven, time.Now())
+	e.Sensor, e.ID = sensor, nonce
+	return e
 }
 
 // NewID returns a UUIDv7 (RFC 9562): 48 bits of milliseconds, 12 of their fraction,

@@ -253,6 +253,14 @@ func (t *tracker) logind(b *bus) error {
 		case <-inputs.C:
 			t.inputs()
 			t.leaders()
+		case nonce := <-t.proofs:
+			if away != nil {
+				continue // nobody can say; it is asked for again
+			}
+			if err := t.again(b); err != nil {
+				return err
+			}
+			t.proven(nonce)
 		case s := <-b.in.signals:
 			if owner, ok := newOwner(s); ok {
 				b.in.logind.Store(&owner)

@@ -272,6 +272,22 @@ func TestSessionsOfLogind(t *testing.T) {
 	}
 }
 
+// A proof is that logind was asked and nothing was missed, or is not any more.
+func TestTheSensorProvesThatItSees(t *testing.T) {
+	d := startBus(t)
+	l := startLogind(t, d)
+	w, ev := start(t, logindOptions(d))
+	state(t, w, endpoint.SensorOK, "logind", "")
+	l.set("2", somebody("2", "sato", 1001, nil)) // and the signal is lost
+	if err := w.Prove("nonce"); err != nil {
+		t.Fatal(err)
+	}
+	want(t, []string{say(next(t, ev))}, "session-logon sato 2 console")
+	if e := next(t, ev); e.Action != event.SensorProven || e.ID != "nonce" || e.Sensor != "session" {
+		t.Errorf("got %+v, want the proof", e)
+	}
+}
+
 // Anybody on a system bus may send a signal that looks like logind's.
 func TestSignalsOfOthersDoNotCount(t *testing.T) {
 	d := startBus(t)

@@ -52,7 +52,6 @@ package session
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"sekisho/internal/endpoint"
@@ -100,8 +99,9 @@ type Watcher struct {
 	by    string            // the mechanism that found them
 	files                   // how far their records were read
 
-	mu     sync.Mutex // guards all below
-	status endpoint.Sensor
+	proofs chan string // asked for by Prove
+
+	gauge *endpoint.Gauge
 }
 
 // New returns a sensor that is not running.
@@ -129,7 +129,8 @@ func New(opt Options) *Watcher {
 		opt:    opt,
 		lookup: newLookup(),
 		known:  map[string]*login{},
-		status: endpoint.Sensor{Name: "session", State: endpoint.SensorDown, Reason: "not running", Since: time.Now().UTC()},
+		proofs: make(chan string, 1),
+		gauge:  endpoint.NewGauge("session"),
 	}
 }
 
@@ -137,22 +138,17 @@ func New(opt Options) *Watcher {
 func (w *Watcher) Name() string { return "session" }
 
 // Status says how the sensor is. It is safe for concurrent use.
-func (w *Watcher) Status() endpoint.Sensor {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.status
-}
+func (w *Watcher) Status() endpoint.Sensor { return w.gauge.Status() }
 
-// setState notes a state and reports what it was before.
-func (w *Watcher) setState(state endpoint.SensorState, mechanism, reason string) (was endpoint.Sensor) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	was = w.status
-	if was.State != state {
-		w.status.Since = time.Now().UTC()
+// Prove asks the sensor, if it runs, to prove that it sees: it asks the system for its
+// sessions, compares them with those it knows, and tells [event.Proof] with the nonce.
+// (Nobody can be logged on for that without touching the PC.) It does not wait.
+func (w *Watcher) Prove(nonce string) error {
+	select {
+	case w.proofs <- nonce:
+	default: // it still owes the one before
 	}
-	w.status.State, w.status.Mechanism, w.status.Reason = state, mechanism, reason
-	return was
+	return nil
 }
 
 // send gives an event to the pipeline. It blocks while that is full, and reports
@@ -160,9 +156,7 @@ func (w *Watcher) setState(state endpoint.SensorState, mechanism, reason string)
 func (w *Watcher) send(ctx context.Context, out chan<- *event.Event, e *event.Event) bool {
 	select {
 	case out <- e:
-		w.mu.Lock()
-		w.status.Events++
-		w.mu.Unlock()
+		w.gauge.Told()
 		return true
 	case <-ctx.Done():
 		return false

@@ -260,7 +260,8 @@ func (t *tracker) tell(a event.Action, l *login, at time.Time) {
 
 // tellState sets the state and tells a change for better or worse.
 func (t *tracker) tellState(state endpoint.SensorState, mechanism, reason string) {
-	was := t.setState(state, mechanism, reason)
+	was := t.Status()
+	t.gauge.Set(state, mechanism, reason)
 	// Before the first mechanism there was nothing to get better or worse.
 	first := was.Mechanism == ""
 	if state.Trouble() && was.State == state && !first || !state.Trouble() && (first || !was.State.Trouble()) {
@@ -278,11 +279,17 @@ func (t *tracker) tellState(state endpoint.SensorState, mechanism, reason string
 	t.send(t.ctx, t.out, e)
 }
 
+// proven tells that the sensor has compared what it knows with what there is, as it
+// was asked to by a nonce; "": it was not.
+func (t *tracker) proven(nonce string) {
+	if nonce != "" {
+		t.send(t.ctx, t.out, event.Proof(t.Name(), nonce))
+	}
+}
+
 // lost tells that something about sessions was missed.
 func (t *tracker) lost(message string) {
-	t.mu.Lock()
-	t.status.Lost++
-	t.mu.Unlock()
+	t.gauge.Lose(1)
 	e := event.New(event.EventsLost, time.Now())
 	e.Sensor, e.Message = t.by, message
 	e.Lost = &event.Lost{Count: event.Some(int64(1))}

@@ -184,7 +184,7 @@ func (t *tracker) utmp(why error) (*bus, error) {
 	defer inputs.Stop()
 	defer retry.Stop()
 	var seen stamp
-	var reason string
+	var reason, proof string
 	for {
 		state, r := t.look(silent, &seen)
 		state = t.byNature(state, why)
@@ -193,10 +193,15 @@ func (t *tracker) utmp(why error) (*bus, error) {
 			t.tellState(state, mechanismUtmp, reason)
 		}
 		silent = false
+		if state != endpoint.SensorDown {
+			t.proven(proof)
+		}
+		proof = ""
 		select {
 		case <-t.ctx.Done():
 			return nil, nil
 		case <-poll.C:
+		case proof = <-t.proofs:
 		case <-inputs.C:
 			t.inputs()
 		case <-retry.C:

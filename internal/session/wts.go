@@ -247,6 +247,7 @@ func (t *tracker) wts(list func() ([]desk, error), follow func(context.Context, 
 	poll := time.NewTicker(t.opt.Poll)
 	defer poll.Stop()
 	for {
+		proof := ""
 		select {
 		case <-ctx.Done():
 			return nil
@@ -254,10 +255,12 @@ func (t *tracker) wts(list func() ([]desk, error), follow func(context.Context, 
 		case e := <-records:
 			x.hear(e)
 		case <-poll.C:
+		case proof = <-t.proofs:
 		}
 		if err := x.look(false); err != nil {
 			return err
 		}
+		t.proven(proof)
 	}
 }
 

@@ -432,8 +432,15 @@ func TestWhenWindowsDoesNotSay(t *testing.T) {
 		p.desks = append(p.desks, desk{id: 2, state: wtsActive, user: event.User{Name: "sato"}, logon: time.Now(), flags: wtsUnlocked})
 		go run()
 		time.Sleep(3 * time.Second)
+		want(t, told(out), "session-logon tanaka 1 console", "session-logon sato 2 console")
+		if err := w.Prove("nonce"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if e := <-out; e.Action != event.SensorProven || e.ID != "nonce" {
+			t.Errorf("got %+v, want the proof", e)
+		}
 		cancel()
 		<-done
-		want(t, told(out), "session-logon tanaka 1 console", "session-logon sato 2 console")
 	})
 }

@@ -25,7 +25,7 @@ func TestParseUevent(t *testing.T) {
 		{name: "a stick", data: capturedUevent, want: uevent{Action: "add", DevPath: "/devices/pci0000:00/0000:00:03.0/usb1/1-1", Subsystem: "usb",
 			DevType: "usb_device", Product: "46f4/1/0", BusNum: 1, DevNum: 2}},
 		{name: "asked for by udevadm", data: "add@/devices/x\x00ACTION=add\x00SUBSYSTEM=usb\x00SYNTH_UUID=0\x00",
-			want: uevent{Action: "add", DevPath: "/devices/x", Subsystem: "usb", Synthetic: true}},
+			want: uevent{Action: "add", DevPath: "/devices/x", Subsystem: "usb", Synthetic: "0"}},
 		{name: "variables without a value or of another kind", data: "remove@/d\x00junk\x00=\x00DEVNUM=x\x00DEVNUM=-1\x00\x00SUBSYSTEM=a=b\x00",
 			want: uevent{Action: "remove", DevPath: "/d", Subsystem: "a=b"}},
 		{name: "udev's own message", data: "libudev\x00\xfe\xed\xca\xfe\x28\x00\x00\x00", bad: true},

@@ -158,12 +158,21 @@ func (t *tracker) run(messages <-chan message, look <-chan time.Time, until <-ch
 		case <-look:
 			t.scan("")
 			t.report()
+		case nonce := <-t.proofs:
+			t.prove(nonce)
 		case <-until:
 			return nil
 		case now := <-overdue.C:
 			t.tick(now)
 		}
 	}
+}
+
+// prove tells that the sensor sees, after it has compared what it knows with what
+// there is.
+func (t *tracker) prove(nonce string) {
+	t.scan("")
+	t.send(t.ctx, t.out, event.Proof(t.Name(), nonce))
 }
 
 // tick does what is due while something is waited for.
@@ -185,6 +194,10 @@ func (t *tracker) tick(now time.Time) {
 
 // handle takes one uevent.
 func (t *tracker) handle(u uevent, at time.Time) {
+	if t.isProof(&u) {
+		t.prove(u.Synthetic)
+		return
+	}
 	name := u.name()
 	if u.Subsystem == "usb" && u.DevType == "usb_interface" && u.Action == "add" {
 		t.reconfigured(name, filepath.Join(t.opt.SysRoot, u.DevPath), at)
@@ -205,7 +218,7 @@ func (t *tracker) handle(u uevent, at time.Time) {
 			p.isBound = true
 		}
 	case "remove":
-		if !u.Synthetic { // else it is still there
+		if u.Synthetic == "" { // else it is still there
 			t.remove(name, u, at)
 		}
 	}

@@ -216,7 +216,7 @@ func whatIsThereAtTheStartIsToldOnce(t *testing.T) {
 	}
 	// udev's cold plug announces everything again.
 	u := stick.uevent("add")
-	u.Synthetic = true
+	u.Synthetic = "0"
 	r.tell(u)
 	r.quiet()
 	if err := r.stop(); err != nil {

@@ -17,7 +17,7 @@ type uevent struct {
 	Product   string // "781/5581/100": vendor, product, release in hex without leading zeros
 	BusNum    int    // the bus; 0 if not told
 	DevNum    int    // the device's address on its bus; 0 if not told
-	Synthetic bool   // asked for by writing to a uevent file (udevadm trigger), nothing happened
+	Synthetic string // asked for by writing to a uevent file (udevadm trigger), nothing happened: the UUID that was written, or "0"
 }
 
 // maxUevent is the kernel's limit for the variables of a uevent
@@ -61,7 +61,7 @@ func parseUevent(data []byte) (uevent, error) {
 		case "DEVNUM":
 			u.DevNum = decimal(value)
 		case "SYNTH_UUID":
-			u.Synthetic = true
+			u.Synthetic = value
 		}
 	}
 	return u, nil

@@ -49,7 +49,11 @@ package usb
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"sekisho/internal/endpoint"
@@ -80,6 +84,9 @@ type Watcher struct {
 
 	slept func() time.Duration // how long the PC has slept since it was started
 
+	proofs chan string            // asked for by Prove
+	nonce  atomic.Pointer[string] // of the uevent that is to come as a proof; nil: none is
+
 	gauge *endpoint.Gauge
 }
 
@@ -99,12 +106,46 @@ func New(opt Options) *Watcher {
 		names: newNameTable(opt.Names),
 		known: map[string]*device{},
 		slept: slept,
-		gauge: endpoint.NewGauge("usb"),
+
+		proofs: make(chan string, 1),
+		gauge:  endpoint.NewGauge("usb"),
 	}
 }
 
 // Name is "usb".
 func (w *Watcher) Name() string { return "usb" }
+
+// Prove asks the sensor, if it runs, to prove that it sees: then it tells [event.Proof]
+// with the nonce, a UUID. On Linux the kernel is asked for a uevent, which comes the
+// way of those of devices; it is of the bus of platform devices, has no device behind
+// it, and nothing follows from it. Where there are no uevents, and on Windows, the proof
+// is that what is attached was listed again. It does not wait; an error says that the
+// kernel cannot be asked.
+func (w *Watcher) Prove(nonce string) error {
+	if w.gauge.Status().Mechanism != mechanismUevent {
+		select {
+		case w.proofs <- nonce:
+		default: // it still owes the one before
+		}
+		return nil
+	}
+	w.nonce.Store(&nonce)
+	f, err := os.OpenFile(filepath.Join(w.opt.SysRoot, "bus", "platform", "uevent"), os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("ask the kernel for a notification: %w", err)
+	}
+	_, err = f.WriteString("change " + nonce)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("ask the kernel for a notification: %w", err)
+	}
+	return nil
+}
+
+// isProof reports whether a uevent is the one that Prove asked for.
+func (w *Watcher) isProof(u *uevent) bool {
+	nonce := w.nonce.Load()
+	return nonce != nil && u.Synthetic == *nonce
+}
 
 // Status says how the sensor is. It is safe for concurrent use.
 func (w *Watcher) Status() endpoint.Sensor { return w.gauge.Status() }

@@ -57,7 +57,7 @@ func (w *Watcher) runNetlink(ctx context.Context, out chan<- *event.Event, s *ue
 	ctx, cancel := context.WithCancel(ctx)
 	messages := make(chan message, 256) // the socket holds far more
 	var wg sync.WaitGroup
-	wg.Go(func() { s.read(ctx, messages) })
+	wg.Go(func() { w.read(ctx, s, messages) })
 	defer func() {
 		cancel()
 		s.Close()
@@ -99,8 +99,9 @@ func openUevents() (*ueventSocket, error) {
 	return &ueventSocket{f, raw}, nil
 }
 
-// read passes on what concerns USB until the context ends or the socket breaks.
-func (s *ueventSocket) read(ctx context.Context, to chan<- message) {
+// read passes on what concerns USB, and proofs, until the context ends or the socket
+// breaks.
+func (w *Watcher) read(ctx context.Context, s *ueventSocket, to chan<- message) {
 	buf := make([]byte, maxUevent)
 	for {
 		var n int
@@ -125,7 +126,7 @@ func (s *ueventSocket) read(ctx context.Context, to chan<- message) {
 			if a, ok := from.(*unix.SockaddrNetlink); !ok || a.Pid != 0 {
 				continue
 			}
-			if m.uevent, err = parseUevent(buf[:n]); err != nil || m.uevent.Subsystem != "usb" {
+			if m.uevent, err = parseUevent(buf[:n]); err != nil || m.uevent.Subsystem != "usb" && !w.isProof(&m.uevent) {
 				continue
 			}
 		}

@@ -53,7 +53,7 @@ func TestTheKernelsUeventsAreHeard(t *testing.T) {
 			t.Fatalf("the kernel's message %q: %v", buf[:n], err)
 		}
 		if u.Subsystem == "mem" && strings.HasSuffix(u.DevPath, "/null") {
-			if u.Action != "change" || !u.Synthetic {
+			if u.Action != "change" || u.Synthetic == "" {
 				t.Errorf("got %+v, want a synthetic change", u)
 			}
 			return
@@ -70,7 +70,7 @@ func TestAForgedUeventIsIgnored(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	got := make(chan message, 16)
 	var wg sync.WaitGroup
-	wg.Go(func() { s.read(ctx, got) })
+	wg.Go(func() { New(Options{}).read(ctx, s, got) })
 	defer func() { cancel(); s.Close(); wg.Wait() }()
 
 	forger, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
@@ -109,7 +109,7 @@ func TestAnOverrunOfTheSocketIsNoticed(t *testing.T) {
 			t.Skipf("cannot ask for a uevent: %v", err)
 		}
 	}
-	wg.Go(func() { s.read(ctx, got) })
+	wg.Go(func() { New(Options{}).read(ctx, s, got) })
 	select {
 	case m := <-got:
 		if !m.lost {
@@ -139,6 +139,43 @@ func TestRunOnThisMachine(t *testing.T) {
 	}
 	if s := w.Status(); s.State == endpoint.SensorDegraded && s.Reason == "" {
 		t.Errorf("degraded without a reason: %+v", s)
+	}
+}
+
+// The way of a proof: to the kernel, by its notification to the sensor, to who listens.
+func TestTheSensorProvesThatItSees(t *testing.T) {
+	w := New(Options{})
+	ctx, cancel := context.WithCancel(context.Background())
+	out := make(chan *event.Event, 1024)
+	var wg sync.WaitGroup
+	wg.Go(func() { w.Run(ctx, out) })
+	defer func() { cancel(); wg.Wait() }()
+	for begin := time.Now(); w.Status().State == endpoint.SensorDown; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > time.Minute {
+			t.Fatalf("still down after a minute: %+v", w.Status())
+		}
+	}
+	for _, nonce := range []string{"00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"} {
+		began := time.Now()
+		if err := w.Prove(nonce); err != nil {
+			t.Skipf("cannot ask for a uevent: %v", err)
+		}
+		for seen := false; !seen; {
+			select {
+			case e := <-out:
+				if seen = e.Action == event.SensorProven; seen && (e.ID != nonce || e.Sensor != "usb") {
+					t.Errorf("got %+v, want the proof %s", e, nonce)
+				}
+			case <-time.After(time.Minute):
+				t.Fatal("no proof within a minute")
+			}
+		}
+		t.Logf("by %s: proven after %v", w.Status().Mechanism, time.Since(began))
+	}
+	// What somebody else asked the kernel for is no proof.
+	other := New(Options{})
+	if u := (&uevent{Synthetic: "00000000-0000-4000-8000-000000000003"}); w.isProof(u) || other.isProof(u) || other.isProof(&uevent{}) {
+		t.Error("any synthetic uevent counts as a proof")
 	}
 }
 
@@ -217,6 +254,12 @@ func TestPollingTellsOfAStick(t *testing.T) {
 	look <- time.Now()
 	if e := next(); e.Action != event.USBAttached || e.Device.SerialNumber != "1" || e.Sensor != mechanismPolling {
 		t.Errorf("got %s %+v by %s, want the stick by polling", e.Action, e.Device, e.Sensor)
+	}
+	if err := w.Prove("nonce"); err != nil {
+		t.Error(err)
+	}
+	if e := next(); e.Action != event.SensorProven || e.ID != "nonce" {
+		t.Errorf("got %s %s, want the proof", e.Action, e.ID)
 	}
 	stick.pull(t, root)
 	look <- time.Now()

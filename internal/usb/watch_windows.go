@@ -79,6 +79,8 @@ func (t *tracker) poll(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-look.C:
+		case nonce := <-w.proofs:
+			w.send(ctx, t.out, event.Proof(w.Name(), nonce))
 		}
 	}
 }
