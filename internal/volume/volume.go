@@ -16,15 +16,16 @@
 // the disk itself is not asked, real external disks say 0. Whether a volume is
 // encrypted is what device-mapper says; of a mapping that was made by hand, what
 // the beginning of the medium looks like. Mounts that only
-// another mount namespace has (containers, `unshare -m`) are looked for every
-// five seconds, folders of sync programs (OneDrive, Dropbox ...) in home folders
-// on local disks every minute.
+// another mount namespace has (containers, `unshare -m`) are looked for after every
+// five seconds in which a process or thread started, else every minute, as are
+// processes that go to another namespace late in their life. Folders of sync programs
+// (OneDrive, Dropbox ...) in home folders on local disks are looked for every minute.
 //
 // FUSE mounts are told by what the program behind them has open: phones (jmtpfs
 // and its kin, and what nobody knows by name), disks (dislocker, VeraCrypt
 // without the kernel's help). A phone that a program has open without a mount, as
-// GNOME's file manager does, is told while it has, looked for every five seconds;
-// MountName is then the folder that GNOME shows to its user, DeviceName the
+// GNOME's file manager does, is told while it has, looked for after every five
+// seconds in which a process or thread started, else every minute; MountName is then the folder that GNOME shows to its user, DeviceName the
 // device's node. The files of other people's programs need CAP_SYS_PTRACE, the
 // backing device of a loop device and the beginning of a medium the right to read
 // the device; without these the path of the backing file, and "not known".
@@ -182,6 +183,8 @@ type Watcher struct {
 	phoneID int                      // Run's own: the last id made up for a phone
 	phones  atomic.Pointer[[]Volume] // phones that a program has open without a mount; written by Run only
 
+	*proving
+
 	gauge *endpoint.Gauge
 }
 
@@ -194,6 +197,7 @@ func New(opt Options) *Watcher {
 		guard: &guard{timeout: opt.StatTimeout},
 		gauge: endpoint.NewGauge("volume"),
 
+		proving: newProving(),
 		servers: map[int]server{},
 		phoneID: -1 << 20, // below those of folders
 	}

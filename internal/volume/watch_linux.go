@@ -1,8 +1,8 @@
 package volume
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"math"
@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,9 +27,8 @@ const (
 )
 
 const (
-	// lookElsewhere is how often other mount namespaces are looked for; a look
-	// costs some 3 us for each process. It also is the longest time between two
-	// looks at our own, whose changes the kernel tells.
+	// lookElsewhere is how often other mount namespaces are looked for. It also is the
+	// longest time between two looks at our own, whose changes the kernel tells.
 	lookElsewhere = 5 * time.Second
 	// lookPhones is how often it is looked who has a phone open; that costs 10 ms
 	// while one is attached, else next to nothing.
@@ -51,93 +52,92 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 }
 
 func (w *Watcher) watch(ctx context.Context, out chan<- *event.Event) error {
-	f, err := openMountinfo(filepath.Join(w.opt.ProcRoot, "self", "mountinfo"))
+	m, err := openMountinfo(filepath.Join(w.opt.ProcRoot, "self", "mountinfo"))
 	if err != nil {
 		return fmt.Errorf("watch mounts: %w", err)
 	}
-	defer f.Close()
-	wake, err := newWaker(ctx)
-	if err != nil {
-		return fmt.Errorf("watch mounts: %w", err)
-	}
-	defer wake.close()
+	defer m.close()
+	defer context.AfterFunc(ctx, m.close)()
+	w.mounts.Store(m)
+	defer w.mounts.Store(nil)
 
 	b := &blocks{sys: w.opt.SysRoot, dev: w.opt.DevRoot, proc: w.opt.ProcRoot, number: deviceNumber, guard: w.guard,
 		backing: func(loop string) (Dev, bool) { return backingDevice(filepath.Join(w.opt.DevRoot, loop)) }}
-	var seed = maphash.MakeSeed()
-	var last uint64
-	var text bytes.Buffer
+	elsewhere := newSpaces(w.opt.ProcRoot)
 	var others []mountLine
 	var ours map[Dev]bool
 	var far map[string]bool
-	var spacesAt, cloudsAt, phonesAt time.Time
-	mechanism, message := mechanismMountinfo, ""
+	var elsewhereAt, cloudsAt, phonesAt time.Time
+	var newest, phonesNewest string // see newestTask
+	var proof string                // asked for and not given yet; "": none is
+	mechanism, longest, message := mechanismMountinfo, lookElsewhere, ""
+	if m.deaf {
+		mechanism, longest = mechanismPolling, time.Second
+	}
+	if w.opt.Poll != 0 {
+		longest = w.opt.Poll
+	}
 	if !w.started {
 		message = PresentAtStart
 	}
-	for ctx.Err() == nil {
-		begin := time.Now()
-		text.Reset()
-		if _, err := f.Seek(0, 0); err != nil {
-			return fmt.Errorf("watch mounts: %w", err)
-		}
-		if _, err := text.ReadFrom(f); err != nil {
+	var until time.Time // how long to wait for a change; not at all at first
+	for {
+		changed, err := m.wait(ctx, until)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
 			return fmt.Errorf("read mounts: %w", err)
 		}
-		sum := maphash.Bytes(seed, text.Bytes())
-		changed := sum != last
+		begin := time.Now()
 		var lines []mountLine
 		var bad int
 		if changed {
-			lines, bad = parseMountinfo(text.String())
+			lines, bad = parseMountinfo(string(m.text))
 			ours, far = devices(lines)
 		}
-		if changed || begin.Sub(spacesAt) >= lookElsewhere {
+		if changed || begin.Sub(elsewhereAt) >= lookElsewhere {
 			was := others
-			others, spacesAt = elsewhere(w.opt.ProcRoot, ours), begin
+			elsewhereAt = begin
+			newest = newestTask(w.opt.ProcRoot)
+			others = elsewhere.look(newest, ours, changed, begin)
 			changed = changed || !slices.Equal(was, others)
 		}
 		if begin.Sub(cloudsAt) >= lookClouds {
 			cloudsAt = begin
 			changed = w.lookForClouds(far) || changed
 		}
-		if changed && lines == nil {
-			lines, bad = parseMountinfo(text.String())
-		}
 		if changed {
-			last = sum
+			if lines == nil {
+				lines, bad = parseMountinfo(string(m.text))
+			}
 			gone, come := w.update(lines, others, b, w.size)
 			w.tell(ctx, out, mechanism, message, gone, come)
 			w.report(ctx, out, mechanism, bad)
 		}
-		if begin.Sub(phonesAt) >= lookPhones {
-			phonesAt = begin
+		// Who opens a phone is a program, or a thread, that starts then.
+		quiet := newest != "" && newest == phonesNewest && len(*w.phones.Load()) == 0
+		if ago := begin.Sub(phonesAt); ago >= askAll || ago >= lookPhones && !quiet {
+			phonesAt, phonesNewest = begin, newest
 			gone, come := w.lookForPhones(b)
 			w.tell(ctx, out, mechanismOpenFiles, message, gone, come)
 		}
 		w.started, message = true, ""
 
+		select {
+		case proof = <-w.proofs:
+		default:
+		}
+		if proof != "" && w.agrees() {
+			w.send(ctx, out, event.Proof(w.Name(), proof))
+			proof = ""
+		}
 		// A look takes at most a fifth of the time, however many mounts come.
 		if !rest(ctx, min(4*time.Since(begin), maxRest)) {
 			return nil
 		}
-		wait := w.opt.Poll
-		if wait == 0 {
-			wait = lookElsewhere
-		}
-		if mechanism == mechanismMountinfo {
-			if err := wake.wait(f, wait); err != nil {
-				mechanism = mechanismPolling
-				w.report(ctx, out, mechanism, 0)
-			}
-			continue
-		}
-		if w.opt.Poll == 0 {
-			wait = time.Second
-		}
-		rest(ctx, wait)
+		until = time.Now().Add(longest)
 	}
-	return nil
 }
 
 // devices returns the device numbers of mounts, and the mount points of those
@@ -168,15 +168,96 @@ func (w *Watcher) lookForClouds(far map[string]bool) bool {
 	return true
 }
 
-// openMountinfo opens the file without os.Open, which would hand it to Go's own
-// epoll: the kernel tells a change once for each open file, to whoever polls
-// first, and wait would not hear of it.
-func openMountinfo(name string) (*os.File, error) {
-	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+// mountinfo is the file that the kernel tells mounts in, and their changes.
+type mountinfo struct {
+	file *os.File
+	raw  syscall.RawConn
+	deaf bool   // the kernel does not tell of changes
+	text []byte // as last read
+	seed maphash.Seed
+	sum  uint64 // of text
+	seen uint64 // the sum that wait returned last; 0: none yet
+
+	mu      sync.Mutex // guards all below
+	hurried bool       // the next wait is not to wait
+}
+
+func openMountinfo(name string) (*mountinfo, error) {
+	f, err := os.Open(name)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+		return nil, err
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	m := &mountinfo{file: f, seed: maphash.MakeSeed(), deaf: f.SetReadDeadline(time.Time{}) != nil}
+	if m.raw, err = f.SyscallConn(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *mountinfo) close() { m.file.Close() }
+
+// hurry ends a wait, or the next one.
+func (m *mountinfo) hurry() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hurried = true
+	_ = m.file.SetReadDeadline(time.Now()) // where it cannot be set, nothing waits for long
+}
+
+// wait reads the mounts once they are others than wait returned last, or the time has
+// come, and reports whether they are others.
+func (m *mountinfo) wait(ctx context.Context, until time.Time) (changed bool, err error) {
+	if m.deaf {
+		rest(ctx, time.Until(until))
+	} else if err := m.listen(until); err != nil {
+		return false, err
+	} else {
+		// The kernel tells a change once, to Go's epoll, and says nothing of changes
+		// before that: reading is part of waiting, so that none falls between.
+		waiting := m.raw.Read(func(fd uintptr) bool {
+			err = m.read(int(fd))
+			return err != nil || m.sum != m.seen
+		})
+		if err == nil && !errors.Is(waiting, os.ErrDeadlineExceeded) {
+			err = waiting
+		}
+	}
+	if err == nil && m.sum == m.seen {
+		err = m.raw.Control(func(fd uintptr) { err = m.read(int(fd)) })
+	}
+	changed = m.sum != m.seen
+	m.seen = m.sum
+	return changed, err
+}
+
+// listen says how long to listen for changes.
+func (m *mountinfo) listen(until time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.hurried || until.IsZero() {
+		m.hurried, until = false, time.Now()
+	}
+	return m.file.SetReadDeadline(until)
+}
+
+// read reads the mounts.
+func (m *mountinfo) read(fd int) error {
+	m.text = m.text[:0]
+	for {
+		m.text = slices.Grow(m.text, 4<<10)
+		n, err := unix.Pread(fd, m.text[len(m.text):cap(m.text)], int64(len(m.text)))
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return os.NewSyscallError("pread", err)
+		case n == 0:
+			m.sum = maphash.Bytes(m.seed, m.text)
+			return nil
+		default:
+			m.text = m.text[:len(m.text)+n]
+		}
+	}
 }
 
 // report sets the state, and tells it when it became worse or better.
@@ -263,48 +344,4 @@ func rest(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-// waker waits for a change of mountinfo or for the end of a context.
-type waker struct {
-	fd   int // an eventfd, readable once the context has ended
-	stop func() bool
-	done chan struct{} // closed when the context's end was passed on
-}
-
-func newWaker(ctx context.Context) (*waker, error) {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return nil, fmt.Errorf("make eventfd: %w", err)
-	}
-	k := &waker{fd: fd, done: make(chan struct{})}
-	k.stop = context.AfterFunc(ctx, func() {
-		defer close(k.done)
-		_, _ = unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // cannot be full
-	})
-	return k, nil
-}
-
-func (k *waker) close() {
-	if !k.stop() {
-		<-k.done
-	}
-	unix.Close(k.fd)
-}
-
-// wait returns when mountinfo changed since it was read, when the context ended,
-// or after the longest time. See poll in proc_pid_mounts(5): POLLERR and POLLPRI
-// mean a change.
-func (k *waker) wait(mountinfo *os.File, longest time.Duration) error {
-	fds := []unix.PollFd{{Fd: int32(mountinfo.Fd()), Events: unix.POLLPRI}, {Fd: int32(k.fd), Events: unix.POLLIN}}
-	_, err := unix.Poll(fds, int(longest.Milliseconds()))
-	switch {
-	case err == unix.EINTR:
-		return nil
-	case err != nil:
-		return fmt.Errorf("poll mountinfo: %w", err)
-	case fds[0].Revents&unix.POLLNVAL != 0:
-		return fmt.Errorf("poll mountinfo: %w", unix.EBADF)
-	}
-	return nil
 }

@@ -217,6 +217,7 @@ func TestARealMountThatHangsHoldsNothingUp(t *testing.T) {
 	}
 }
 
+// A plain file stands in for mountinfo of which the kernel tells nothing.
 func TestMountsAreReadAgainWhereNothingTells(t *testing.T) {
 	s := newTree(t)
 	proc := t.TempDir()
@@ -245,25 +246,93 @@ func TestMountsAreReadAgainWhereNothingTells(t *testing.T) {
 			return nil
 		}
 	}
-	for begin := time.Now(); w.Status().State != endpoint.SensorOK; time.Sleep(time.Millisecond) {
-		if time.Since(begin) > time.Minute {
-			t.Fatalf("not ok after a minute: %+v", w.Status())
-		}
+	if e := next(); e.Action != event.SensorDegraded || w.Status().Mechanism != mechanismPolling {
+		t.Errorf("got %s %q, want the word that mounts are polled", e.Action, e.Message)
 	}
-	put(rootLine + line(2, 1, "8:17", "/nowhere/USB", "vfat", "/dev/sdb1") + "what a kernel of the future may say\n")
+	put(rootLine + line(2, 1, "8:17", "/nowhere/USB", "vfat", "/dev/sdb1"))
 	e := next()
 	if e.Action != event.VolumeMounted || e.Volume.SerialNumber != "4C530001" || len(e.Errors) != 1 || !strings.Contains(e.Errors[0], "/nowhere/USB") {
 		t.Errorf("got %s %+v %q, want the stick, and that it cannot be asked for its size", e.Action, e.Volume, e.Errors)
 	}
-	if e := next(); e.Action != event.SensorDegraded || w.Status().State != endpoint.SensorDegraded {
-		t.Errorf("got %s %q, want the word that a line is not understood", e.Action, e.Message)
+	if err := w.Prove("nonce"); err != nil {
+		t.Error(err)
+	}
+	if e := next(); e.Action != event.SensorProven || e.ID != "nonce" || e.Sensor != "volume" {
+		t.Errorf("got %s %+v, want the proof", e.Action, e)
 	}
 	put(rootLine)
 	if e := next(); e.Action != event.VolumeUnmounted {
 		t.Errorf("got %s, want the stick's end", e.Action)
 	}
-	if e := next(); e.Action != event.SensorRecovered {
-		t.Errorf("got %s, want that all is well again", e.Action)
+}
+
+func TestLinesThatAreNotUnderstoodAreToldAsSuch(t *testing.T) {
+	w := New(Options{})
+	out := make(chan *event.Event, 4)
+	for _, step := range []struct {
+		bad  int
+		want event.Action // "": nothing is told
+	}{{0, ""}, {1, event.SensorDegraded}, {2, ""}, {0, event.SensorRecovered}} {
+		w.report(t.Context(), out, mechanismMountinfo, step.bad)
+		got := event.Action("")
+		if len(out) > 0 {
+			got = (<-out).Action
+		}
+		if got != step.want {
+			t.Errorf("%d lines: told %q, want %q", step.bad, got, step.want)
+		}
+		if s := w.Status(); (s.State == endpoint.SensorDegraded) != (step.bad > 0) {
+			t.Errorf("%d lines: %+v", step.bad, s)
+		}
+	}
+}
+
+// The sensor proves that it sees as soon as it is asked, however long it would wait.
+func TestTheSensorProvesThatItSees(t *testing.T) {
+	r := newLive(t, Options{Poll: time.Hour})
+	for _, nonce := range []string{"one", "two", "three"} {
+		if err := r.w.Prove(nonce); err != nil {
+			t.Fatal(err)
+		}
+		for got := ""; got != nonce; {
+			select {
+			case e := <-r.out:
+				if e.Action == event.SensorProven {
+					got = e.ID
+				}
+			case <-time.After(time.Minute):
+				t.Fatalf("no proof %s", nonce)
+			}
+		}
+	}
+}
+
+// A sensor that believes what is not so has no proof.
+func TestAViewThatIsNotTheKernelsIsNoProof(t *testing.T) {
+	proc := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(proc, "self"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	usb := line(2, 1, "8:17", "/mnt/USB", "vfat", "/dev/sdb1")
+	for _, tt := range []struct {
+		name, now string
+		want      bool
+	}{
+		{"as it is", rootLine + usb, true},
+		{"one more", rootLine + usb + line(3, 1, "8:18", "/mnt/2", "vfat", "/dev/sdb2"), false},
+		{"one less", rootLine, false},
+		{"another place", rootLine + strings.Replace(usb, "/mnt/USB", "/mnt/UBS", 1), false},
+		{"another device", rootLine + strings.Replace(usb, "8:17", "8:33", 1), false},
+	} {
+		w := newBench(t)
+		w.opt.ProcRoot = proc
+		w.feed(rootLine + usb)
+		if err := os.WriteFile(filepath.Join(proc, "self", "mountinfo"), []byte(tt.now), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.agrees(); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
 	}
 }
 
