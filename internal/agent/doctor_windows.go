@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -74,6 +75,9 @@ func lookAtService() (s windowsService) {
 	// 8 KB is the most that Windows takes (QueryServiceConfigW, QueryServiceConfig2W on
 	// MSDN).
 	b, need := make([]uint64, 1024), uint32(0)
+	var pin runtime.Pinner // the answer points into itself
+	defer pin.Unpin()
+	pin.Pin(&b[0])
 	c := (*windows.QUERY_SERVICE_CONFIG)(unsafe.Pointer(&b[0]))
 	if err := windows.QueryServiceConfig(h, c, uint32(len(b)*8), &need); err != nil {
 		return windowsService{err: err}
@@ -115,6 +119,9 @@ func lookAtRecovery(x *mgr.Service, s *windowsService) error {
 // has.
 func requiredPrivileges(h windows.Handle) ([]string, error) {
 	b := make([]uint64, 1024)
+	var pin runtime.Pinner // the answer points into itself
+	defer pin.Unpin()
+	pin.Pin(&b[0])
 	size, need := uint32(len(b)*8), uint32(0)
 	if err := windows.QueryServiceConfig2(h, windows.SERVICE_CONFIG_REQUIRED_PRIVILEGES_INFO, (*byte)(unsafe.Pointer(&b[0])), size, &need); err != nil {
 		return nil, fmt.Errorf("privileges: %w", err)

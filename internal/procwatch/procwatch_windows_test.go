@@ -19,6 +19,7 @@ import (
 	"sekisho/internal/endpoint"
 	"sekisho/internal/etw"
 	"sekisho/internal/event"
+	"sekisho/internal/winpath"
 )
 
 // wine reports whether this is not a real Windows.
@@ -367,7 +368,7 @@ func TestWatch(t *testing.T) {
 func TestPathsOfThisMachine(t *testing.T) {
 	var r system
 	r.open(newUsers())
-	devices := r.drives()
+	devices := r.drives(0)
 	var device string
 	for d, drive := range devices {
 		if drive == "C:" {
@@ -377,6 +378,8 @@ func TestPathsOfThisMachine(t *testing.T) {
 	if device == "" {
 		t.Fatalf("C: is not among %v", devices)
 	}
+	// A drive that came after the last look.
+	r.devices, r.asked = winpath.Names{}, time.Now().Add(-2*devicesRest)
 	if got := r.path(device + `\Windows\explorer.exe`); got != `C:\Windows\explorer.exe` {
 		t.Errorf("path is %q", got)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/user"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -121,6 +122,9 @@ func commandLineOf(h windows.Handle) (string, error) {
 	// A UNICODE_STRING and what it points to: at most 64 KB.
 	for room := 2048; ; room = unicodeStringSize + 2*maxUTF16 {
 		buf := make([]uint64, room/8) // so that it is aligned
+		var pin runtime.Pinner        // the answer points into itself
+		pin.Pin(&buf[0])
+		defer pin.Unpin()
 		var n uint32
 		err := windows.NtQueryInformationProcess(h, windows.ProcessCommandLineInformation, unsafe.Pointer(&buf[0]), uint32(room), &n)
 		if err != nil && room == 2048 && (errors.Is(err, windows.STATUS_INFO_LENGTH_MISMATCH) || errors.Is(err, windows.STATUS_BUFFER_TOO_SMALL) || errors.Is(err, windows.STATUS_BUFFER_OVERFLOW)) {
@@ -201,6 +205,9 @@ func (x *windowsProcess) readToken(h windows.Handle) error {
 		x.elevation = number
 	}
 	var buf [maxTokenAnswer / 8]uint64 // aligned
+	var pin runtime.Pinner             // the answer points into itself
+	defer pin.Unpin()
+	pin.Pin(&buf)
 	if windows.GetTokenInformation(t, windows.TokenIntegrityLevel, (*byte)(unsafe.Pointer(&buf[0])), maxTokenAnswer, &n) == nil {
 		if sid := (*windows.Tokenmandatorylabel)(unsafe.Pointer(&buf[0])).Label.Sid; sid != nil {
 			x.label = sid.String()
@@ -249,30 +256,36 @@ func (r *system) open(u *users) {
 // look has what the file of a program says of itself found out.
 func (r *system) look(im *image) { im.more.program = r.programs.of(im.exe, time.Now()) }
 
-// devicesEvery is how often a drive's device is asked for.
-const devicesEvery = 10 * time.Second
+// devicesEvery is how often a drive's device is asked for, devicesRest the least time
+// between two looks: 26 questions take some 100 us.
+const (
+	devicesEvery = 10 * time.Second
+	devicesRest  = 100 * time.Millisecond
+)
 
 // path brings a path to the form of events. An 8.3 name is made long.
 func (r *system) path(p string) string {
 	if p == "" {
 		return ""
 	}
-	var names winpath.Names
-	if winpath.IsDevice(p) {
-		names = r.drives()
+	c := winpath.Canonical(p, nil)
+	for _, old := range []time.Duration{devicesEvery, 0} { // what is not among them may have come just now
+		if winpath.IsDevice(c.Path) {
+			c = winpath.Canonical(p, r.drives(old))
+		}
 	}
-	c := winpath.Canonical(p, names)
 	if c.Short && !mayHang(c.Path) {
 		return winpath.Long(c.Path)
 	}
 	return c.Path
 }
 
-// drives maps devices to drives, and where Windows is to its folder.
-func (r *system) drives() winpath.Names {
+// drives maps devices to drives, and where Windows is to its folder, as that was no
+// longer ago than old.
+func (r *system) drives(old time.Duration) winpath.Names {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.devices != nil && time.Since(r.asked) < devicesEvery {
+	if r.devices != nil && time.Since(r.asked) < max(old, devicesRest) {
 		return r.devices
 	}
 	devices := winpath.Names{`\systemroot`: r.folder}

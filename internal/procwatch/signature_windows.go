@@ -3,6 +3,7 @@ package procwatch
 import (
 	"encoding/hex"
 	"errors"
+	"runtime"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -106,7 +107,8 @@ func verifySignature(path string) signature {
 	return s
 }
 
-// verify has Windows check what is chosen by info.
+// verify has Windows check what is chosen by info. Windows keeps where both lie from
+// the first call to the second, so that they must not move with our stack.
 func verify(choice uint32, info unsafe.Pointer) signature {
 	data := windows.WinTrustData{
 		Size:                            uint32(unsafe.Sizeof(windows.WinTrustData{})),
@@ -117,6 +119,10 @@ func verify(choice uint32, info unsafe.Pointer) signature {
 		StateAction:                     windows.WTD_STATEACTION_VERIFY,
 		ProvFlags:                       windows.WTD_REVOCATION_CHECK_NONE | windows.WTD_CACHE_ONLY_URL_RETRIEVAL | windows.WTD_DISABLE_MD2_MD4,
 	}
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&data)
+	pin.Pin(info)
 	err := windows.WinVerifyTrustEx(windows.InvalidHWND, &windows.WINTRUST_ACTION_GENERIC_VERIFY_V2, &data)
 	var code syscall.Errno
 	if err != nil && !errors.As(err, &code) {
