@@ -55,8 +55,12 @@ func (w *Watcher) drives() ([]Volume, error) {
 			folders = append(folders, p)
 			continue
 		}
-		driveType := windows.GetDriveType(wide(p.root))
-		if driveType < driveRemovable || driveType > driveRAM {
+		driveType, err := bounded(w.guard, func() uint32 { return windows.GetDriveType(wide(p.root)) }) // it may open the root
+		if err != nil && was {
+			list = append(list, v)
+			continue
+		}
+		if err != nil || driveType < driveRemovable || driveType > driveRAM {
 			continue // unknown, or no root: gone
 		}
 		now, label, err := w.drive(p, driveType)

@@ -60,8 +60,11 @@ func withMapped(list []Volume) []Volume {
 
 // objects lists the names of the objects of a type in a directory of the kernel.
 func objects(dir, typ string, limit int) (names []string) {
+	if procQueryDir.Find() != nil {
+		return nil
+	}
 	h, ok := openObject(procOpenDir, dir, 0x1) // DIRECTORY_QUERY (wdm.h)
-	if !ok || procQueryDir.Find() != nil {
+	if !ok {
 		return nil
 	}
 	defer windows.CloseHandle(h)
@@ -83,8 +86,11 @@ func objects(dir, typ string, limit int) (names []string) {
 
 // linkTarget returns where a symbolic link of the kernel leads, "" if it is gone.
 func linkTarget(name string) string {
+	if procQuerySymlink.Find() != nil {
+		return ""
+	}
 	h, ok := openObject(procOpenSymlink, name, 0x1) // SYMBOLIC_LINK_QUERY (ntifs.h)
-	if !ok || procQuerySymlink.Find() != nil {
+	if !ok {
 		return ""
 	}
 	defer windows.CloseHandle(h)
