@@ -245,8 +245,7 @@ func (r *records) next(ctx context.Context, wait time.Duration) ([]string, error
 	return r.take()
 }
 
-// take returns the records that are there. Those of a batch that were rendered are
-// returned with the error that ended it.
+// take returns the records that are there.
 func (r *records) take() ([]string, error) {
 	var handles [batch]uintptr
 	var n uint32
@@ -268,22 +267,16 @@ func (r *records) take() ([]string, error) {
 		return nil, failed("read the log "+r.channel, err)
 	}
 	var list []string
-	var failed error
 	for _, h := range handles[:min(int(n), batch)] {
-		text, err := r.render(h)
+		list = append(list, r.render(h))
 		closeHandle(h)
-		if err != nil {
-			failed = fmt.Errorf("read the log %s: render a record: %w", r.channel, err)
-			continue
-		}
-		list = append(list, text)
 	}
-	return list, failed
+	return list, nil
 }
 
-// render makes the text of a record; of one that is too long none, which Decode
-// refuses, so that it is counted as lost.
-func (r *records) render(h uintptr) (string, error) {
+// render makes the text of a record; of one that is too long, or that Windows cannot
+// render, none, which Decode refuses, so that it is counted as lost.
+func (r *records) render(h uintptr) string {
 	if r.buf == nil {
 		r.buf = make([]uint16, 8<<10)
 	}
@@ -291,13 +284,10 @@ func (r *records) render(h uintptr) (string, error) {
 		var used, properties uint32
 		ok, _, err := procRender.Call(0, h, renderXML, uintptr(2*len(r.buf)), uintptr(unsafe.Pointer(&r.buf[0])), uintptr(unsafe.Pointer(&used)), uintptr(unsafe.Pointer(&properties)))
 		if ok != 0 {
-			return windows.UTF16ToString(r.buf[:min(int(used)/2, len(r.buf))]), nil
+			return windows.UTF16ToString(r.buf[:min(int(used)/2, len(r.buf))])
 		}
-		if !errors.Is(err, windows.ERROR_INSUFFICIENT_BUFFER) || int(used) <= 2*len(r.buf) {
-			return "", err
-		}
-		if used > maxRendered {
-			return "", nil
+		if !errors.Is(err, windows.ERROR_INSUFFICIENT_BUFFER) || int(used) <= 2*len(r.buf) || used > maxRendered {
+			return ""
 		}
 		r.buf = make([]uint16, (used+1)/2)
 	}
