@@ -63,9 +63,12 @@ func blob(b []byte) *windows.DataBlob {
 	return &windows.DataBlob{Size: uint32(len(b)), Data: unsafe.SliceData(b)}
 }
 
-// taken copies what Windows has allocated and gives it back.
+// taken copies what Windows has allocated and gives it back, without what is in it:
+// it may be a key.
 func taken(d windows.DataBlob) ([]byte, error) {
-	b := slices.Clone(unsafe.Slice(d.Data, d.Size))
+	theirs := unsafe.Slice(d.Data, d.Size)
+	b := slices.Clone(theirs)
+	clear(theirs)
 	_, err := windows.LocalFree(windows.Handle(unsafe.Pointer(d.Data)))
 	return b, err
 }
