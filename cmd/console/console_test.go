@@ -372,3 +372,15 @@ func TestRevokingAPCSaysWhatBecomesOfIt(t *testing.T) {
 		t.Errorf("got %v, %q", err, out)
 	}
 }
+
+// Settings that cannot be used are what `check` finds, and wrong input of all else.
+func TestTheExitCodeOfWrongSettings(t *testing.T) {
+	p := &process{t: t, dir: t.TempDir()}
+	for args, want := range map[string]int{"check": cli.Found, "serve": cli.Usage, "user list": cli.Usage} {
+		out, err := p.command(strings.Fields(args)...).CombinedOutput()
+		var ee *exec.ExitError
+		if !errors.As(err, &ee) || ee.ExitCode() != want || !strings.Contains(string(out), "say by --config where it is") {
+			t.Errorf("%s: got %v, %q, want exit %d and what to do", args, err, out, want)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"sekisho/internal/account"
 	"sekisho/internal/api"
 	"sekisho/internal/config"
+	"sekisho/internal/endpoint"
 	"sekisho/internal/lang"
 	"sekisho/internal/store"
 )
@@ -30,11 +31,11 @@ func endpointList() *cobra.Command {
 					return none, err
 				}
 				list := []any{}
-				text := [][]string{{"AGENT", "HOST", "DEPARTMENT", "HEALTH", "LAST SEEN", "OPEN"}}
+				text := [][]string{{lang.T("ID", "AGENT"), lang.T("端末", "HOST"), lang.T("部署", "DEPARTMENT"), lang.T("状態", "HEALTH"), lang.T("最終連絡", "LAST SEEN"), lang.T("未完了", "OPEN")}}
 				now := time.Now()
 				for _, e := range eps {
 					list = append(list, api.Endpoint{Record: e, Health: e.Health(now)})
-					text = append(text, []string{e.AgentID, e.HostName, cmp.Or(e.Department, "-"), string(e.Health(now)), when(e.LastSeen), strconv.Itoa(e.OpenAlerts)})
+					text = append(text, []string{e.AgentID, e.HostName, cmp.Or(e.Department, "-"), healthText(e.Health(now)), when(e.LastSeen), strconv.Itoa(e.OpenAlerts)})
 				}
 				return none, show(c, asJSON, list, text)
 			})
@@ -43,6 +44,12 @@ func endpointList() *cobra.Command {
 	s.flag(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "JSON")
 	return c
+}
+
+// healthText is a health as the console's pages call it.
+func healthText(h endpoint.Health) string {
+	ja := map[endpoint.Health]string{endpoint.Healthy: "正常", endpoint.Degraded: "要確認", endpoint.Late: "遅延", endpoint.Silent: "沈黙", endpoint.Revoked: "失効"}
+	return lang.T(cmp.Or(ja[h], string(h)), string(h))
 }
 
 func endpointRevoke() *cobra.Command {

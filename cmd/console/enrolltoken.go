@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -116,14 +117,11 @@ func enrollTokenList() *cobra.Command {
 					Revoked    bool      `json:"revoked"`
 				}
 				list := []row{}
-				text := [][]string{{"ID", "DEPARTMENT", "USED", "STATE", "EXPIRES"}}
+				text := [][]string{{"ID", lang.T("部署", "DEPARTMENT"), lang.T("使用", "USED"), lang.T("状態", "STATE"), lang.T("期限", "EXPIRES")}}
 				for _, t := range tokens {
 					list = append(list, row{t.ID, t.Department, t.Uses, t.Used, t.Created, t.Expires, t.Revoked})
-					state := standing(t.Revoked, t.Expires)
-					if state == "active" && t.Used >= t.Uses {
-						state = "used up"
-					}
-					text = append(text, []string{t.ID, t.Department, fmt.Sprintf("%d/%d", t.Used, t.Uses), state, when(t.Expires)})
+					state := standing(t.Revoked, t.Expires, t.Used >= t.Uses)
+					text = append(text, []string{t.ID, cmp.Or(t.Department, "-"), fmt.Sprintf("%d/%d", t.Used, t.Uses), state, when(t.Expires)})
 				}
 				return none, show(c, asJSON, list, text)
 			})

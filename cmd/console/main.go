@@ -45,6 +45,7 @@ var causes = []cli.Cause{
 	{Err: syscall.EADDRINUSE, JA: portTakenJA, EN: portTakenEN},
 	{Err: syscall.Errno(10048), JA: portTakenJA, EN: portTakenEN}, // WSAEADDRINUSE: what Windows says
 	{Err: syscall.EADDRNOTAVAIL, JA: "この機械にないアドレスです。設定の listen を直してください", EN: "this machine does not have that address: mend listen in the settings"},
+	{Err: fs.ErrNotExist, JA: "ファイルかフォルダーがありません。名前を確かめてください", EN: "check the name"},
 	{Err: fs.ErrPermission, JA: "権限がありません。root（Windows では管理者）で実行してください", EN: "run as root (on Windows: as administrator)"},
 }
 
@@ -80,8 +81,15 @@ func (s *settings) flag(c *cobra.Command) {
 	c.Flags().StringVar(&s.file, "config", defaultConfig(), lang.T("設定ファイル", "settings file"))
 }
 
-// load reads the settings; the error is config.Problems.
-func (s *settings) load() (*config.Console, error) { return config.LoadConsole(s.file) }
+// load reads the settings. With problems in them nothing can be done: that is
+// input that cannot be read, except for `check`, whose answer they are.
+func (s *settings) load() (*config.Console, error) {
+	cfg, err := config.LoadConsole(s.file)
+	if err != nil {
+		return nil, cli.Exit(cli.Usage, err)
+	}
+	return cfg, nil
+}
 
 // open opens the database that the settings name, beside a running server or
 // without one.

@@ -77,7 +77,7 @@ func checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "check", Short: lang.T("設定の問題をすべて表示する", "tell every problem of the settings"), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := s.load()
+			cfg, err := config.LoadConsole(s.file)
 			if err != nil {
 				return err
 			}

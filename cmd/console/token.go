@@ -94,10 +94,10 @@ func tokenList() *cobra.Command {
 					Revoked  bool         `json:"revoked"`
 				}
 				list := []row{}
-				text := [][]string{{"ID", "NAME", "ROLE", "STATE", "EXPIRES", "LAST USED"}}
+				text := [][]string{{"ID", lang.T("用途", "NAME"), lang.T("役割", "ROLE"), lang.T("状態", "STATE"), lang.T("期限", "EXPIRES"), lang.T("最後の使用", "LAST USED")}}
 				for _, t := range tokens {
 					list = append(list, row{t.ID, t.Name, t.Role, t.Created, t.Expires, t.LastUsed, t.Revoked})
-					text = append(text, []string{t.ID, t.Name, string(t.Role), standing(t.Revoked, t.Expires), when(t.Expires), when(t.LastUsed)})
+					text = append(text, []string{t.ID, t.Name, string(t.Role), standing(t.Revoked, t.Expires, false), when(t.Expires), when(t.LastUsed)})
 				}
 				return none, show(c, asJSON, list, text)
 			})
@@ -108,14 +108,17 @@ func tokenList() *cobra.Command {
 	return c
 }
 
-func standing(revoked bool, expires time.Time) string {
+// standing says whether a token still works; a zero expiry is none.
+func standing(revoked bool, expires time.Time, usedUp bool) string {
 	switch {
 	case revoked:
-		return "revoked"
+		return lang.T("取り消し", "revoked")
 	case !expires.IsZero() && time.Now().After(expires):
-		return "expired"
+		return lang.T("期限切れ", "expired")
+	case usedUp:
+		return lang.T("使用済み", "used up")
 	}
-	return "active"
+	return lang.T("有効", "active")
 }
 
 func tokenRevoke() *cobra.Command {

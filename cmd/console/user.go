@@ -119,14 +119,14 @@ func userList() *cobra.Command {
 					LastLogin  time.Time    `json:"last_login,omitzero"`
 				}
 				list := []row{}
-				text := [][]string{{"NAME", "ROLE", "STATE", "CREATED", "LAST LOGIN"}}
+				text := [][]string{{lang.T("名前", "NAME"), lang.T("役割", "ROLE"), lang.T("状態", "STATE"), lang.T("作成", "CREATED"), lang.T("最終ログイン", "LAST LOGIN")}}
 				for _, u := range users {
 					list = append(list, row{u.Name, u.Role, u.Disabled, u.MustChange, u.Created, u.LastLogin})
-					state := "active"
+					state := lang.T("有効", "active")
 					if u.Disabled {
-						state = "disabled"
+						state = lang.T("停止", "disabled")
 					} else if u.MustChange {
-						state = "one-time password"
+						state = lang.T("初回パスワード", "one-time password")
 					}
 					text = append(text, []string{u.Name, string(u.Role), state, when(u.Created), when(u.LastLogin)})
 				}

@@ -47,7 +47,7 @@ func (e exit) Error() string {
 func (e exit) Unwrap() error { return e.err }
 
 // Cause is an error that a person at the terminal can do something about, and
-// what.
+// what. Of several that fit the first is told.
 type Cause struct {
 	Err    error
 	JA, EN string
@@ -84,6 +84,7 @@ func Report(program string, err error, causes ...Cause) int {
 	for _, c := range causes {
 		if errors.Is(err, c.Err) {
 			text = lang.T(c.JA+"（"+text+"）", text+": "+c.EN)
+			break
 		}
 	}
 	fmt.Fprintln(os.Stderr, program+": "+text)

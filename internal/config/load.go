@@ -105,8 +105,16 @@ func read(name string) ([]byte, error) {
 		if errors.As(err, &pe) {
 			err = pe.Err
 		}
-		return Problems{{File: name, Code: CodeRead,
-			JA: "設定ファイルを読めません: " + err.Error(), EN: "cannot read the settings file: " + err.Error()}}
+		p := Problem{File: name, Code: CodeRead, JA: "設定ファイルを読めません: " + err.Error(), EN: "cannot read the settings file: " + err.Error()}
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			p.JA += "（場所を --config で指定してください）"
+			p.EN += " (say by --config where it is)"
+		case errors.Is(err, fs.ErrPermission):
+			p.JA += "（root、Windows では管理者で実行してください）"
+			p.EN += " (run as root, on Windows as administrator)"
+		}
+		return Problems{p}
 	}
 	data, err := input.ReadFile(name, MaxFile+1)
 	if err != nil {

@@ -218,7 +218,7 @@ func (p *printer) row(rec *alert.Record, me string) alertRow {
 	r := alertRow{ID: a.ID, Level: a.Level.String(), Seq: rec.Seq, Title: p.title(a), Rule: ruleLabel(a.Rule), RuleName: a.Rule.Name,
 		Count: a.Count, Time: a.Time, State: string(rec.State), Assignee: rec.Assignee, Mine: rec.Assignee != "" && rec.Assignee == me,
 		Reason: string(rec.Reason), Test: a.Test()}
-	if d := a.LastSeen.Sub(a.FirstSeen); a.Count > 1 && d > 0 {
+	if d := a.LastSeen.Sub(a.FirstSeen); a.Count > 1 && d >= time.Second {
 		r.Span = p.span(d)
 	}
 	for _, name := range totalNames(a.Totals) {
