@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,7 +34,8 @@ const (
 	maxRoots = 256
 	// maxFresh bounds the files looked at in one folder that was moved to a place.
 	maxFresh = 10_000
-	// restFor is how long a folder is left alone whose notifications ended at once.
+	// restFor is how long a folder is left alone whose notifications ended at once, or
+	// that did not answer.
 	restFor = 30 * time.Second
 	// letGoWait bounds waiting for the system to give a buffer back.
 	letGoWait = time.Second
@@ -61,6 +63,10 @@ type changes struct {
 	places atomic.Pointer[places]
 	stop   func() // ends being asked to let go of volumes
 	people people
+	// openRoot opens a folder to watch it and all below, and says what it is called.
+	openRoot func(path string) (windows.Handle, string, error)
+	stuck    stuck // of those who sync
+	asks     stuck // of the reader
 
 	mu    sync.Mutex        // guards all below, and the roots
 	roots map[uintptr]*root // by their key
@@ -94,7 +100,7 @@ func (w *Watcher) newLesser(q *queue, fail context.CancelCauseFunc) (source, err
 	if err != nil {
 		return nil, fmt.Errorf("%s: create completion port: %w", mechChanges, err)
 	}
-	c := &changes{w: w, q: q, port: port, done: make(chan struct{}), roots: map[uintptr]*root{}, ended: map[string]time.Time{}, stop: func() {}}
+	c := &changes{w: w, q: q, port: port, done: make(chan struct{}), roots: map[uintptr]*root{}, ended: map[string]time.Time{}, openRoot: openRoot, stuck: stuck{}, asks: stuck{}, stop: func() {}}
 	c.places.Store(w.space.Load())
 	if t, ok := w.opts.Table.(interface {
 		OnLeave(release func(mount string)) (stop func())
@@ -123,6 +129,18 @@ func (c *changes) close() {
 	_ = windows.PostQueuedCompletionStatus(c.port, 0, 0, nil)
 	<-c.done
 	windows.CloseHandle(c.port)
+	notGivenBack.Lock()
+	defer notGivenBack.Unlock()
+	for _, r := range c.roots {
+		notGivenBack.roots = append(notGivenBack.roots, r)
+	}
+}
+
+// notGivenBack are roots of media that hang, whose buffers the system may still write
+// into: memory that nobody refers to would be another's by then.
+var notGivenBack struct {
+	sync.Mutex
+	roots []*root
 }
 
 // release lets go of a volume that is about to be taken away. Where it stays, the
@@ -239,7 +257,7 @@ func (c *changes) read() error {
 			c.forget(r)
 			if time.Since(r.since) < time.Second && len(c.ended) < maxRoots {
 				c.ended[r.asked] = time.Now()
-				time.AfterFunc(restFor, func() { c.q.push(record{kind: recResync}) })
+				c.again()
 			}
 		}
 		c.mu.Unlock()
@@ -257,6 +275,11 @@ func (c *changes) read() error {
 			c.q.push(record{kind: recResync})
 		}
 	}
+}
+
+// again has what is watched looked over after a while.
+func (c *changes) again() {
+	time.AfterFunc(restFor, func() { c.q.push(record{kind: recResync}) })
 }
 
 // change takes one change.
@@ -277,9 +300,7 @@ func (c *changes) change(r *root, x change, now time.Time) {
 		}
 		from := c.path(r, old.name)
 		if !x.full {
-			if fi, err := lstat(p.Path, r.dev); err == nil {
-				x.dir = fi.IsDir()
-			}
+			x.dir = c.isFolder(r, p.Path)
 		}
 		if c.wanted(r, p.Path) || c.wanted(r, from.Path) {
 			c.q.push(record{kind: recRenamed, at: now, path: p.Path, from: from.Path, dev: r.dev, size: -1, names: true, dir: x.dir})
@@ -310,9 +331,7 @@ func (c *changes) settleOld(r *root, now time.Time) {
 // appeared takes a file, or a folder, that was made or moved here.
 func (c *changes) appeared(r *root, p winpath.Path, x change, now time.Time) {
 	if !x.full {
-		if fi, err := lstat(p.Path, r.dev); err == nil {
-			x.dir = fi.IsDir()
-		}
+		x.dir = c.isFolder(r, p.Path)
 	}
 	if !x.dir {
 		c.wrote(r, p, x, now)
@@ -356,10 +375,28 @@ func (c *changes) wrote(r *root, p winpath.Path, x change, now time.Time) {
 	c.q.push(rec)
 }
 
+// isFolder reports whether there is a folder at a path, as far as can be known.
+func (c *changes) isFolder(r *root, path string) bool {
+	fi, err := ask(c.asks, r.dev, func() (os.FileInfo, error) { return lstat(path, r.dev) })
+	return err == nil && fi.IsDir()
+}
+
 // ask asks a file for what a record lacks; it reports false of what is no file. One
-// that is gone may have another name by now, or its volume may have been pulled: it
-// is told as far as it is known.
+// that is gone may have another name by now, its volume may have been pulled or hang:
+// it is told as far as it is known.
 func (c *changes) ask(rec *record, path string, made bool) bool {
+	x := *rec
+	file, err := ask(c.asks, rec.dev, func() (bool, error) { return c.lookInto(&x, path, made), nil })
+	if err == nil {
+		*rec = x
+	} else if file = true; rec.ino == 0 {
+		rec.size = -1
+	}
+	return file
+}
+
+// lookInto is ask in a goroutine of its own.
+func (c *changes) lookInto(rec *record, path string, made bool) bool {
 	h, err := openFacts(path, windows.FILE_READ_ATTRIBUTES)
 	if err != nil {
 		if rec.ino == 0 {
@@ -383,7 +420,9 @@ func (c *changes) ask(rec *record, path string, made bool) bool {
 func (c *changes) path(r *root, name string) winpath.Path {
 	p := winpath.Canonical(strings.TrimSuffix(r.path, `\`)+`\`+name, nil)
 	if p.Short {
-		p.Path = winpath.Long(p.Path)
+		if long, err := ask(c.asks, r.dev, func() (string, error) { return winpath.Long(p.Path), nil }); err == nil {
+			p.Path = long
+		}
 	}
 	return p
 }
@@ -449,7 +488,7 @@ func (c *changes) sync(all []volume.Volume, p *places) (watching, problems []str
 		}
 		add(&root{path: winpath.Canonical(mountOf(v), nil).Path, vol: on, dev: v.Dev, whole: true, media: isMedia(v)})
 	}
-	bases, problems := p.bases()
+	bases, problems := p.bases(c.isFile)
 	for _, b := range bases {
 		v, ok := c.w.opts.Table.Lookup(b.path)
 		switch {
@@ -468,7 +507,6 @@ func (c *changes) sync(all []volume.Volume, p *places) (watching, problems []str
 		}
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, r := range c.roots {
 		x := want[r.asked]
 		if r.closed {
@@ -486,14 +524,21 @@ func (c *changes) sync(all []volume.Volume, p *places) (watching, problems []str
 			delete(c.ended, asked)
 		}
 	}
+	ended := maps.Clone(c.ended)
+	c.mu.Unlock()
 	for _, x := range want {
-		if _, ok := c.ended[x.asked]; ok {
+		if _, ok := ended[x.asked]; ok {
 			problems = append(problems, fmt.Sprintf("watch %s: notifications ended at once", x.path))
 			continue
 		}
-		if err := c.open(x); err == nil {
+		err := c.open(x)
+		switch {
+		case err == nil:
 			watching = append(watching, x.path)
-		} else if !errors.Is(err, fs.ErrNotExist) {
+		case errors.Is(err, errStuck):
+			c.again()
+			fallthrough
+		case !errors.Is(err, fs.ErrNotExist):
 			problems = append(problems, fmt.Sprintf("watch %s: %v", x.path, err))
 		}
 	}
@@ -503,27 +548,79 @@ func (c *changes) sync(all []volume.Volume, p *places) (watching, problems []str
 	return watching, problems
 }
 
-// open begins to watch a root. c.mu is held.
-func (c *changes) open(r *root) error {
-	name, err := windows.UTF16PtrFromString(winpath.Verbatim(r.path))
+// isFile reports whether there is a file at a path on a disk of this PC; not so where
+// nobody can say.
+func (c *changes) isFile(path string) bool {
+	v, ok := c.w.opts.Table.Lookup(path)
+	if !ok || isRemote(&v) {
+		return false
+	}
+	fi, err := ask(c.stuck, v.Dev, func() (os.FileInfo, error) { return os.Stat(winpath.Verbatim(path)) })
+	return err == nil && !fi.IsDir()
+}
+
+func openRoot(path string) (windows.Handle, string, error) {
+	name, err := windows.UTF16PtrFromString(winpath.Verbatim(path))
 	if err != nil {
-		return err
+		return 0, "", err
 	}
 	const share = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE | windows.FILE_SHARE_DELETE
 	h, err := windows.CreateFile(name, windows.FILE_LIST_DIRECTORY, share, nil, windows.OPEN_EXISTING, windows.FILE_FLAG_BACKUP_SEMANTICS|windows.FILE_FLAG_OVERLAPPED, 0)
 	if err != nil {
+		return 0, "", err
+	}
+	called, err := finalName(h)
+	if err != nil {
+		called = path
+	}
+	return h, called, nil
+}
+
+// open begins to watch a root.
+func (c *changes) open(r *root) error {
+	// A medium that hangs may open it when nobody waits any more: whoever comes
+	// second closes it.
+	var h windows.Handle
+	var second atomic.Bool
+	path, err := ask(c.stuck, r.dev, func() (called string, err error) {
+		h, called, err = c.openRoot(r.path)
+		if second.Swap(true) && err == nil {
+			windows.CloseHandle(h)
+		}
+		return called, err
+	})
+	if errors.Is(err, errStuck) {
+		if second.Swap(true) && h != 0 {
+			windows.CloseHandle(h)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	if !r.whole { // what settings name has lost its capitals
-		if path, err := finalName(h); err == nil {
-			r.path = path
-		}
+		r.path = path
 	}
+	if err := c.begin(r, h); err != nil {
+		return err
+	}
+	// Was it asked to be let go of meanwhile? It was marked before.
+	if v, ok := c.w.opts.Table.Lookup(r.path); ok && v.Leaving {
+		c.release(r.vol)
+		return fs.ErrNotExist
+	}
+	return nil
+}
+
+// begin has the system fill the first buffer of a root.
+func (c *changes) begin(r *root, h windows.Handle) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.last++
 	r.key, r.handle, r.gone, r.since = c.last, h, make(chan struct{}), time.Now()
 	r.buf = [2][]byte{make([]byte, changesSize), make([]byte, changesSize)}
 	r.extended, r.streams = readChangesEx.Find() == nil, true
-	if _, err = windows.CreateIoCompletionPort(h, c.port, r.key, 0); err == nil {
+	_, err := windows.CreateIoCompletionPort(h, c.port, r.key, 0)
+	if err == nil {
 		err = c.arm(r)
 	}
 	if err != nil {
@@ -541,13 +638,14 @@ type base struct {
 }
 
 // bases are the folders that protected places begin with, before the first element
-// with a wildcard, and what is wrong with those that name none.
-func (p *places) bases() (all []base, problems []string) {
+// with a wildcard, and what is wrong with those that name none. isFile says of a path
+// without wildcards whether it is a file, which stands for the folder it is in.
+func (p *places) bases(isFile func(path string) bool) (all []base, problems []string) {
 	for _, g := range p.globs {
 		at := g.base
 		if at == g.glob { // no wildcard: a folder, or a file in one
 			at += "/"
-			if fi, err := os.Stat(winpath.Verbatim(winpath.Canonical(g.glob, nil).Path)); err == nil && !fi.IsDir() {
+			if isFile(winpath.Canonical(g.glob, nil).Path) {
 				at = g.glob
 			}
 		}

@@ -70,8 +70,8 @@ type core struct {
 	burst *bursts
 	procs *processes
 	stuck stuck
-	gone  map[volume.Dev]goneVolume      // unmounted a moment ago: its last files are still to be told
-	since time.Time                      // up to when nothing was lost
+	gone  map[volume.Dev]goneVolume // unmounted a moment ago: its last files are still to be told
+	since time.Time                 // up to when nothing was lost
 
 	where     map[spot]*volume.Volume // the volume of files in a folder, found since the last sync
 	folders   []string                // that came up in protected places and are not marked yet

@@ -43,12 +43,12 @@ const (
 // tracing is the mechanism of event tracing.
 type tracing struct {
 	*kernelFiles
-	w       *Watcher
-	q       *queue
-	raw     *queue          // of records that lack what the file itself has to say
-	ctx     context.Context // ends with it
-	end     context.CancelFunc
-	all     sync.WaitGroup
+	w   *Watcher
+	q   *queue
+	raw *queue          // of records that lack what the file itself has to say
+	ctx context.Context // ends with it
+	end context.CancelFunc
+	all sync.WaitGroup
 	// The completer's own. A volume has one question at a time, and so one sampler.
 	stuck    stuck
 	samplers map[volume.Dev]*sampler
@@ -285,7 +285,7 @@ func (t *tracing) sync(all []volume.Volume, p *places) (watching, problems []str
 		}
 		vols = append(vols, x)
 	}
-	bases, problems := p.bases()
+	bases, problems := p.bases(func(string) bool { return false }) // names tell: nothing is opened
 	for _, b := range bases {
 		if v, ok := t.w.opts.Table.Lookup(b.path); winpath.Share(b.path) != "" || ok && isRemote(&v) {
 			continue // all shares are watched

@@ -164,7 +164,12 @@ func (s *scope) find(name []byte) (*device, interest) {
 		want, rest := d.want, name[2*end:]
 		for j := range d.below {
 			f := &d.below[j]
-			if hasUnits(rest, f.units) && (len(rest) == 2*len(f.units) || f.units[len(f.units)-1] == '\\' || unitAt(rest, len(f.units)) == '\\') {
+			if !hasUnits(rest, f.units) {
+				continue
+			}
+			if len(rest) == 2*len(f.units) || f.units[len(f.units)-1] == '\\' {
+				want |= f.want
+			} else if next := unitAt(rest, len(f.units)); next == '\\' || next == ':' { // it may be a file with a stream
 				want |= f.want
 			}
 		}

@@ -130,7 +130,7 @@ func someKernelFiles() (k *kernelFiles, told *[]string) {
 	k.watch([]watchedVolume{
 		{`\Device\HarddiskVolume3`, "C:", volume.Dev{Minor: 3}, wantCopies},
 		{`\Device\HarddiskVolume5`, "E:", volume.Dev{Minor: 5}, wantWrites | wantNames},
-	}, []watchedFolder{{`C:\人事`, wantWrites | wantReads | wantNames}, {`C:\Users\taro\OneDrive`, wantWrites | wantReads | wantNames}})
+	}, []watchedFolder{{`C:\人事`, wantWrites | wantReads | wantNames}, {`C:\Users\taro\OneDrive`, wantWrites | wantReads | wantNames}, {`C:\pay\one.txt`, wantReads}})
 	return k, told
 }
 
@@ -186,6 +186,11 @@ func TestEventsOfFilesBecomeRecords(t *testing.T) {
 		{"a mapped drive of a user", []*etw.Record{
 			evCreate(9, a, open, 0x60, `\Device\Mup\;LanmanRedirector\;Z:00000000000a1b2c\fs1\hr\a`), evIO(fileRead, 9, a, 0, 10, 0),
 		}, []string{`opened \\fs1\hr\a -1 by 9`}},
+		{"a protected file, its streams and what begins like it", []*etw.Record{
+			evCreate(9, a, open, 0x60, c+`\PAY\one.txt`), evIO(fileRead, 9, a, 0, 10, 0),
+			evCreate(9, a, open, 0x60, c+`\pay\one.txt:s`), evIO(fileRead, 9, a, 0, 10, 0),
+			evCreate(9, b, open, 0x60, c+`\pay\one.txt.bak`), evIO(fileRead, 9, b, 0, 10, 0),
+		}, []string{`opened C:\PAY\one.txt -1 by 9`, `opened C:\pay\one.txt:s -1 by 9`}},
 		{"a stream of a file on a stick", []*etw.Record{
 			evCreate(9, a, create, 0x60, e+`\a.txt:secret:$DATA`), evIO(fileWrite, 9, a, 0, 10, 0), evEnd(fileCleanup, 9, a),
 		}, []string{`wrote E:\a.txt:secret 10 by 9`}},

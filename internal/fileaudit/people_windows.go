@@ -23,7 +23,7 @@ const (
 
 // people knows who owns a file and who sits at the PC. Safe for concurrent use.
 type people struct {
-	mu       sync.Mutex // guards all below
+	mu       sync.Mutex // guards all below; nobody is asked under it
 	accounts map[string]account
 	atPC     *event.User
 	asked    time.Time
@@ -37,8 +37,6 @@ type account struct {
 // whose guesses who wrote a file: its owner, if that is a person and not a group, as
 // on FAT or for administrators; else who is logged on.
 func (p *people) whose(path string) (g guess) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	sd, err := windows.GetNamedSecurityInfo(winpath.Verbatim(path), windows.SE_FILE_OBJECT, windows.OWNER_SECURITY_INFORMATION)
 	if err == nil {
 		if sid, _, err := sd.Owner(); err == nil && sid != nil && sid.IsValid() {
@@ -51,31 +49,49 @@ func (p *people) whose(path string) (g guess) {
 			}
 		}
 	}
-	if now := time.Now(); p.asked.IsZero() || now.Sub(p.asked) > personFor {
-		p.asked, p.atPC = now, nil
+	g.person = p.sitting()
+	return g
+}
+
+// sitting is who is logged on; nil if nobody is, or several are.
+func (p *people) sitting() *event.User {
+	now := time.Now()
+	p.mu.Lock()
+	who, asked := p.atPC, p.asked
+	p.mu.Unlock()
+	if asked.IsZero() || now.Sub(asked) > personFor {
+		who = nil
 		if sid, err := loggedOn(); err == nil {
 			u := p.account(sid)
 			u.Confidence = low.String()
-			p.atPC = &u
+			who = &u
 		}
+		p.mu.Lock()
+		p.asked, p.atPC = now, who
+		p.mu.Unlock()
 	}
-	if p.atPC != nil {
-		u := *p.atPC
-		g.person = &u
+	if who == nil {
+		return nil
 	}
-	return g
+	u := *who
+	return &u
 }
 
 // account is the account of a SID; its name where that can be had.
 func (p *people) account(sid *windows.SID) event.User {
 	id, now := sid.String(), time.Now()
-	if x, ok := p.accounts[id]; ok && now.Sub(x.at) < accountFor {
+	p.mu.Lock()
+	x, ok := p.accounts[id]
+	p.mu.Unlock()
+	if ok && now.Sub(x.at) < accountFor {
 		return x.user
 	}
 	u := event.User{ID: id}
 	if name, domain, _, err := sid.LookupAccount(""); err == nil {
 		u.Name, u.Domain = name, domain
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.accounts == nil || len(p.accounts) >= maxAccounts {
 		p.accounts = map[string]account{}
 	}
