@@ -216,7 +216,7 @@ func (k *Key) limits() string {
 		return ""
 	}
 	show := func(x int64) string { return strconv.FormatInt(x, 10) }
-	if k.Max >= int64(time.Minute) { // a size or a duration, by its example's unit
+	if strings.TrimRight(k.Example, "0123456789") == k.Example { // a size or a duration, by its example's unit
 		if _, err := ParseSize(k.Example); err == nil {
 			show = func(x int64) string { return Size(x).String() }
 		} else if _, err := ParseDuration(k.Example); err == nil {
