@@ -32,7 +32,7 @@ var (
 		alert.Text{JA: "本人には触れず、人事と所属長に連絡してください。媒体の返却を最終日より前に求め、過去90日の記録を確かめてください。", EN: "Do not confront the person. Tell HR and the head of department, have the medium returned before the last day, and look at the past 90 days."},
 		[]string{"#2024-495", "#2024-358", "#2023-114", "#2024-351"}}
 	sensorDown = ruleText{alert.Rule{ID: "f7a6e8d5-9d3b-4e3c-9f9f-4f5c6a7b8c93", Name: "Sensor delivers nothing", Version: "2026-11-01", Table: "HLT-3"}, alert.Low,
-		alert.Text{JA: "{host.name} のセンサー {sekisho.sensor} が動いていない：{message}", EN: "Sensor {sekisho.sensor} on {host.name} is down: {message}"},
+		alert.Text{JA: "{host.name} の監視が一部働いていません（{sekisho.sensor}: {message}）", EN: "{host.name} is watched only in part ({sekisho.sensor}: {message})"},
 		alert.Text{JA: "端末の画面で理由を確かめ、sekisho-agent doctor を実行してください。", EN: "See the reason under PCs and run sekisho-agent doctor."}, []string{"#2023-112"}}
 )
 
@@ -144,7 +144,7 @@ func Alert(i int, at time.Time) *alert.Alert {
 		return leaver.make(3, map[string]int64{"files": 31, "bytes": 982_000_000}, ev...)
 	}
 	e := base(event.SensorDegraded, at, i)
-	e.Sensor, e.User, e.Message = "file", nil, "fanotify: operation not permitted; using inotify"
+	e.Sensor, e.User, e.Message = "inotify", nil, "fanotify: operation not permitted; using inotify"
 	return sensorDown.make(1, nil, e)
 }
 

@@ -9,6 +9,9 @@ startDrawer();
 startKeys();
 startLive();
 
+// On a telephone the tabs are a strip that is moved sideways: the one that is open is in sight.
+document.querySelector('#tabs [aria-current], .tabs [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
+
 // A menu closes when the click goes elsewhere.
 document.addEventListener('click', (e) => {
   for (const menu of document.querySelectorAll('details.menu[open]')) {
