@@ -80,6 +80,9 @@ func Follow(ctx context.Context, o Options) {
 		if ctx.Err() != nil {
 			return
 		}
+		if errors.Is(err, errSilent) {
+			continue
+		}
 		f.say(err)
 		if f.last.IsZero() {
 			f.last = asked // from now on nothing is to be missed
@@ -127,14 +130,25 @@ func (f *follower) say(err error) {
 	}
 }
 
+// renewAfter is how long a subscription may be silent: one that Windows has lost, as
+// when the service of the logs is started again, looks like one that has nothing.
+const renewAfter = 10 * time.Minute
+
+// errSilent asks for a new subscription.
+var errSilent = errors.New("nothing came for a while")
+
 // read tells records until ctx ends or an error says why there are none.
 func (f *follower) read(ctx context.Context) error {
-	s, err := f.from.subscribe(f.Channel, query(f.IDs, f.last, time.Time{}), !f.last.IsZero())
+	heard := time.Now()
+	s, err := f.from.subscribe(f.Channel, query(f.IDs, f.last, f.record, time.Time{}), !f.last.IsZero())
 	if err != nil {
 		return err
 	}
 	defer s.close()
 	f.say(nil)
+	if f.last.IsZero() {
+		f.last = heard // from now on nothing is to be missed
+	}
 	for {
 		records, err := s.next(ctx, f.Retry)
 		for _, text := range records {
@@ -153,6 +167,7 @@ func (f *follower) read(ctx context.Context) error {
 			return err
 		}
 		if len(records) > 0 {
+			heard = time.Now()
 			continue
 		}
 		// Nothing came: has somebody switched it off?
@@ -160,6 +175,9 @@ func (f *follower) read(ctx context.Context) error {
 			return err
 		} else if !on {
 			return &OffError{f.Channel}
+		}
+		if time.Since(heard) >= renewAfter {
+			return errSilent
 		}
 	}
 }
@@ -179,7 +197,7 @@ func (o *Options) decode(text string) *Event {
 // have some as well. Say is not used.
 func Past(ctx context.Context, o Options, until time.Time, most int) error {
 	o = o.usual()
-	s, err := o.from.query(o.Channel, query(o.IDs, o.Since, until))
+	s, err := o.from.query(o.Channel, query(o.IDs, o.Since, 0, until))
 	if err != nil {
 		return err
 	}
@@ -211,7 +229,8 @@ var errEnd = errors.New("no more records")
 
 // query is the XPath of records of some kinds and of a time, either end of which may
 // be open (MSDN, "Consuming Events": the subset of XPath 1.0 that logs understand).
-func query(ids []int, after, until time.Time) string {
+// Those with a number above record count as after it: clocks are set back.
+func query(ids []int, after time.Time, record uint64, until time.Time) string {
 	var terms []string
 	for _, id := range ids {
 		terms = append(terms, fmt.Sprintf("EventID=%d", id))
@@ -222,7 +241,11 @@ func query(ids []int, after, until time.Time) string {
 	}
 	const stamp = "2006-01-02T15:04:05.000Z" // as the documents write it; of finer ones they say nothing
 	if !after.IsZero() {
-		all = append(all, "TimeCreated[@SystemTime>'"+after.UTC().Format(stamp)+"']")
+		term := "TimeCreated[@SystemTime>'" + after.UTC().Format(stamp) + "']"
+		if record > 0 {
+			term = fmt.Sprintf("(%s or EventRecordID>%d)", term, record)
+		}
+		all = append(all, term)
 	}
 	if !until.IsZero() {
 		all = append(all, "TimeCreated[@SystemTime<='"+until.UTC().Format(stamp)+"']")

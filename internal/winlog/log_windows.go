@@ -45,16 +45,10 @@ const (
 	variantBoolean   = 13 // EvtVarTypeBoolean
 )
 
-// Errors of winerror.h.
-const (
-	rpcInvalidBound = windows.Errno(1734) // RPC_S_INVALID_BOUND: more than fits into one answer
-	channelNotFound = windows.Errno(15007)
-)
+// channelNotFound is ERROR_EVT_CHANNEL_NOT_FOUND of winerror.h.
+const channelNotFound = windows.Errno(15007)
 
 const (
-	// batch is how many records are asked for at once. Records of 64 KB each fit
-	// into one answer of the service still.
-	batch = 16
 	// maxRendered bounds a record in bytes.
 	maxRendered = 2*maxXML + 2
 	// queryWait is how long the service may think about a query, in ms.
@@ -182,7 +176,7 @@ func (evt) subscribe(channel, query string, older bool) (stream, error) {
 		windows.CloseHandle(stop)
 		return nil, err
 	}
-	return &records{channel: channel, h: h, signal: signal, stop: stop, size: batch}, nil
+	return &records{channel: channel, h: h, signal: signal, stop: stop}, nil
 }
 
 func (evt) query(channel, query string) (stream, error) {
@@ -201,7 +195,7 @@ func (evt) query(channel, query string) (stream, error) {
 	if h, err = opened("read the log "+channel, h, err); err != nil {
 		return nil, err
 	}
-	return &records{channel: channel, h: h, size: batch}, nil
+	return &records{channel: channel, h: h}, nil
 }
 
 // records is a subscription, or what a query found.
@@ -210,7 +204,6 @@ type records struct {
 	h       uintptr
 	signal  windows.Handle // set by Windows when there are records; 0 of a query
 	stop    windows.Handle // set to end a wait
-	size    int            // records asked for at once
 	buf     []uint16
 }
 
@@ -245,33 +238,30 @@ func (r *records) next(ctx context.Context, wait time.Duration) ([]string, error
 	return r.take()
 }
 
-// take returns the records that are there.
+// take returns the next record that is there. One at a time: where several do not fit
+// into one answer, Windows (RPC_S_INVALID_BOUND) has passed over them.
 func (r *records) take() ([]string, error) {
-	var handles [batch]uintptr
+	var h uintptr
 	var n uint32
 	patience := uintptr(0)
 	if r.signal == 0 {
 		patience = queryWait
 	}
-	ok, _, err := procNext.Call(r.h, uintptr(r.size), uintptr(unsafe.Pointer(&handles)), patience, 0, uintptr(unsafe.Pointer(&n)))
-	if ok == 0 {
-		switch {
-		case errors.Is(err, windows.ERROR_NO_MORE_ITEMS) && r.signal == 0:
-			return nil, errEnd
-		case errors.Is(err, windows.ERROR_NO_MORE_ITEMS), errors.Is(err, windows.ERROR_TIMEOUT):
-			return nil, nil
-		case errors.Is(err, rpcInvalidBound) && r.size > 1:
-			r.size = 1
-			return r.take()
-		}
-		return nil, failed("read the log "+r.channel, err)
+	ok, _, err := procNext.Call(r.h, 1, uintptr(unsafe.Pointer(&h)), patience, 0, uintptr(unsafe.Pointer(&n)))
+	switch {
+	case ok != 0 && n > 0:
+		defer closeHandle(h)
+		return []string{r.render(h)}, nil
+	case ok != 0, errors.Is(err, windows.ERROR_TIMEOUT):
+		return nil, nil
+	case errors.Is(err, windows.ERROR_NO_MORE_ITEMS) && r.signal == 0:
+		return nil, errEnd
+	// The second is what a subscription says that has nothing and has signalled
+	// nothing; no document tells of it.
+	case errors.Is(err, windows.ERROR_NO_MORE_ITEMS), errors.Is(err, windows.ERROR_INVALID_OPERATION) && r.signal != 0:
+		return nil, nil
 	}
-	var list []string
-	for _, h := range handles[:min(int(n), batch)] {
-		list = append(list, r.render(h))
-		closeHandle(h)
-	}
-	return list, nil
+	return nil, failed("read the log "+r.channel, err)
 }
 
 // render makes the text of a record; of one that is too long, or that Windows cannot

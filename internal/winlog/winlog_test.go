@@ -137,15 +137,18 @@ func FuzzDecode(f *testing.F) {
 func TestQueries(t *testing.T) {
 	at := time.Date(2026, 1, 2, 12, 4, 5, 6789000, time.FixedZone("JST", 9*3600))
 	for _, c := range []struct {
-		ids          []int
-		after, until time.Time
-		want         string
+		ids    []int
+		after  time.Time
+		record uint64
+		until  time.Time
+		want   string
 	}{
-		{nil, time.Time{}, time.Time{}, "*"},
-		{[]int{307}, time.Time{}, time.Time{}, "*[System[(EventID=307)]]"},
-		{[]int{21, 25}, at, at.Add(time.Hour), "*[System[(EventID=21 or EventID=25) and TimeCreated[@SystemTime>'2026-01-02T03:04:05.006Z'] and TimeCreated[@SystemTime<='2026-01-02T04:04:05.006Z']]]"},
+		{nil, time.Time{}, 0, time.Time{}, "*"},
+		{[]int{307}, time.Time{}, 0, time.Time{}, "*[System[(EventID=307)]]"},
+		{[]int{307}, at, 42, time.Time{}, "*[System[(EventID=307) and (TimeCreated[@SystemTime>'2026-01-02T03:04:05.006Z'] or EventRecordID>42)]]"},
+		{[]int{21, 25}, at, 0, at.Add(time.Hour), "*[System[(EventID=21 or EventID=25) and TimeCreated[@SystemTime>'2026-01-02T03:04:05.006Z'] and TimeCreated[@SystemTime<='2026-01-02T04:04:05.006Z']]]"},
 	} {
-		if got := query(c.ids, c.after, c.until); got != c.want {
+		if got := query(c.ids, c.after, c.record, c.until); got != c.want {
 			t.Errorf("got  %s\nwant %s", got, c.want)
 		}
 	}
@@ -271,12 +274,40 @@ func TestALogIsFollowedThroughWhatHappensToIt(t *testing.T) {
 		<-done
 		expect()
 		want := "*[System[(EventID=7) and TimeCreated[@SystemTime>'2000-01-01T00:00:00.000Z']]] true\n" +
-			"*[System[(EventID=7) and TimeCreated[@SystemTime>'2000-01-01T00:00:45.000Z']]] true"
+			"*[System[(EventID=7) and (TimeCreated[@SystemTime>'2000-01-01T00:00:45.000Z'] or EventRecordID>3)]] true"
 		if s := strings.Join(f.asked, "\n"); s != want {
 			t.Errorf("asked\n%s\nwant\n%s", s, want)
 		}
 		if f.open != 0 {
 			t.Errorf("%d subscriptions left open", f.open)
+		}
+	})
+}
+
+func TestASilentLogIsAskedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		ctx, cancel := context.WithCancel(t.Context())
+		said := 0
+		var told []uint64
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			Follow(ctx, Options{Channel: "Log", from: f, Tell: func(e *Event) { told = append(told, e.Record) }, Say: func(error) { said++ }})
+		}()
+		time.Sleep(time.Minute)
+		f.set(func() { f.records = []string{at(8, 60_000)} })
+		time.Sleep(25 * time.Minute)
+		f.set(func() { f.records = []string{at(8, 60_000), at(9, 30_000)} }) // the clock was set back
+		time.Sleep(time.Minute)
+		cancel()
+		<-done
+		want := "* false\n" + strings.Repeat("*[System[(TimeCreated[@SystemTime>'2000-01-01T00:01:00.000Z'] or EventRecordID>8)]] true\n", 2)
+		if s := strings.Join(f.asked, "\n") + "\n"; s != want {
+			t.Errorf("asked\n%s\nwant\n%s", s, want)
+		}
+		if said != 1 || f.open != 0 || fmt.Sprint(told) != "[8 9]" {
+			t.Errorf("said %d times, %d subscriptions open, told %v", said, f.open, told)
 		}
 	})
 }
