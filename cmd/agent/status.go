@@ -109,9 +109,9 @@ func printStatus(w io.Writer, st endpoint.Status, now time.Time) {
 			case c.Problem != "":
 				row("", fmt.Sprintf(lang.T("動作確認ができません: %s", "cannot be proven to see: %s"), c.Problem))
 			case c.Missed > 0:
-				row("", fmt.Sprintf(lang.T("動作確認に %d 回続けて反応なし。最後の反応: %s", "%d canaries MISSED in a row; the last one was seen %s"), c.Missed, ago(c.Seen, now)))
+				row("", fmt.Sprintf(lang.T("動作確認に %d 回続けて反応なし。最後の反応: %s", "NOT PROVEN to see %d times in a row; the last time was %s"), c.Missed, ago(c.Seen, now)))
 			default:
-				row("", fmt.Sprintf(lang.T("動作確認: %s（%.0f ms で届いた）", "canary: seen %s, after %.0f ms"), ago(c.Seen, now), float64(c.Delay.Microseconds())/1000))
+				row("", fmt.Sprintf(lang.T("動作確認: %s（%.0f ms で届いた）", "proven to see: %s, after %.0f ms"), ago(c.Seen, now), float64(c.Delay.Microseconds())/1000))
 			}
 		}
 	}

@@ -28,8 +28,10 @@ import (
 // way of their sensors to the rules. There they are taken out: they are in no
 // journal, alert or spool, only in status.
 //
-// Sensors of what the agent cannot make happen without touching the PC (a device
-// plugged, a disk mounted, somebody logging on) have no canary.
+// Of what the agent cannot make happen without touching the PC (a device plugged, a
+// disk mounted, somebody logging on) the sensors prove that they would see it, by a
+// message of the kernel's or by asking the system anew; see prover. The proof comes the
+// same way to the same place.
 
 // Times of canaries. Judgement.
 const (
@@ -77,6 +79,13 @@ func PlayCanary(args []string, in io.Reader) error {
 	return nil
 }
 
+// prover is a Source that can prove that it sees.
+type prover interface {
+	// Prove has the source tell [event.Proof] with a nonce, once it has proven that it
+	// sees. It does not wait for that.
+	Prove(nonce string)
+}
+
 // life starts canaries and judges the sensors by them.
 type life struct {
 	dir     string // of the files; "": none can be written
@@ -94,10 +103,12 @@ type life struct {
 	rules  vital // of the rule that canaries match
 }
 
-// beat is one canary.
+// beat is one canary, and what the sensors are asked that have none.
 type beat struct {
 	nonce, file string
 	entity      string               // of its process, once seen
+	process     bool                 // a process is due, with a file or without
+	provers     []prover             // asked for a proof
 	began       time.Time            // when the process was started
 	due         map[string]bool      // sensors that owe it
 	seen        map[string]time.Time // when it came to the rules
@@ -113,6 +124,15 @@ type vital struct {
 	missed int       // in a row
 	blind  time.Time // since when it is told as blind; zero: it is not
 	cannot string    // why none could be started
+}
+
+// answers notes that a sensor owes the canary no more.
+func (b *beat) answers(sensor string) {
+	if b.due[sensor] {
+		if delete(b.due, sensor); len(b.due) == 0 {
+			close(b.done)
+		}
+	}
 }
 
 // saw notes a canary that was seen, and reports whether the sensor was blind.
@@ -212,15 +232,18 @@ func (l *life) once(ctx context.Context) bool {
 	if b == nil {
 		return true
 	}
-	end, err := l.start(b.nonce, b.file)
-	if err != nil {
-		l.log.Warn("no canary can be started", zap.Error(err))
-		l.mu.Lock()
-		for name := range b.due {
-			l.vital(name).cannot = err.Error()
+	end := func() {}
+	if b.process {
+		stop, err := l.start(b.nonce, b.file)
+		if err == nil {
+			end = stop
+		} else {
+			l.log.Warn("no canary can be started", zap.Error(err))
+			l.cannot(b, err)
 		}
-		l.mu.Unlock()
-		return true
+	}
+	for _, p := range b.provers {
+		p.Prove(b.nonce)
 	}
 	select {
 	case <-b.done:
@@ -237,6 +260,18 @@ func (l *life) once(ctx context.Context) bool {
 	return l.verdict(ctx, b)
 }
 
+// cannot notes why there is no canary.
+func (l *life) cannot(b *beat, why error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, name := range []string{processSensor, fileSensor} {
+		if b.due[name] {
+			l.vital(name).cannot = why.Error()
+			b.answers(name)
+		}
+	}
+}
+
 // announce makes a canary known before it starts; nil where no sensor has to see
 // one.
 func (l *life) announce() *beat {
@@ -246,10 +281,14 @@ func (l *life) announce() *beat {
 		case st.State == endpoint.SensorOff || st.State == endpoint.SensorUnavailable || st.State == endpoint.SensorDown:
 			// Not to see, or told as down already.
 		case st.Name == processSensor:
-			b.due[processSensor] = true
+			b.due[processSensor], b.process = true, true
 		case st.Name == fileSensor && l.dir != "":
 			b.due[fileSensor] = true
-			b.file = filepath.Join(l.dir, b.nonce)
+			b.file, b.process = filepath.Join(l.dir, b.nonce), true
+		default:
+			if p, ok := s.src.(prover); ok {
+				b.due[st.Name], b.provers = true, append(b.provers, p)
+			}
 		}
 	}
 	if len(b.due) == 0 {
@@ -270,6 +309,8 @@ func (l *life) announce() *beat {
 func (l *life) take(e *event.Event, matches func(*event.Event) bool) bool {
 	var sensor string
 	switch {
+	case e.Action == event.SensorProven:
+		sensor = e.Sensor
 	case e.File != nil:
 		if l.dir == "" || !samePath(filepath.Dir(e.File.Path), l.dir) {
 			return false
@@ -284,6 +325,9 @@ func (l *life) take(e *event.Event, matches func(*event.Event) bool) bool {
 	defer l.mu.Unlock()
 	for _, b := range l.recent {
 		switch {
+		case e.Action == event.SensorProven && e.ID == b.nonce:
+		case e.Action == event.SensorProven:
+			continue
 		case sensor == fileSensor && samePath(e.File.Path, b.file):
 		case sensor == processSensor && e.Process.Args[2] == b.nonce:
 			b.entity = e.Process.EntityID
@@ -304,14 +348,12 @@ func (l *life) take(e *event.Event, matches func(*event.Event) bool) bool {
 		case b.over: // too late to count
 			v := l.vital(sensor)
 			v.last, v.delay = now, now.Sub(b.began)
-		case b.due[sensor]:
-			if delete(b.due, sensor); len(b.due) == 0 {
-				close(b.done)
-			}
+		default:
+			b.answers(sensor)
 		}
 		return true
 	}
-	return false
+	return e.Action == event.SensorProven // of one that is forgotten, and nobody's business
 }
 
 // samePath compares as the system does.
@@ -385,7 +427,7 @@ func (l *life) verdict(ctx context.Context, b *beat) bool {
 }
 
 // blindText says what it means that a sensor missed its canaries, and what to do.
-const blindText = "it says that it works and saw none of the last %d canaries within %v each: it may be blind, and is started again; if this stays, run sekisho-agent doctor and restart the service"
+const blindText = "it says that it works and has not proven it the last %d times, within %v each: it may be blind, and is started again; if this stays, run sekisho-agent doctor and restart the service"
 
 // fill adds what canaries say to what a sensor says of itself.
 func (l *life) fill(st *endpoint.Sensor) {

@@ -335,12 +335,12 @@ func TestWithFewRightsTheSensorsSeeWhatTheySawWithAll(t *testing.T) {
 	for _, tt := range afterwards {
 		t.Run(tt.name, func(t *testing.T) {
 			texts := tt.do(t, r, dir)
-			if !r.within(5*time.Second, func() bool { return r.told(texts...) }) {
+			if !r.within(time.Minute, func() bool { return r.told(texts...) }) {
 				t.Errorf("not told: %q", texts)
 			}
 		})
 	}
-	for _, name := range []string{"process", "file"} {
+	for _, name := range []string{"process", "file", "usb", "volume"} {
 		r.until("the "+name+" sensor sees its canary", func() bool { c := r.sensor(name).Canary; return c != nil && !c.Seen.IsZero() })
 		if s := r.sensor(name); s.State.Trouble() {
 			t.Errorf("%s: %s by %s: %s", name, s.State, s.Mechanism, s.Reason)
@@ -385,7 +385,7 @@ func TestWithoutRootTheAgentWorksAndSaysWhatItCannotSee(t *testing.T) {
 	}
 	r.until("a process that lives for a while is told", func() bool { return r.told("process-started", "sleep") })
 	r.until("a file in the protected folder is told", func() bool { return r.told("file-written", "own/written") })
-	for _, name := range []string{"process", "file"} {
+	for _, name := range []string{"process", "file", "usb", "volume"} {
 		r.until("the "+name+" sensor sees its canary", func() bool { c := r.sensor(name).Canary; return c != nil && !c.Seen.IsZero() })
 	}
 	checks := Doctor(t.Context(), filepath.Join(dir, "agent.yaml"))

@@ -102,7 +102,7 @@ var agentHead = []Key{
 	{Path: "sensors.print.enable_log", Restart: true, JA: "印刷のログが無効なら、エージェントが有効にします。false のときは Windows の設定を変えません。",
 		EN: "Have the agent switch on the log of prints where it is off. With false nothing of Windows is changed."},
 	{Path: "sensors.canary", Min: int64(10 * time.Second), Max: int64(day), Example: "5m",
-		JA: "センサーが働いていることを確かめる間隔。エージェントが自分でプロセスを起動してファイルを書き、ルールまで届くかを見ます。", EN: "How often the sensors are proven to see: the agent starts a process that writes a file, and looks whether both reach the rules."},
+		JA: "センサーが働いていることを確かめる間隔。エージェントが自分でプロセスを起動してファイルを書き、ルールまで届くかを見ます。機器、ボリューム、ログオンは、システムに聞き直して比べます。", EN: "How often the sensors are proven to see: the agent starts a process that writes a file, and looks whether both reach the rules; for devices, volumes and logons it asks the system anew and compares."},
 
 	{Path: "protected[].label", Required: true, Example: "住民情報", JA: "場所の名前。アラートに表示されます。", EN: "Name of the place, shown in alerts."},
 	{Path: "protected[].paths", Example: "[\"/srv/juki/**\", \"D:\\\\juki\\\\**\"]", check: checkGlob,

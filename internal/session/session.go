@@ -143,12 +143,11 @@ func (w *Watcher) Status() endpoint.Sensor { return w.gauge.Status() }
 // Prove asks the sensor, if it runs, to prove that it sees: it asks the system for its
 // sessions, compares them with those it knows, and tells [event.Proof] with the nonce.
 // (Nobody can be logged on for that without touching the PC.) It does not wait.
-func (w *Watcher) Prove(nonce string) error {
+func (w *Watcher) Prove(nonce string) {
 	select {
 	case w.proofs <- nonce:
 	default: // it still owes the one before
 	}
-	return nil
 }
 
 // send gives an event to the pipeline. It blocks while that is full, and reports

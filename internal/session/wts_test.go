@@ -433,9 +433,7 @@ func TestWhenWindowsDoesNotSay(t *testing.T) {
 		go run()
 		time.Sleep(3 * time.Second)
 		want(t, told(out), "session-logon tanaka 1 console", "session-logon sato 2 console")
-		if err := w.Prove("nonce"); err != nil {
-			t.Fatal(err)
-		}
+		w.Prove("nonce")
 		synctest.Wait()
 		if e := <-out; e.Action != event.SensorProven || e.ID != "nonce" {
 			t.Errorf("got %+v, want the proof", e)

@@ -49,8 +49,6 @@ package usb
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -118,27 +116,30 @@ func (w *Watcher) Name() string { return "usb" }
 // Prove asks the sensor, if it runs, to prove that it sees: then it tells [event.Proof]
 // with the nonce, a UUID. On Linux the kernel is asked for a uevent, which comes the
 // way of those of devices; it is of the bus of platform devices, has no device behind
-// it, and nothing follows from it. Where there are no uevents, and on Windows, the proof
-// is that what is attached was listed again. It does not wait; an error says that the
-// kernel cannot be asked.
-func (w *Watcher) Prove(nonce string) error {
-	if w.gauge.Status().Mechanism != mechanismUevent {
-		select {
-		case w.proofs <- nonce:
-		default: // it still owes the one before
-		}
-		return nil
+// it, and nothing follows from it. Where there are no uevents, where they are not ours
+// to ask for (without root), and on Windows, the proof is that what is attached was
+// listed again. It does not wait.
+func (w *Watcher) Prove(nonce string) {
+	if w.gauge.Status().Mechanism == mechanismUevent && w.askForUevent(nonce) {
+		return
 	}
-	w.nonce.Store(&nonce)
+	select {
+	case w.proofs <- nonce:
+	default: // it still owes the one before
+	}
+}
+
+// askForUevent asks the kernel for a uevent with a UUID, and reports whether it was
+// ours to ask.
+func (w *Watcher) askForUevent(id string) bool {
+	w.nonce.Store(&id)
 	f, err := os.OpenFile(filepath.Join(w.opt.SysRoot, "bus", "platform", "uevent"), os.O_WRONLY, 0)
 	if err != nil {
-		return fmt.Errorf("ask the kernel for a notification: %w", err)
+		return false
 	}
-	_, err = f.WriteString("change " + nonce)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("ask the kernel for a notification: %w", err)
-	}
-	return nil
+	defer f.Close()
+	_, err = f.WriteString("change " + id)
+	return err == nil
 }
 
 // isProof reports whether a uevent is the one that Prove asked for.

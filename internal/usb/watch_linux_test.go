@@ -157,9 +157,7 @@ func TestTheSensorProvesThatItSees(t *testing.T) {
 	}
 	for _, nonce := range []string{"00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"} {
 		began := time.Now()
-		if err := w.Prove(nonce); err != nil {
-			t.Skipf("cannot ask for a uevent: %v", err)
-		}
+		w.Prove(nonce)
 		for seen := false; !seen; {
 			select {
 			case e := <-out:
@@ -255,9 +253,7 @@ func TestPollingTellsOfAStick(t *testing.T) {
 	if e := next(); e.Action != event.USBAttached || e.Device.SerialNumber != "1" || e.Sensor != mechanismPolling {
 		t.Errorf("got %s %+v by %s, want the stick by polling", e.Action, e.Device, e.Sensor)
 	}
-	if err := w.Prove("nonce"); err != nil {
-		t.Error(err)
-	}
+	w.Prove("nonce")
 	if e := next(); e.Action != event.SensorProven || e.ID != "nonce" {
 		t.Errorf("got %s %s, want the proof", e.Action, e.ID)
 	}

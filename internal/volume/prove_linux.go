@@ -6,26 +6,16 @@ import (
 	"sync/atomic"
 )
 
-// proving is how the sensor is asked to prove that it sees.
-type proving struct {
-	proofs chan string               // the nonces asked for
-	mounts atomic.Pointer[mountinfo] // what Run waits for; nil: it does not run
+// waiting is where Run waits for changes.
+type waiting struct {
+	mounts atomic.Pointer[mountinfo] // nil: it does not run
 }
 
-func newProving() *proving { return &proving{proofs: make(chan string, 1)} }
-
-// Prove asks the sensor, if it runs, to prove that what it believes to be mounted is
-// what is: as soon as that holds it tells [event.Proof] with the nonce. (Nothing can be
-// mounted for that without touching the PC.) It does not wait.
-func (w *Watcher) Prove(nonce string) error {
-	select {
-	case w.proofs <- nonce:
-	default: // it still owes the one before
-	}
+// hurry has Run look now.
+func (w *waiting) hurry() {
 	if m := w.mounts.Load(); m != nil {
 		m.hurry()
 	}
-	return nil
 }
 
 // agrees reports whether the mounts in the table are those there are, read anew from a

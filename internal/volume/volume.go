@@ -183,7 +183,8 @@ type Watcher struct {
 	phoneID int                      // Run's own: the last id made up for a phone
 	phones  atomic.Pointer[[]Volume] // phones that a program has open without a mount; written by Run only
 
-	*proving
+	proofs chan string // asked for by Prove
+	waiting
 
 	gauge *endpoint.Gauge
 }
@@ -197,7 +198,7 @@ func New(opt Options) *Watcher {
 		guard: &guard{timeout: opt.StatTimeout},
 		gauge: endpoint.NewGauge("volume"),
 
-		proving: newProving(),
+		proofs:  make(chan string, 1),
 		servers: map[int]server{},
 		phoneID: -1 << 20, // below those of folders
 	}
@@ -227,6 +228,17 @@ func (w *Watcher) Open() []Volume {
 		return cmp.Or(strings.Compare(a.Mount, b.Mount), cmp.Compare(a.MountID, b.MountID))
 	})
 	return open
+}
+
+// Prove asks the sensor, if it runs, to prove that what it believes to be mounted is
+// what is: once it has looked anew and that holds, it tells [event.Proof] with the nonce.
+// (Nothing can be mounted for that without touching the PC.) It does not wait.
+func (w *Watcher) Prove(nonce string) {
+	select {
+	case w.proofs <- nonce:
+	default: // it still owes the one before
+	}
+	w.hurry()
 }
 
 // Status says how the sensor is. It is safe for concurrent use.

@@ -3,7 +3,9 @@ package volume
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/windows"
@@ -59,6 +61,7 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 	defer timer.Stop()
 	step := len(brisk)
 	var cloudsAt time.Time
+	proof := "" // asked for; "": none is
 	for {
 		if time.Since(cloudsAt) >= lookClouds {
 			cloudsAt = time.Now()
@@ -78,6 +81,10 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 		n.watch(now)
 		w.table.stayIfOld(time.Now())
 		message = ""
+		if proof != "" {
+			w.send(ctx, out, event.Proof(w.Name(), proof))
+			proof = ""
+		}
 		wait := poll
 		if step < len(brisk) {
 			wait = min(poll, brisk[step])
@@ -89,6 +96,7 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 			return nil
 		case <-n.changed:
 			step = 0
+		case proof = <-w.proofs:
 		case <-timer.C:
 		}
 	}
@@ -117,13 +125,19 @@ type notices struct {
 	w       *Watcher
 	changed chan struct{} // holds a token when it is time to look
 	all     *cfgmgr.Listener
-	each    map[string]*cfgmgr.Listener // by NTName; nil: it cannot be watched
+	each    map[string]io.Closer // by NTName; nil: it cannot be watched
+	// register is watchOne; tests, which no Windows runs, have one of their own.
+	register func(device string) io.Closer
+
+	mu    sync.Mutex      // guards all below
+	spent map[string]bool // by NTName: what was registered for it is of no more use
 }
 
 // listen begins to hear of volumes. On an error the result hears of none, and is
 // to be closed all the same.
 func (w *Watcher) listen() (*notices, error) {
-	n := &notices{w: w, changed: make(chan struct{}, 1), each: map[string]*cfgmgr.Listener{}}
+	n := &notices{w: w, changed: make(chan struct{}, 1), each: map[string]io.Closer{}}
+	n.register = n.watchOne
 	if err := cfgmgr.Available(); err != nil {
 		return n, err
 	}
@@ -148,11 +162,17 @@ func (n *notices) look() {
 	}
 }
 
-// watch takes care that the removal of each of these volumes is asked for.
+// watch takes care that the removal of each of these volumes is asked for. After a
+// removal that failed Windows wants it to be asked for anew, and one that was done
+// leaves its name to the next volume.
 func (n *notices) watch(all []Volume) {
 	if n.all == nil {
 		return
 	}
+	n.mu.Lock()
+	spent := n.spent
+	n.spent = nil
+	n.mu.Unlock()
 	there := map[string]bool{}
 	for i := range all {
 		v := &all[i]
@@ -160,26 +180,38 @@ func (n *notices) watch(all []Volume) {
 			continue
 		}
 		there[v.NTName] = true
-		if _, ok := n.each[v.NTName]; !ok {
-			n.each[v.NTName] = n.watchOne(v.NTName)
-		}
 	}
 	for device, l := range n.each {
-		if !there[device] {
+		if !there[device] || spent[device] {
 			delete(n.each, device)
 			if l != nil {
 				_ = l.Close()
 			}
 		}
 	}
+	for device := range there {
+		if _, ok := n.each[device]; !ok {
+			n.each[device] = n.register(device)
+		}
+	}
+}
+
+// spend has a volume's registration made anew at the next look.
+func (n *notices) spend(device string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.spent == nil {
+		n.spent = map[string]bool{}
+	}
+	n.spent[device] = true
 }
 
 // watchOne watches a volume by its device, `\Device\HarddiskVolume5`. The handle
 // that this takes is closed before it returns, so that it keeps nobody from
 // removing the volume; the notifications go on.
-func (n *notices) watchOne(device string) *cfgmgr.Listener {
+func (n *notices) watchOne(device string) io.Closer {
 	// One that comes too late stays registered; what it hears does no harm.
-	l, _ := bounded(n.w.guard, func() *cfgmgr.Listener {
+	l, _ := bounded(n.w.guard, func() io.Closer {
 		h, err := openDevice(device, windows.FILE_READ_ATTRIBUTES)
 		if err != nil {
 			return nil
@@ -206,6 +238,10 @@ func (n *notices) heard(device string, e cfgmgr.Event) {
 		if on.NTName == device {
 			mounts = append(mounts, v.Mount)
 		}
+	}
+	switch e.Action {
+	case cfgmgr.QueryRemoveFailed, cfgmgr.RemovePending, cfgmgr.RemoveComplete:
+		n.spend(device)
 	}
 	switch {
 	case e.Action == cfgmgr.QueryRemove, e.Action == cfgmgr.Custom && e.Custom == cfgmgr.VolumeLock:
