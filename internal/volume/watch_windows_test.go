@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"encoding/binary"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -182,6 +183,39 @@ func TestADriveComesAndGoesUnderWine(t *testing.T) {
 	defineDrive(t, 'k', 1, "/tmp")
 	if e := next(); e.Action != event.VolumeUnmounted || e.Volume.Kind != event.VolumeRemovable {
 		t.Errorf("got %s %+v, want its end", e.Action, e.Volume)
+	}
+}
+
+// registered is a registration for one volume.
+type registered struct{ closed *int }
+
+func (r registered) Close() error { *r.closed++; return nil }
+
+func TestWhatIsHeardOfAVolumeIsAskedForAnewAfterItsRemovalWasTried(t *testing.T) {
+	made, closed := 0, 0
+	n := notices{w: New(Options{}), changed: make(chan struct{}, 1), all: &cfgmgr.Listener{}, each: map[string]io.Closer{},
+		register: func(string) io.Closer { made++; return registered{&closed} }}
+	const device = `\Device\HarddiskVolume5`
+	stick := []Volume{{Volume: event.Volume{NTName: device, Kind: event.VolumeRemovable}}}
+	for _, c := range []struct {
+		name         string
+		heard        []cfgmgr.Action
+		there        []Volume
+		made, closed int // so far
+	}{
+		{"it comes", nil, stick, 1, 0},
+		{"nothing happens", nil, stick, 1, 0},
+		{"it may go, and stays", []cfgmgr.Action{cfgmgr.QueryRemove, cfgmgr.QueryRemoveFailed}, stick, 2, 1},
+		{"nothing happens then", nil, stick, 2, 1},
+		{"it is pulled, and another has its name before anybody looks", []cfgmgr.Action{cfgmgr.RemoveComplete}, stick, 3, 2},
+		{"it goes", []cfgmgr.Action{cfgmgr.QueryRemove, cfgmgr.RemovePending, cfgmgr.RemoveComplete}, nil, 3, 3},
+	} {
+		for _, a := range c.heard {
+			n.heard(device, cfgmgr.Event{Action: a})
+		}
+		if n.watch(c.there); made != c.made || closed != c.closed {
+			t.Errorf("%s: %d were made and %d closed, want %d and %d", c.name, made, closed, c.made, c.closed)
+		}
 	}
 }
 
