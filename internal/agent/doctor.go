@@ -180,6 +180,7 @@ func (d *doctor) running(ctx context.Context, cfg *config.Agent) {
 	}
 	d.ownRights(st.Rights)
 	d.clock(st)
+	d.delivery(st.Contact)
 	if st.Lost > 0 {
 		n := fmt.Sprint(st.Lost)
 		d.add("DOC-07", "欠落", "losses", CheckWarning, "開始してから "+n+" 件の出来事が記録から漏れた", n+" events were lost since the start",
@@ -210,6 +211,19 @@ func (d *doctor) clock(st endpoint.Status) {
 		d.add("DOC-11", "時計", "clock", CheckWarning, "コンソールの時計と "+by+" ずれている", "is off by "+by+" from the console's", "時計を合わせる（NTP）", "set the clock (NTP)")
 	default:
 		d.add("DOC-11", "時計", "clock", CheckOK, "コンソールの時計と合っている", "agrees with the console's", "", "")
+	}
+}
+
+// delivery is what the running agent last heard from the console: one that can be
+// reached may still refuse this PC.
+func (d *doctor) delivery(c endpoint.Contact) {
+	switch {
+	case c.Error != "":
+		h, _ := ship.HelpOf(c.Code)
+		d.add("DOC-22", "コンソールへの送信", "delivery to the console", CheckFailed, c.Code+": "+h.JA+"（"+c.Error+"）", c.Code+": "+c.Error, h.NextJA, h.NextEN)
+	case !c.LastSuccess.IsZero():
+		at := c.LastSuccess.Local().Format(time.DateTime)
+		d.add("DOC-22", "コンソールへの送信", "delivery to the console", CheckOK, "最終 "+at, "last at "+at, "", "")
 	}
 }
 

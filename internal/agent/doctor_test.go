@@ -11,6 +11,7 @@ import (
 
 	"sekisho/internal/endpoint"
 	"sekisho/internal/enroll"
+	"sekisho/internal/ship"
 )
 
 // found is the check with a code.
@@ -89,6 +90,20 @@ func TestDoctorTellsOfAClockThatIsOff(t *testing.T) {
 	d.clock(endpoint.Status{})
 	if len(d.checks) != 0 {
 		t.Errorf("without contact: %+v", d.checks)
+	}
+}
+
+// A console that can be reached and refuses this PC is no good connection.
+func TestDoctorTellsOfAConsoleThatTakesNothing(t *testing.T) {
+	d := &doctor{}
+	d.delivery(endpoint.Contact{})
+	d.delivery(endpoint.Contact{LastSuccess: time.Now()})
+	d.delivery(endpoint.Contact{LastSuccess: time.Now(), Code: ship.CodeRevoked, Error: "the console answered 403", Since: time.Now()})
+	if len(d.checks) != 2 || d.checks[0].Result != CheckOK {
+		t.Fatalf("got %+v", d.checks)
+	}
+	if c := d.checks[1]; c.Result != CheckFailed || !strings.HasPrefix(c.Why.JA, "SHP-11: ") || !strings.Contains(c.Why.EN, "403") || c.Next.JA == "" || c.Next.EN == "" {
+		t.Errorf("got %+v", c)
 	}
 }
 
