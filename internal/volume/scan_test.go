@@ -416,18 +416,33 @@ func TestASizeThatCannotBeReadIsTold(t *testing.T) {
 	}
 }
 
+// A hundred thousand mounts is what a kernel lets a namespace have (fs.mount-max). A
+// look takes a quarter of a second of CPU, and some 35 MB stay.
 func TestAHundredThousandMounts(t *testing.T) {
+	kept := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
 	w := newBench(t)
 	text := manyMounts(100_000)
+	before := kept()
 	begin := time.Now()
 	w.feed(text)
 	first := time.Since(begin)
 	begin = time.Now()
 	_, come := w.feed(text + line(200_000, 1, "8:17", "/media/taro/USB", "vfat", "/dev/sdb1"))
-	t.Logf("first look %v, a change %v", first, time.Since(begin))
+	again := time.Since(begin)
+	memory := kept() - before
+	t.Logf("first look %v, a change %v, %d MB stay", first, again, memory>>20)
 	if len(come) != 1 || come[0].SerialNumber != "4C530001" {
 		t.Errorf("came %+v, want the stick", come)
 	}
+	if memory > 80<<20 || max(first, again) > 30*time.Second {
+		t.Error("that is too much")
+	}
+	runtime.KeepAlive(w)
 }
 
 func TestManyMountsOfWhatTakesTimeToLookAt(t *testing.T) {
