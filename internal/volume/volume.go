@@ -244,6 +244,23 @@ func (w *Watcher) Prove(nonce string) {
 // Status says how the sensor is. It is safe for concurrent use.
 func (w *Watcher) Status() endpoint.Sensor { return w.gauge.Status() }
 
+// tellState sets the state and tells when it became worse or, with these words, better.
+func (w *Watcher) tellState(ctx context.Context, out chan<- *event.Event, state endpoint.SensorState, mechanism, reason, better string) {
+	var e *event.Event
+	switch w.gauge.Set(state, mechanism, reason) {
+	case endpoint.Worse:
+		e = event.New(event.SensorDegraded, time.Now())
+		e.Message = reason
+	case endpoint.Better:
+		e = event.New(event.SensorRecovered, time.Now())
+		e.Message = better
+	default:
+		return
+	}
+	e.Sensor = mechanism
+	w.send(ctx, out, e)
+}
+
 // send gives an event to the pipeline. It blocks while that is full, and reports
 // false when ctx ended first.
 func (w *Watcher) send(ctx context.Context, out chan<- *event.Event, e *event.Event) bool {

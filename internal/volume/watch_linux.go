@@ -269,19 +269,7 @@ func (w *Watcher) report(ctx context.Context, out chan<- *event.Event, mechanism
 	case bad > 0:
 		state, reason = endpoint.SensorDegraded, fmt.Sprintf("%d lines of mountinfo are not understood; these mounts are not seen", bad)
 	}
-	var e *event.Event
-	switch w.gauge.Set(state, mechanism, reason) {
-	case endpoint.Worse:
-		e = event.New(event.SensorDegraded, time.Now())
-		e.Message = reason
-	case endpoint.Better:
-		e = event.New(event.SensorRecovered, time.Now())
-		e.Message = "all mounts are seen again"
-	default:
-		return
-	}
-	e.Sensor = mechanism
-	w.send(ctx, out, e)
+	w.tellState(ctx, out, state, mechanism, reason, "all mounts are seen again")
 }
 
 // size asks a file system for its size. It gives up after a while.

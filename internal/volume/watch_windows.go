@@ -39,17 +39,14 @@ const letGo = 2 * time.Second
 func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 	n, err := w.listen()
 	defer n.close()
-	mechanism, poll := mechanismNotify, lookAnyway
-	switch {
-	case err == nil:
-		w.tellState(ctx, out, endpoint.SensorOK, mechanism, "")
-	case errors.Is(err, errors.ErrUnsupported):
-		mechanism, poll = mechanismPolling, time.Second
-		w.tellState(ctx, out, endpoint.SensorLimited, mechanism, "drives are looked at each second, shorter visits are missed: "+err.Error())
-	default:
-		mechanism, poll = mechanismPolling, time.Second
-		w.tellState(ctx, out, endpoint.SensorDegraded, mechanism, "drives are looked at each second, shorter visits are missed: "+err.Error())
+	state, mechanism, reason, poll := endpoint.SensorOK, mechanismNotify, "", lookAnyway
+	if err != nil {
+		state, mechanism, reason, poll = endpoint.SensorDegraded, mechanismPolling, "drives are looked at each second, shorter visits are missed: "+err.Error(), time.Second
+		if errors.Is(err, errors.ErrUnsupported) {
+			state = endpoint.SensorLimited
+		}
 	}
+	w.tellState(ctx, out, state, mechanism, reason, "Windows tells of volumes again")
 	if w.opt.Poll != 0 {
 		poll = w.opt.Poll
 	}
@@ -100,23 +97,6 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) error {
 		case <-timer.C:
 		}
 	}
-}
-
-// tellState sets the state and tells a change for better or worse.
-func (w *Watcher) tellState(ctx context.Context, out chan<- *event.Event, state endpoint.SensorState, mechanism, reason string) {
-	var e *event.Event
-	switch w.gauge.Set(state, mechanism, reason) {
-	case endpoint.Worse:
-		e = event.New(event.SensorDegraded, time.Now())
-		e.Message = reason
-	case endpoint.Better:
-		e = event.New(event.SensorRecovered, time.Now())
-		e.Message = "Windows tells of volumes again"
-	default:
-		return
-	}
-	e.Sensor = mechanism
-	w.send(ctx, out, e)
 }
 
 // notices is what Windows tells of volumes: that some came or went, and, of those
