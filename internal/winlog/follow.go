@@ -80,9 +80,6 @@ func Follow(ctx context.Context, o Options) {
 		if ctx.Err() != nil {
 			return
 		}
-		if errors.Is(err, errSilent) {
-			continue
-		}
 		f.say(err)
 		if f.last.IsZero() {
 			f.last = asked // from now on nothing is to be missed
@@ -130,12 +127,9 @@ func (f *follower) say(err error) {
 	}
 }
 
-// renewAfter is how long a subscription may be silent: one that Windows has lost, as
-// when the service of the logs is started again, looks like one that has nothing.
+// renewAfter is how long a subscription may be silent until another one takes its
+// place: one that Windows has lost looks like one that has nothing.
 const renewAfter = 10 * time.Minute
-
-// errSilent asks for a new subscription.
-var errSilent = errors.New("nothing came for a while")
 
 // read tells records until ctx ends or an error says why there are none.
 func (f *follower) read(ctx context.Context) error {
@@ -144,25 +138,14 @@ func (f *follower) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	defer func() { s.close() }()
 	f.say(nil)
 	if f.last.IsZero() {
 		f.last = heard // from now on nothing is to be missed
 	}
 	for {
 		records, err := s.next(ctx, f.Retry)
-		for _, text := range records {
-			e := f.decode(text)
-			// A query knows milliseconds, so that the last ones are found again.
-			if e == nil || !e.Time.After(f.Since) || !e.Time.After(f.last) && e.Record <= f.record {
-				continue
-			}
-			f.record = e.Record
-			if e.Time.After(f.last) {
-				f.last = e.Time
-			}
-			f.Tell(e)
-		}
+		f.take(records)
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
@@ -176,9 +159,40 @@ func (f *follower) read(ctx context.Context) error {
 		} else if !on {
 			return &OffError{f.Channel}
 		}
-		if time.Since(heard) >= renewAfter {
-			return errSilent
+		if time.Since(heard) < renewAfter {
+			continue
 		}
+		// Of what is written from now on only: to look through a large log takes Windows
+		// long. What came meanwhile is taken from the old one.
+		another, err := f.from.subscribe(f.Channel, query(f.IDs, time.Time{}, 0, time.Time{}), false)
+		if err != nil {
+			return err
+		}
+		for {
+			records, err := s.next(ctx, 0)
+			f.take(records)
+			if err != nil || len(records) == 0 {
+				break
+			}
+		}
+		s.close()
+		s, heard = another, time.Now()
+	}
+}
+
+// take tells records.
+func (f *follower) take(records []string) {
+	for _, text := range records {
+		e := f.decode(text)
+		// A query knows milliseconds, so that the last ones are found again.
+		if e == nil || !e.Time.After(f.Since) || !e.Time.After(f.last) && e.Record <= f.record {
+			continue
+		}
+		f.record = e.Record
+		if e.Time.After(f.last) {
+			f.last = e.Time
+		}
+		f.Tell(e)
 	}
 }
 
