@@ -56,7 +56,7 @@ func enrollTokenCreate() *cobra.Command {
 				}
 				fmt.Fprintln(c.OutOrStdout(), t)
 				fmt.Fprintf(c.ErrOrStderr(), lang.T("%d 台まで、%s まで。接続先: %v\n", "for %d PCs, until %s, by %v\n"), uses, when(t.Expires), addresses)
-				return account.AuditEntry{Action: "enroll-token-create", Object: t.ID, Detail: fmt.Sprintf("%d uses, department %q, expires %s", uses, department, t.Expires.Format(time.RFC3339))}, nil
+				return account.AuditEntry{Action: "enroll-token-create", Object: t.ID, Detail: fmt.Sprintf("%s ×%d (%s)", cmp.Or(department, "–"), uses, expires)}, nil
 			})
 		},
 	}

@@ -326,7 +326,7 @@ func (s *server) firstStart(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
-	if err := s.db.Audit(ctx, account.AuditEntry{Time: now, Who: "system", Action: "user-add", Object: u.Name, Detail: "first start"}); err != nil {
+	if err := s.db.Audit(ctx, account.AuditEntry{Time: now, Who: "system", Action: "user-add", Object: u.Name, Detail: string(u.Role)}); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(s.out, lang.T(

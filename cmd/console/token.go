@@ -62,7 +62,7 @@ func tokenCreate() *cobra.Command {
 					return none, err
 				}
 				fmt.Fprintln(c.OutOrStdout(), text)
-				return account.AuditEntry{Action: "token-create", Object: t.ID, Detail: fmt.Sprintf("%q, role %s, expires %s", name, r, expires)}, nil
+				return account.AuditEntry{Action: "token-create", Object: t.ID, Detail: fmt.Sprintf("%s (%s, %s)", name, r, expires)}, nil
 			})
 		},
 	}

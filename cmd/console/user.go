@@ -88,7 +88,7 @@ func userAdd() *cobra.Command {
 				if oneTime != "" {
 					fmt.Fprintln(c.OutOrStdout(), oneTime)
 				}
-				return account.AuditEntry{Action: "user-add", Object: u.Name, Detail: "role " + role}, nil
+				return account.AuditEntry{Action: "user-add", Object: u.Name, Detail: role}, nil
 			})
 			return done(c, err, "%s を加えました（%s）", "%s was added (%s)", a[0], r)
 		},

@@ -23,12 +23,12 @@ type auditRow struct {
 	Link  string // to what it was done to
 }
 
-// change is what was done to an alert, "close approved-work" of a page or "closed
-// approved-work" of the API, in words.
-func (p *printer) change(detail string) string {
+// codes is a detail that is nothing but codes of ours in words: "close
+// approved-work" of a page, "closed approved-work" of the API, a role.
+func (p *printer) codes(detail string) string {
 	words := strings.Fields(detail)
 	for i, w := range words {
-		for _, key := range []string{"triage." + w, "state." + w, "reason." + w} {
+		for _, key := range []string{"triage." + w, "state." + w, "reason." + w, "role." + w} {
 			if p.has(key) {
 				words[i] = p.t(key)
 				break
@@ -58,14 +58,14 @@ func (s *Server) audit(w http.ResponseWriter, r *http.Request) error {
 		if key := "audit." + e.Action; v.p.has(key) {
 			row.What = v.p.t(key)
 		}
-		if e.Action == "alert-change" {
-			row.About = v.p.change(e.Detail)
+		if e.Action == "alert-change" || e.Action == "user-add" {
+			row.About = v.p.codes(e.Detail)
 		}
 		if v.user.Role.Can(account.Viewer) {
 			switch e.Action {
 			case "alert-view", "alert-change":
 				row.Link = "/alerts/" + url.PathEscape(e.Object)
-			case "endpoint-view", "endpoint-revoke", "enrol":
+			case "endpoint-view", "endpoint-revoke", "enrol", "enrol-again":
 				row.Link = "/endpoints/" + url.PathEscape(e.Object)
 			}
 		}

@@ -734,7 +734,10 @@ func TestTriage(t *testing.T) {
 		t.Errorf("after reopening: %s, %q, %q", r.State, r.Assignee, r.Reason)
 	}
 	s.wantAudit("analyst alert-change")
-	wantContains(t, s.signedIn("admin").get("/audit"), "<bdi>Close, Approved work</bdi>", "<bdi>Take it</bdi>")
+	if err := s.store.Audit(t.Context(), account.AuditEntry{Time: time.Now(), Who: "cli:root", Action: "user-add", Object: "sato", Detail: "auditor"}); err != nil {
+		t.Fatal(err)
+	}
+	wantContains(t, s.signedIn("admin").get("/audit"), "<bdi>Close, Approved work</bdi>", "<bdi>Take it</bdi>", "<bdi>Auditor</bdi>")
 	if r, _ := b.do("POST", "/alerts/no-such-alert", url.Values{"do": {"mine"}}); r.StatusCode != http.StatusNotFound {
 		t.Errorf("unknown alert: status %d, want 404", r.StatusCode)
 	}

@@ -190,12 +190,12 @@ func (s *SQLite) Enrol(ctx context.Context, e Enrolment) (out Enrolled, err erro
 			return err
 		}
 		tx.told = true
-		what := "new identity"
+		action := "enrol"
 		if out.Known {
-			what = "keeps its identity"
+			action = "enrol-again"
 		}
-		return putAudit(tx, account.AuditEntry{Time: e.Now, Who: "enroll-token:" + e.TokenID, Action: "enrol", Object: out.AgentID,
-			Detail: fmt.Sprintf("%s, host %q (%q)", what, e.Host.HostName, e.Host.HostID), Remote: e.Remote})
+		return putAudit(tx, account.AuditEntry{Time: e.Now, Who: "enroll-token:" + e.TokenID, Action: action, Object: out.AgentID,
+			Detail: fmt.Sprintf("%s (%s)", e.Host.HostName, e.Host.HostID), Remote: e.Remote})
 	})
 	if err != nil {
 		return Enrolled{}, fmt.Errorf("enrol %.80q: %w", e.Host.HostName, err)

@@ -554,6 +554,11 @@ func enrolRefusals(t *testing.T, s store.Store) {
 			t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
 		}
 	}
+	log, err := s.AuditLog(t.Context(), 0, 10)
+	must(t, err)
+	if len(log) != 2 || log[1].Action != "enrol" || log[0].Action != "enrol-again" || log[0].Detail != "PC-h (h)" {
+		t.Errorf("got audit log %+v, want an enrolment and another of the same PC", log)
+	}
 }
 
 func identities(t *testing.T, s store.Store) {
