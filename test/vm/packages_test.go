@@ -1,6 +1,7 @@
 package vm_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,30 +18,31 @@ func TestPackagesUnderSystemd(t *testing.T) {
 		t.Skip("the image of the Debian guest can be built by root only")
 	}
 	dir := t.TempDir()
-	build := func(version string) (agent, console string) {
-		t.Helper()
+	put := []string{"--exe", "/usr/bin/rpm:/usr/bin/rpm", "--put", "/usr/lib/rpm/rpmrc:/usr/lib/rpm/rpmrc", "--put", "/usr/lib/rpm/macros:/usr/lib/rpm/macros"}
+	for n, version := range []string{"v1.0.0", "v1.1.0"} {
 		dist := filepath.Join(dir, version)
 		cmd := exec.Command("../../tools/package", "linux-amd64")
 		cmd.Env = append(os.Environ(), "DIST="+dist, "SEKISHO_VERSION="+version)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("build: %v\n%s", err, out)
 		}
-		for name, to := range map[string]*string{"sekisho-agent": &agent, "sekisho-console": &console} {
-			found, err := filepath.Glob(filepath.Join(dist, name+"_*_amd64.deb"))
+		for pattern, to := range map[string]string{
+			"sekisho-agent_*_amd64.deb": "agent-%d.deb", "sekisho-console_*_amd64.deb": "console-%d.deb",
+			"sekisho-agent-*.x86_64.rpm": "agent-%d.rpm", "sekisho-console-*.x86_64.rpm": "console-%d.rpm",
+		} {
+			found, err := filepath.Glob(filepath.Join(dist, pattern))
 			if err != nil || len(found) != 1 {
-				t.Fatalf("packages of %s: %q, %v", name, found, err)
+				t.Fatalf("%s: %q, %v", pattern, found, err)
 			}
-			*to = found[0]
+			if n == 0 || strings.HasPrefix(to, "agent") {
+				put = append(put, "--put", found[0]+":/root/"+fmt.Sprintf(to, n+1))
+			}
 		}
-		return agent, console
 	}
-	first, console := build("v1.0.0")
-	second, _ := build("v1.1.0")
-	_, said := run(t, "--rootfs", "debian", "--smp", "2", "--timeout", "600",
-		"--put", first+":/root/agent-1.deb", "--put", second+":/root/agent-2.deb", "--put", console+":/root/console-1.deb",
-		"--script", "scenarios/packages.sh")
+	_, said := run(t, append(put, "--rootfs", "debian", "--smp", "2", "--timeout", "900", "--script", "scenarios/packages.sh")...)
 	for _, want := range []string{"installed and watching", "watching", "selftest", "verified", "installed twice", "upgraded", "watches on", "stays off", "removed",
-		"kept", "console", "enrolled", "agent purged beside the console", "nothing left"} {
+		"kept", "console", "enrolled", "agent purged beside the console", "nothing left",
+		"rpm starts nothing", "rpm watching", "rpm upgraded", "rpm watches on", "rpm stays off", "rpm removed", "rpm enables what a preset names", "rpm disables it again"} {
 		if !strings.Contains(said, "== "+want+"\n") {
 			t.Errorf("no %q", want)
 		}

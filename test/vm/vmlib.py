@@ -36,9 +36,10 @@ PACKAGES = {  # program -> Debian package
     "mkfs.ext4": "e2fsprogs",
     "mcopy": "mtools",
     "depmod": "kmod",
-    "cryptsetup": "cryptsetup-bin",  # these three run in the guest (scenarios/kinds.sh)
+    "cryptsetup": "cryptsetup-bin",  # these four run in the guest (scenarios/kinds.sh, packages.sh)
     "dmsetup": "dmsetup",
     "jmtpfs": "jmtpfs",
+    "rpm": "rpm",
 }
 
 ROOTFS_PACKAGES = """systemd systemd-sysv libpam-systemd udev dbus kmod procps iproute2 usbutils

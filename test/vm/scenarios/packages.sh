@@ -1,5 +1,5 @@
-# In the Debian guest: both packages as an administrator has them. Installed, the service watches; upgraded with edited
-# settings and with broken ones, removed, kept and purged. Times are told, not judged: the guest is many times slower than a PC.
+# In the Debian guest: both packages as an administrator has them, by dpkg and by rpm. Installed, the service watches;
+# upgraded with edited settings and with broken ones, removed, kept and purged. Times are told, not judged: the guest is many times slower than a PC.
 say() { echo "== $*"; }
 fail() { echo "FAILED: $*"; failed=1; }
 until_ok() { # until_ok SECONDS COMMAND...
@@ -20,6 +20,7 @@ export SEKISHO_LANG=en DEBIAN_FRONTEND=noninteractive
 version() { sekisho-agent version | head -n 1; }
 
 dpkg -i /root/agent-1.deb || fail install
+old=$(version)
 until_ok 60 watching && say "installed and watching"
 systemctl is-enabled sekisho-agent | grep -qx enabled || fail "not enabled"
 systemctl stop sekisho-agent
@@ -38,10 +39,10 @@ was=$(systemctl show -P MainPID sekisho-agent)
 dpkg -i /root/agent-1.deb >/dev/null || fail "install again"
 until_ok 60 watching && say "installed twice"
 sed -i '/^host:/a\  department: "by hand"' /etc/sekisho/agent.yaml
-before=$(version)
 dpkg -i /root/agent-2.deb </dev/null || fail upgrade
+new=$(version)
 until_ok 60 watching
-grep -q 'by hand' /etc/sekisho/agent.yaml && [ "$(version)" != "$before" ] && [ "$(systemctl show -P MainPID sekisho-agent)" != "$was" ] && say upgraded
+grep -q 'by hand' /etc/sekisho/agent.yaml && [ "$new" != "$old" ] && [ "$(systemctl show -P MainPID sekisho-agent)" != "$was" ] && say upgraded
 
 # A later version that does not take these settings must not end the watch.
 cp /etc/sekisho/agent.yaml /root/good.yaml
@@ -85,4 +86,40 @@ dpkg -P sekisho-console || fail "purge the console"
 left=$(find / -xdev \( -path /proc -o -path /sys -o -path /root -o -path /vm -o -path /tmp -o -path /run -o -path /var/log \) -prune -o -name '*sekisho*' -print)
 [ -z "$left" ] && say "nothing left" || fail "left: $left"
 systemctl list-units --all --no-legend '*sekisho*'
+
+# By rpm. A first installation starts nothing unless a preset of the system enables it; Red Hat's presets enable nothing.
+rpms() { rpm --force-debian --nodeps "$@"; }
+agent() { systemctl is-enabled sekisho-agent; systemctl is-active sekisho-agent; } 2>/dev/null
+mkdir -p /etc/systemd/system-preset
+echo 'disable *' >/etc/systemd/system-preset/99-default.preset
+rpms -i /root/agent-1.rpm || fail "rpm -i"
+[ "$(agent | paste -sd' ')" = "disabled inactive" ] && [ "$(version)" = "$old" ] && say "rpm starts nothing"
+systemctl enable --now sekisho-agent 2>/dev/null
+until_ok 60 watching && sekisho-agent selftest --within 30s >/dev/null && say "rpm watching"
+sed -i '/^host:/a\  department: "by hand"' /etc/sekisho/agent.yaml
+was=$(systemctl show -P MainPID sekisho-agent)
+rpms -U /root/agent-2.rpm || fail "rpm -U"
+until_ok 60 watching
+grep -q 'by hand' /etc/sekisho/agent.yaml && [ "$(version)" = "$new" ] && [ "$(systemctl show -P MainPID sekisho-agent)" != "$was" ] &&
+	[ "$(agent | paste -sd' ')" = "enabled active" ] && say "rpm upgraded"
+cp /etc/sekisho/agent.yaml /root/good.yaml
+echo 'no_such_key: 1' >>/etc/sekisho/agent.yaml
+was=$(systemctl show -P MainPID sekisho-agent)
+rpms -U --replacepkgs /root/agent-2.rpm 2>/root/told || fail "rpm -U with broken settings"
+cat /root/told
+grep -q 'not restarted' /root/told && grep -q no_such_key /root/told && systemctl -q is-active sekisho-agent && [ "$(systemctl show -P MainPID sekisho-agent)" = "$was" ] && say "rpm watches on"
+cp /root/good.yaml /etc/sekisho/agent.yaml
+systemctl disable --now sekisho-agent 2>/dev/null
+rpms -U --replacepkgs /root/agent-2.rpm || fail "rpm -U of a service that is off"
+[ "$(agent | paste -sd' ')" = "disabled inactive" ] && say "rpm stays off"
+systemctl enable --now sekisho-agent 2>/dev/null
+until_ok 60 watching
+rpms -e sekisho-agent || fail "rpm -e"
+[ "$(systemctl is-active sekisho-agent)" = inactive ] && [ ! -e /usr/bin/sekisho-agent ] && ! pgrep sekisho-agent && [ -d /var/lib/sekisho ] &&
+	cmp -s /etc/sekisho/agent.yaml.rpmsave /root/good.yaml && [ -z "$(find /etc/systemd -name 'sekisho*')" ] && say "rpm removed"
+echo 'enable sekisho-console.service' >/etc/systemd/system-preset/50-site.preset
+rpms -i /root/console-1.rpm || fail "rpm -i of the console"
+[ "$(systemctl is-enabled sekisho-console)" = enabled ] && say "rpm enables what a preset names"
+rpms -e sekisho-console || fail "rpm -e of the console"
+[ ! -e /usr/bin/sekisho-console ] && [ -z "$(find /etc/systemd -name 'sekisho*')" ] && say "rpm disables it again"
 [ $failed -eq 0 ]
