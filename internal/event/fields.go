@@ -46,71 +46,53 @@ const (
 	ofFile
 	ofCopy
 	ofProcess
-	ofPE
-	ofParent
-	ofRemoteTool
 	ofNetwork
 	ofSession
 	ofSource
 	ofPrint
 	ofLost
 	ofContext
+	ofPE // from here on parts of the process
+	ofParent
+	ofRemoteTool
 	parts // how many
 )
 
-// part is where a part of the event lies, nil where it is absent.
-func (e *Event) part(p part) unsafe.Pointer {
-	switch p {
-	case ofEvent:
-		return unsafe.Pointer(e)
-	case ofHost:
-		return unsafe.Pointer(e.Host)
-	case ofAgent:
-		return unsafe.Pointer(e.Agent)
-	case ofUser:
-		return unsafe.Pointer(e.User)
-	case ofDevice:
-		return unsafe.Pointer(e.Device)
-	case ofVolume:
-		return unsafe.Pointer(e.Volume)
-	case ofFile:
-		return unsafe.Pointer(e.File)
-	case ofCopy:
-		return unsafe.Pointer(e.Copy)
-	case ofNetwork:
-		return unsafe.Pointer(e.Network)
-	case ofSession:
-		return unsafe.Pointer(e.Session)
-	case ofSource:
-		return unsafe.Pointer(e.Source)
-	case ofPrint:
-		return unsafe.Pointer(e.Print)
-	case ofLost:
-		return unsafe.Pointer(e.Lost)
-	case ofContext:
-		return unsafe.Pointer(e.Context)
-	}
-	if e.Process == nil {
-		return nil
-	}
-	switch p {
-	case ofPE:
-		return unsafe.Pointer(e.Process.PE)
-	case ofParent:
-		return unsafe.Pointer(e.Process.Parent)
-	case ofRemoteTool:
-		return unsafe.Pointer(e.Process.RemoteTool)
-	}
-	return unsafe.Pointer(e.Process)
+// ways is where the pointer to a part lies, in the event or in its process, and
+// how long the part is.
+var ways = [parts]struct{ offset, size uintptr }{
+	ofEvent:      {0, unsafe.Sizeof(Event{})},
+	ofHost:       {unsafe.Offsetof(Event{}.Host), unsafe.Sizeof(Host{})},
+	ofAgent:      {unsafe.Offsetof(Event{}.Agent), unsafe.Sizeof(Agent{})},
+	ofUser:       {unsafe.Offsetof(Event{}.User), unsafe.Sizeof(User{})},
+	ofDevice:     {unsafe.Offsetof(Event{}.Device), unsafe.Sizeof(Device{})},
+	ofVolume:     {unsafe.Offsetof(Event{}.Volume), unsafe.Sizeof(Volume{})},
+	ofFile:       {unsafe.Offsetof(Event{}.File), unsafe.Sizeof(File{})},
+	ofCopy:       {unsafe.Offsetof(Event{}.Copy), unsafe.Sizeof(Copy{})},
+	ofProcess:    {unsafe.Offsetof(Event{}.Process), unsafe.Sizeof(Process{})},
+	ofNetwork:    {unsafe.Offsetof(Event{}.Network), unsafe.Sizeof(Network{})},
+	ofSession:    {unsafe.Offsetof(Event{}.Session), unsafe.Sizeof(Session{})},
+	ofSource:     {unsafe.Offsetof(Event{}.Source), unsafe.Sizeof(Source{})},
+	ofPrint:      {unsafe.Offsetof(Event{}.Print), unsafe.Sizeof(Print{})},
+	ofLost:       {unsafe.Offsetof(Event{}.Lost), unsafe.Sizeof(Lost{})},
+	ofContext:    {unsafe.Offsetof(Event{}.Context), unsafe.Sizeof(Context{})},
+	ofPE:         {unsafe.Offsetof(Process{}.PE), unsafe.Sizeof(PE{})},
+	ofParent:     {unsafe.Offsetof(Process{}.Parent), unsafe.Sizeof(Parent{})},
+	ofRemoteTool: {unsafe.Offsetof(Process{}.RemoteTool), unsafe.Sizeof(RemoteTool{})},
 }
 
-// sizes is how long the parts are.
-var sizes = [parts]uintptr{
-	ofEvent: unsafe.Sizeof(Event{}), ofHost: unsafe.Sizeof(Host{}), ofAgent: unsafe.Sizeof(Agent{}), ofUser: unsafe.Sizeof(User{}),
-	ofDevice: unsafe.Sizeof(Device{}), ofVolume: unsafe.Sizeof(Volume{}), ofFile: unsafe.Sizeof(File{}), ofCopy: unsafe.Sizeof(Copy{}),
-	ofProcess: unsafe.Sizeof(Process{}), ofPE: unsafe.Sizeof(PE{}), ofParent: unsafe.Sizeof(Parent{}), ofRemoteTool: unsafe.Sizeof(RemoteTool{}),
-	ofNetwork: unsafe.Sizeof(Network{}), ofSession: unsafe.Sizeof(Session{}), ofSource: unsafe.Sizeof(Source{}), ofPrint: unsafe.Sizeof(Print{}), ofLost: unsafe.Sizeof(Lost{}),
-	ofContext: unsafe.Sizeof(Context{}),
+// part is where a part of the event lies, nil where it is absent.
+func (e *Event) part(p part) unsafe.Pointer {
+	from := unsafe.Pointer(e)
+	if p >= ofPE {
+		if from = unsafe.Pointer(e.Process); from == nil {
+			return nil
+		}
+	}
+	if p != ofEvent {
+		from = *(*unsafe.Pointer)(unsafe.Add(from, ways[p].offset))
+	}
+	return from
 }
 
 // row is a row of the table, with the part and the offset of its value found out
@@ -119,7 +101,7 @@ func row[T any](name string, t Type, at func(e *Event, mk bool) *T, set func(*Ev
 	var e Event
 	value := uintptr(unsafe.Pointer(at(&e, true)))
 	for p := range parts {
-		if from := uintptr(e.part(p)); from != 0 && from <= value && value < from+sizes[p] {
+		if from := uintptr(e.part(p)); from != 0 && from <= value && value < from+ways[p].size {
 			return Field{Name: name, Type: t, place: place{uint16(value - from), p, t}, set: set}
 		}
 	}
