@@ -40,6 +40,7 @@ var causes = []cli.Cause{
 	{Err: store.ErrExists, JA: "同じ名前のものがもうあります。別の名前にしてください", EN: "choose another name"},
 	{Err: store.ErrLastAdmin, JA: "ログインできる最後の管理者です。先に別の管理者を加えてください", EN: "add another one first"},
 	{Err: store.ErrNewer, JA: "このデータベースは新しい版のものです。その版以降の sekisho-console を使ってください", EN: "use that version or a later one"},
+	{Err: store.ErrDamaged, JA: "データベースが壊れているか、データベースではありません。sekisho-console を止め、控え（backup で作ったもの）を storage.sqlite の場所に戻してください", EN: "stop the console and put a copy made by `backup` in its place"},
 	{Err: store.ErrFull, JA: "データベースのあるディスクに空きがありません。空きを作ってください", EN: "make room on its disk"},
 	{Err: account.ErrPasswordLen, JA: "パスワードは 10〜256 文字にしてください", EN: "choose another one"},
 	{Err: syscall.EADDRINUSE, JA: portTakenJA, EN: portTakenEN},

@@ -96,6 +96,8 @@ func checkCommand() *cobra.Command {
 			}
 			switch has, knows, err := store.SchemaVersions(c.Context(), cfg.Storage.SQLite); {
 			case errors.Is(err, fs.ErrNotExist):
+			case errors.Is(err, store.ErrDamaged):
+				tell("storage.sqlite", "データベースが壊れているか、データベースではありません: "+err.Error(), err.Error())
 			case err != nil:
 				tell("storage.sqlite", "読めません: "+err.Error(), "cannot be read: "+err.Error())
 			case has > knows:

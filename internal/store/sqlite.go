@@ -250,7 +250,7 @@ func SchemaVersions(ctx context.Context, file string) (has, knows int64, err err
 	if err != nil && strings.Contains(err.Error(), "no such table") {
 		return 0, knows, nil
 	}
-	return has, knows, err
+	return has, knows, describe(err)
 }
 
 // writer is the one goroutine that changes the database. It ends when quit is
@@ -431,6 +431,8 @@ func describe(err error) error {
 		return ErrMissing
 	case errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL:
 		return fmt.Errorf("%w: %v", ErrFull, err)
+	case errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB):
+		return fmt.Errorf("%w: %v", ErrDamaged, err)
 	}
 	return err
 }

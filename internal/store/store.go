@@ -36,6 +36,7 @@ var (
 	ErrTokenUsedUp  = errors.New("enrolment token has been used up") //
 	ErrTokenRevoked = errors.New("enrolment token was revoked")      //
 	ErrFull         = errors.New("no space left for the database")   // nothing was stored
+	ErrDamaged      = errors.New("the database is damaged, or no database")
 	ErrNewer        = errors.New("the database is of a newer version of this program")
 	ErrLastAdmin    = errors.New("the last administrator who can sign in cannot be taken away")
 )
