@@ -7,9 +7,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sekisho/internal/event"
 	"sekisho/internal/volume"
@@ -86,6 +90,67 @@ func TestAMarkThatHangsIsTold(t *testing.T) {
 	}
 	if len(f.marks) != 5 {
 		t.Errorf("%d marks are remembered, want 5", len(f.marks))
+	}
+}
+
+// A disk that a program shows (NTFS by ntfs-3g) hangs when that does, and looking for
+// protected folders on it, or for what is marked there, must not wait for it.
+func TestALocalDiskThatHangsHoldsNothingUp(t *testing.T) {
+	needFanotify(t)
+	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skipf("no FUSE here: %v", err)
+	}
+	dead, alive := t.TempDir(), mountTmpfs(t)
+	if err := unix.Mount("disk", dead, "fuse.disk", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse)); err != nil {
+		unix.Close(fuse)
+		t.Skipf("mount FUSE: %v", err)
+	}
+	gone := sync.OnceFunc(func() {
+		unix.Close(fuse) // lets the questions go that hang
+		_ = unix.Unmount(dead, unix.MNT_DETACH)
+	})
+	t.Cleanup(gone)
+	disk := func(at, kind, fsType string, id int) (v volume.Volume) {
+		v.Mount, v.MountName, v.MountID, v.Kind, v.FileSystemType, v.Dev = at, at, id, kind, fsType, volume.Dev{Minor: uint32(1000 + id)}
+		return v
+	}
+	for _, kind := range []string{event.VolumeLocal, event.VolumeRemovable} {
+		t.Run(kind, func(t *testing.T) {
+			all := []volume.Volume{disk(dead, kind, "fuseblk", 1), disk(alive, event.VolumeLocal, "tmpfs", 2)}
+			w := New(Options{Table: oneStick{all[1]}})
+			src, err := w.newNative(newQueue(1000), newProcesses(&w.opts), func(err error) { t.Error(err) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := src.(*fan)
+			f.dirs[filepath.Join(dead, "marked")] = true // as it answered
+			type result struct{ watching, problems []string }
+			done := make(chan result, 1)
+			go func() {
+				for range 2 {
+					var r result
+					r.watching, r.problems = f.sync(all, newPlaces([]Place{{Label: "a", Globs: []string{dead + "/**", alive + "/**"}}}))
+					done <- r
+				}
+			}()
+			for range 2 {
+				select {
+				case r := <-done:
+					if got, want := strings.Join(r.problems, "; "), "watch "+dead+": file system does not answer"; got != want {
+						t.Errorf("problems %q, want %q", got, want)
+					}
+					if !slices.Contains(r.watching, alive) {
+						t.Errorf("watched are %q, want the disk that answers", r.watching)
+					}
+				case <-time.After(20 * statWait):
+					gone()
+					<-done
+					t.Fatal("it waits for the disk that hangs")
+				}
+			}
+			src.close()
+		})
 	}
 }
 

@@ -75,6 +75,7 @@ type fan struct {
 	marked  map[int]uint64  // mask by mount id, of main and far
 	dirs    map[string]bool // protected folders marked
 	skip    func(string) bool
+	stuck   stuck          // local disks that do not answer
 	renames map[int]string // local disks whose renames are told, by mount id
 
 	facts    atomic.Pointer[fanFacts]
@@ -107,7 +108,7 @@ type mountFact struct {
 }
 
 func (w *Watcher) newNative(q *queue, procs *processes, fail context.CancelCauseFunc) (source, error) {
-	f := &fan{w: w, q: q, procs: procs, fail: fail, began: time.Now(), far: map[int]*group{}, dirs: map[string]bool{}, marks: map[int]*marking{}, followed: map[fileKey]bool{}}
+	f := &fan{w: w, q: q, procs: procs, fail: fail, began: time.Now(), stuck: stuck{}, far: map[int]*group{}, dirs: map[string]bool{}, marks: map[int]*marking{}, followed: map[fileKey]bool{}}
 	f.facts.Store(&fanFacts{})
 	f.places.Store(w.space.Load())
 	var err error
@@ -452,6 +453,10 @@ func openHandle(mount string, n nameInfo) (string, error) {
 
 // sync marks what is to be watched and is not, and takes back what is no longer.
 func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string) {
+	all, dead := f.answering(all)
+	for _, at := range slices.Sorted(maps.Keys(dead)) {
+		problems = append(problems, fmt.Sprintf("watch %s: %v", at, errStuck))
+	}
 	sources := !p.empty()
 	for i := range all {
 		sources = sources || isShare(&all[i])
@@ -534,10 +539,35 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 	f.marked = want
 	p, odd := p.with(clouds)
 	f.places.Store(p)
-	dirs, more := f.markDirs(all, p, facts)
+	dirs, more := f.markDirs(all, dead, p, facts)
 	more = append(more, odd...)
 	f.facts.Store(facts)
 	return append(watching, dirs...), append(problems, more...)
+}
+
+// answering returns the volumes without those that hang, and the mount points of these.
+// A local disk hangs for good only where a program shows it, as ntfs-3g does, and that is
+// asked; shares are marked beside.
+func (f *fan) answering(all []volume.Volume) (answer []volume.Volume, dead map[string]bool) {
+	dead = map[string]bool{}
+	for i := range all {
+		v := &all[i]
+		if v.FileSystemType != "fuseblk" {
+			continue
+		}
+		if _, err := ask(f.stuck, v.Dev, func() (os.FileInfo, error) { return os.Lstat(reachOf(v)) }); errors.Is(err, errStuck) {
+			dead[mountOf(v)] = true
+		}
+	}
+	if len(dead) == 0 {
+		return all, dead
+	}
+	for _, v := range all {
+		if !dead[mountOf(&v)] {
+			answer = append(answer, v)
+		}
+	}
+	return answer, dead
 }
 
 // near is the group for a volume that is not remote.
@@ -661,9 +691,10 @@ func (x *fanFacts) nameMount(v *volume.Volume) (id [8]byte, ok bool) {
 const maskDirs = maskWrites | maskReads | unix.FAN_EVENT_ON_CHILD
 
 // notHere says which folders protected places are not looked for in: those of
-// remote mounts, which are watched as a whole, and of the kernel's own.
-func notHere(all []volume.Volume) func(dir string) bool {
-	skip := map[string]bool{}
+// remote mounts, which are watched as a whole, of the kernel's own, and of mounts that
+// hang.
+func notHere(all []volume.Volume, dead map[string]bool) func(dir string) bool {
+	skip := maps.Clone(dead)
 	for i := range all {
 		if isRemote(&all[i]) || all[i].Kind == event.VolumeVirtual && !takesCopies(&all[i]) {
 			skip[mountOf(&all[i])] = true
@@ -673,10 +704,18 @@ func notHere(all []volume.Volume) func(dir string) bool {
 }
 
 // markDirs marks the folders of protected places on local disks.
-func (f *fan) markDirs(all []volume.Volume, p *places, facts *fanFacts) (dirs, problems []string) {
-	f.skip = notHere(all)
+func (f *fan) markDirs(all []volume.Volume, dead map[string]bool, p *places, facts *fanFacts) (dirs, problems []string) {
+	f.skip = notHere(all, dead)
 	dirs, problems = p.dirs(f.skip)
 	ids := map[int][8]byte{} // of the file systems that names are told on, by mount id
+	hangs := func(dir string) bool {
+		for at := range dead {
+			if within(dir, at) {
+				return true
+			}
+		}
+		return false
+	}
 	have := make(map[string]bool, len(dirs))
 	for _, d := range dirs {
 		have[d] = true
@@ -685,7 +724,11 @@ func (f *fan) markDirs(all []volume.Volume, p *places, facts *fanFacts) (dirs, p
 		}
 	}
 	for d := range f.dirs {
-		if !have[d] {
+		switch {
+		case have[d]:
+		case hangs(d):
+			have[d] = true // marked still, for all that is known
+		default:
 			for _, g := range []*group{f.main, f.media} {
 				_ = unix.FanotifyMark(g.fd, unix.FAN_MARK_REMOVE|unix.FAN_MARK_ONLYDIR, maskDirs, unix.AT_FDCWD, d)
 			}
