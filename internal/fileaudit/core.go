@@ -71,7 +71,7 @@ type core struct {
 	procs *processes
 	stuck stuck
 	gone  map[volume.Dev]goneVolume // unmounted a moment ago: its last files are still to be told
-	since time.Time                 // up to when nothing was lost
+	since time.Time                 // up to when nothing was lost that may be found by looking
 
 	where     map[spot]*volume.Volume // the volume of files in a folder, found since the last sync
 	folders   []string                // that came up in protected places and are not marked yet
@@ -86,6 +86,7 @@ type core struct {
 	idle   []lateRecord // writes of no interest, unless the read before them comes yet
 	upTo   time.Time    // when lag was last known to have caught up
 	missed uint64       // lost and not told yet
+	look   bool         // some of it may be found by looking
 	toldOf time.Time    // when losses were last told
 }
 
@@ -192,8 +193,9 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 
 // work takes the records that have come, and reports whether there were any.
 func (c *core) work(ctx context.Context) (took bool) {
-	if c.lag != nil {
-		c.upTo = c.lag.caughtUp(time.Now()) // before the records are taken
+	since := c.since
+	if c.lag != nil { // before the records are taken
+		c.upTo, since = c.lag.caughtUp(time.Now())
 	}
 	all := c.q.take()
 	for i := range all {
@@ -201,6 +203,9 @@ func (c *core) work(ctx context.Context) (took bool) {
 		c.q.done()
 	}
 	c.lost(ctx, lostEvery)
+	if !c.look && !c.scanAgain && since.After(c.since) {
+		c.since = since
+	}
 	return len(all) > 0
 }
 
@@ -280,6 +285,8 @@ func (c *core) sync(ctx context.Context, src source, reason string) {
 // every so long.
 func (c *core) lost(ctx context.Context, every time.Duration) {
 	n := c.q.tookLost()
+	c.look = c.look || n > 0
+	n += c.q.tookRemote()
 	c.w.lost.Add(n)
 	c.missed += n
 	if c.missed == 0 || time.Since(c.toldOf) < every {
@@ -291,7 +298,8 @@ func (c *core) lost(ctx context.Context, every time.Duration) {
 	e.Lost = &event.Lost{Count: event.Some(int64(n))}
 	e.Message = fmt.Sprintf("at least %d file events were lost: a queue was full, or their files could not be opened", n)
 	c.send(ctx, e)
-	if !c.ending {
+	if c.look && !c.ending {
+		c.look = false
 		c.rescanNow(ctx)
 	}
 }

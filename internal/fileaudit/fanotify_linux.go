@@ -112,15 +112,15 @@ func (w *Watcher) newNative(q *queue, procs *processes, fail context.CancelCause
 	f.facts.Store(&fanFacts{})
 	f.places.Store(w.space.Load())
 	var err error
-	if f.main, err = f.open(false, false, f.readFiles); err != nil {
+	if f.main, err = f.open(onDisks, f.readFiles); err != nil {
 		return nil, fmt.Errorf("fanotify %w: %w", errUnavailable, err)
 	}
-	if f.media, err = f.open(false, true, f.readFiles); err != nil {
+	if f.media, err = f.open(onMedia, f.readFiles); err != nil {
 		f.main.close()
 		return nil, fmt.Errorf("fanotify %w: %w", errUnavailable, err)
 	}
 	// Kernels before 5.17 have no FAN_RENAME; then renames are found by looking.
-	f.names, _ = f.open(true, false, f.readNames)
+	f.names, _ = f.open(withNames, f.readNames)
 	return f, nil
 }
 
@@ -142,11 +142,11 @@ func (f *fan) readFiles(g *group, b []byte) {
 	if err := parseRecords(b, func(k kernelRecord) {
 		switch {
 		case k.mask&unix.FAN_Q_OVERFLOW != 0:
-			g.tell(record{kind: recMissed, at: time.Now()})
+			f.lose(g)
 			g.forget()
 		case k.pid == f.w.self:
 		case k.fd < 0: // it could not be opened
-			f.q.lose(1)
+			f.lose(g)
 		default:
 			f.file(g, facts, k)
 		}
@@ -168,7 +168,7 @@ func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
 	}
 	var st unix.Statx_t
 	if err := unix.Statx(k.fd, "", unix.AT_EMPTY_PATH, want, &st); err != nil {
-		f.q.lose(1)
+		f.lose(g)
 		return
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -599,7 +599,7 @@ func (f *fan) markRemote(v *volume.Volume, mask uint64) {
 	g := f.last
 	if len(f.far) < maxRemote || g == nil {
 		var err error
-		if g, err = f.open(false, true, f.readFiles); err != nil {
+		if g, err = f.open(onShares, f.readFiles); err != nil {
 			g = f.main
 		} else if len(f.far) == maxRemote-1 {
 			f.last = g

@@ -257,8 +257,9 @@ type guesser interface {
 
 // lagger is a source that may tell a read long after the write that it led to.
 type lagger interface {
-	// caughtUp is up to when all that was read is in the queue.
-	caughtUp(now time.Time) time.Time
+	// caughtUp is up to when all that happened is in the queue or counted as lost:
+	// on shares that answer, and elsewhere.
+	caughtUp(now time.Time) (shares, elsewhere time.Time)
 }
 
 // guess is who owns a file ("": nobody) and who most likely wrote it: a user with a

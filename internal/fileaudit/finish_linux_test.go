@@ -234,7 +234,7 @@ func TestAWriteWaitsForTheReadBeforeIt(t *testing.T) {
 			c, dev, out := stickAt(t, stick, Options{Process: func(pid int) (*event.Process, *event.User) {
 				return &event.Process{PID: event.Some(int64(pid))}, nil
 			}})
-			c.lag = lagging{}
+			c.lag = &upTo{}
 			r := record{kind: recWrote, at: time.Now().Add(-tt.age), pid: 77, path: name, size: 7, dev: dev, changed: true}
 			c.handle(t.Context(), r)
 			if tt.caughtUp {
@@ -255,7 +255,37 @@ func TestAWriteWaitsForTheReadBeforeIt(t *testing.T) {
 	}
 }
 
-// lagging is a source that has caught up with nothing.
-type lagging struct{}
+// What was lost on a stick is looked for since it may have been lost, as what was
+// told before would be told twice; what was lost on a share not at all.
+func TestOnlyWhatMayBeLostIsLookedFor(t *testing.T) {
+	c, _, out := stickAt(t, t.TempDir(), Options{})
+	up := &upTo{}
+	c.lag, c.since = up, time.Now().Add(-time.Hour)
+	began := c.since
+	up.elsewhere = began.Add(time.Minute)
+	c.work(t.Context())
+	c.q.loseRemote(3)
+	c.work(t.Context())
+	if c.scan != nil || len(out) != 1 {
+		t.Errorf("a loss on a share: %d events, looks for it: %v", len(out), c.scan != nil)
+	}
+	up.elsewhere = began.Add(2 * time.Minute)
+	c.q.lose(1)
+	c.work(t.Context())
+	if want := began.Add(time.Minute); !c.look || !c.since.Equal(want) {
+		t.Errorf("it is to look (%v) since %v, want %v", c.look, c.since, want)
+	}
+	c.lost(t.Context(), 0)
+	if c.scan == nil || len(out) != 2 {
+		t.Fatalf("a loss elsewhere: %d events", len(out))
+	}
+	if late := c.scan.since.Sub(began); late > time.Minute || late < time.Minute-5*time.Second {
+		t.Errorf("it looks for what was written since %v after the start", late)
+	}
+	<-c.scan.done
+}
 
-func (lagging) caughtUp(time.Time) time.Time { return time.Time{} }
+// upTo is a source that has caught up to these moments.
+type upTo struct{ shares, elsewhere time.Time }
+
+func (u *upTo) caughtUp(time.Time) (shares, elsewhere time.Time) { return u.shares, u.elsewhere }

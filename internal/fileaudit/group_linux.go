@@ -35,18 +35,29 @@ const (
 	maxReadErrors = 1000
 )
 
+// groupKind says what a group is for.
+type groupKind uint8
+
+const (
+	onDisks   groupKind = iota // with files, on local disks
+	onMedia                    // the same on what may be unmounted at any moment
+	onShares                   // the same on what may not answer
+	withNames                  // names instead of files
+)
+
 // group is a fanotify group and its reader.
 type group struct {
 	fd    int
 	ready *os.File // an epoll that has fd once it has records, while armed
 	size  int      // of what is read at once
-	eager bool     // it does not gather, and what was read goes on at once: the next read may hang
+	kind  groupKind
+	eager bool // it does not gather, and what was read goes on at once: the next read may hang
 	stop  chan struct{}
 	once  sync.Once     // closes stop
 	done  chan struct{} // closed when the reader has ended
 	slow  *time.Timer   // of eager ones: has it told that a read takes long
 
-	// Of eager ones, in ns since fan.began:
+	// In ns since fan.began:
 	busy  atomic.Int64 // since when it reads, or works on what it read; 0: it waits
 	empty atomic.Int64 // when there was nothing to read
 
@@ -78,12 +89,13 @@ func newGroup(names bool) (fd, size int, err error) {
 }
 
 // open makes a group and starts its reader.
-func (f *fan) open(names, eager bool, read func(*group, []byte)) (*group, error) {
-	fd, size, err := newGroup(names)
+func (f *fan) open(kind groupKind, read func(*group, []byte)) (*group, error) {
+	fd, size, err := newGroup(kind == withNames)
 	if err != nil {
 		return nil, err
 	}
-	g := &group{fd: fd, size: size, eager: eager, stop: make(chan struct{}), done: make(chan struct{}), written: map[fileKey]bool{}, rested: map[fileKey]time.Time{}}
+	eager := kind == onMedia || kind == onShares
+	g := &group{fd: fd, size: size, kind: kind, eager: eager, stop: make(chan struct{}), done: make(chan struct{}), written: map[fileKey]bool{}, rested: map[fileKey]time.Time{}}
 	if g.ready, err = newReady(fd); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -181,6 +193,7 @@ func (f *fan) loop(g *group, read func(*group, []byte)) error {
 		for more := true; more; {
 			n, err := f.drain(g, buf, &bad, read)
 			g.seen = f.q.pushAll(g.seen)
+			f.rests(g)
 			if err != nil {
 				return err
 			}
@@ -200,7 +213,6 @@ func (f *fan) loop(g *group, read func(*group, []byte)) error {
 // drain reads what there is, and says how often it read. bad is how many reads in
 // a row have failed.
 func (f *fan) drain(g *group, buf []byte, bad *int, read func(*group, []byte)) (reads int, err error) {
-	defer f.rests(g)
 	for ; !g.closed(); reads++ {
 		f.begins(g)
 		n, err := unix.Read(g.fd, buf)
@@ -217,7 +229,7 @@ func (f *fan) drain(g *group, buf []byte, bad *int, read func(*group, []byte)) (
 		default:
 			// The file of an event could not be opened (gone on its server, too many
 			// open files): the event is lost, the next may be fine.
-			f.q.lose(1)
+			f.lose(g)
 			if *bad++; *bad > maxReadErrors {
 				return reads, err
 			}
@@ -226,19 +238,34 @@ func (f *fan) drain(g *group, buf []byte, bad *int, read func(*group, []byte)) (
 	return reads, nil
 }
 
+// lose counts an event of a group as lost.
+func (f *fan) lose(g *group) {
+	if g.kind == onShares {
+		f.q.loseRemote(1)
+		return
+	}
+	f.q.lose(1)
+}
+
 // begins notes that a group begins to read, which may hang if it is eager.
 func (f *fan) begins(g *group) {
+	f.answered(g)
+	g.busy.Store(int64(time.Since(f.began)))
 	if g.eager {
-		f.rests(g)
-		g.busy.Store(int64(time.Since(f.began)))
 		g.slow.Reset(hangsFor)
 	}
 }
 
 // rests notes that what was read is in the queue.
 func (f *fan) rests(g *group) {
-	if g.eager && g.busy.Swap(0) != 0 && !g.slow.Stop() {
-		f.q.push(record{kind: recResync}) // it answers again
+	f.answered(g)
+	g.busy.Store(0)
+}
+
+// answered ends what begins began, and has it told that a read took long and is over.
+func (f *fan) answered(g *group) {
+	if g.eager && g.busy.Load() != 0 && !g.slow.Stop() {
+		f.q.push(record{kind: recResync})
 	}
 }
 
@@ -248,20 +275,29 @@ func (f *fan) hangs(g *group, d time.Duration) bool {
 	return since != 0 && time.Since(f.began)-time.Duration(since) >= d
 }
 
-// caughtUp is up to when all that was read on remote mounts is in the queue. A
-// mount that does not answer is not waited for.
-func (f *fan) caughtUp(now time.Time) time.Time {
+// caughtUp is up to when all that happened is in the queue or counted as lost. A
+// share that does not answer is not waited for.
+func (f *fan) caughtUp(now time.Time) (shares, elsewhere time.Time) {
+	shares, elsewhere = now, f.drained(f.media, f.drained(f.main, now))
 	for _, g := range f.far {
-		// In this order: what is no longer to be read has been read before.
-		n, err := unix.IoctlGetInt(g.fd, unix.TIOCINQ)
-		if busy := g.busy.Load() != 0; err != nil || n == 0 && !busy || f.hangs(g, statWait) {
-			continue
-		}
-		if t := f.began.Add(time.Duration(g.empty.Load())); t.Before(now) {
-			now = t
+		if !f.hangs(g, statWait) {
+			shares = f.drained(g, shares)
 		}
 	}
-	return now
+	return shares, elsewhere
+}
+
+// drained is up to when all of a group is, or t if that is earlier.
+func (f *fan) drained(g *group, t time.Time) time.Time {
+	// In this order: what is no longer to be read has been read before.
+	n, err := unix.IoctlGetInt(g.fd, unix.TIOCINQ)
+	if busy := g.busy.Load() != 0; err != nil || n == 0 && !busy {
+		return t
+	}
+	if last := f.began.Add(time.Duration(g.empty.Load())); last.Before(t) {
+		return last
+	}
+	return t
 }
 
 // tell has a record put in the queue.

@@ -62,6 +62,7 @@ type queue struct {
 	given   []record // the last ones, whose room is used again
 	taken   int      // given to the consumer and not done yet
 	dropped uint64
+	remote  uint64 // lost on shares, where nobody looks for it
 }
 
 func newQueue(limit int) *queue { return &queue{wake: make(chan struct{}, 1), max: limit} }
@@ -135,6 +136,14 @@ func (q *queue) lose(n uint64) {
 	q.signal()
 }
 
+// loseRemote is lose for what was lost on a share.
+func (q *queue) loseRemote(n uint64) {
+	q.mu.Lock()
+	q.remote += n
+	q.mu.Unlock()
+	q.signal()
+}
+
 // take returns all records, which are the consumer's until it takes again; it calls
 // done for each.
 func (q *queue) take() []record {
@@ -156,11 +165,21 @@ func (q *queue) done() {
 	q.mu.Unlock()
 }
 
-// tookLost returns how many were lost since it was last called.
+// tookLost returns how many were lost since it was last called, but for those of
+// shares.
 func (q *queue) tookLost() uint64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n := q.dropped
 	q.dropped = 0
+	return n
+}
+
+// tookRemote returns how many were lost on shares since it was last called.
+func (q *queue) tookRemote() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := q.remote
+	q.remote = 0
 	return n
 }
