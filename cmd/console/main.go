@@ -63,7 +63,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	c.AddCommand(serveCommand(), userCommand(), tokenCommand(), enrollTokenCommand(), endpointCommand(),
-		backupCommand(), migrateCommand(), checkCommand(), versionCommand())
+		backupCommand(), verifyCommand(), migrateCommand(), checkCommand(), versionCommand())
 	cli.Finish(c, func(err error) error { return cli.Exit(cli.Usage, err) })
 	return c
 }

@@ -39,6 +39,43 @@ func backupCommand() *cobra.Command {
 	return c
 }
 
+func verifyCommand() *cobra.Command {
+	var s settings
+	c := &cobra.Command{
+		Use: "verify [FILE]", Short: lang.T("データベース、または控え FILE が壊れていないか調べる", "look whether the database, or the copy FILE, is whole"),
+		Long: lang.T("全体を読むので、大きなデータベースでは数分かかります。動かしたままでできます。", "It reads all of it, which takes minutes where it is large. The console may run on."),
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, a []string) error {
+			file := ""
+			if len(a) > 0 {
+				file = a[0]
+			} else {
+				cfg, err := s.load()
+				if err != nil {
+					return err
+				}
+				file = cfg.Storage.SQLite
+			}
+			ctx, stop := cli.UntilStopped(c)
+			defer stop()
+			problems, err := store.Verify(ctx, file)
+			if err != nil {
+				return err
+			}
+			for _, p := range problems {
+				fmt.Fprintf(c.ErrOrStderr(), "%s: %s\n", file, p)
+			}
+			if len(problems) > 0 {
+				return cli.Exit(cli.Found, store.ErrDamaged)
+			}
+			fmt.Fprintf(c.OutOrStdout(), lang.T("%s: 壊れていません\n", "%s: whole\n"), file)
+			return nil
+		},
+	}
+	s.flag(c)
+	return c
+}
+
 func migrateCommand() *cobra.Command {
 	var s settings
 	var dry bool

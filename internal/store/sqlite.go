@@ -253,6 +253,48 @@ func SchemaVersions(ctx context.Context, file string) (has, knows int64, err err
 	return has, knows, describe(err)
 }
 
+// maxProblems is how much of what is wrong with a database Verify tells.
+const maxProblems = 20
+
+// Verify reads the whole of a database file, which may be in use or a copy, and
+// answers what is wrong with it; nothing if it is whole. The error wraps
+// ErrDamaged where not even that could be found out, ErrNewer or fs.ErrNotExist.
+func Verify(ctx context.Context, file string) (problems []string, err error) {
+	has, knows, err := SchemaVersions(ctx, file)
+	if err != nil {
+		return nil, fmt.Errorf("verify %s: %w", file, err)
+	}
+	switch {
+	case has == 0:
+		return []string{"it holds nothing of the console"}, nil
+	case has > knows:
+		return nil, fmt.Errorf("verify %s: %w: schema %d, this program knows %d", file, ErrNewer, has, knows)
+	}
+	db, err := sql.Open("sqlite", file+"?_pragma=busy_timeout(10000)&_pragma=query_only(1)")
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	rows, err := db.QueryContext(ctx, fmt.Sprintf("PRAGMA integrity_check(%d)", maxProblems))
+	if err != nil {
+		return nil, fmt.Errorf("verify %s: %w", file, describe(err))
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return nil, fmt.Errorf("verify %s: %w", file, describe(err))
+		}
+		if text != "ok" {
+			problems = append(problems, text)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("verify %s: %w", file, describe(err))
+	}
+	return problems, nil
+}
+
 // writer is the one goroutine that changes the database. It ends when quit is
 // closed and everything that stood in line is written.
 func (s *SQLite) writer() {

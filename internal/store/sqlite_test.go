@@ -329,3 +329,37 @@ func FuzzSearch(f *testing.F) {
 		}
 	})
 }
+
+// A page in the middle that was overwritten: the database opens, and is not whole.
+func TestAPageThatWasOverwrittenIsFound(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "s.db")
+	s := open(t, file)
+	for n := range 200 {
+		if err := s.Ingest(t.Context(), store.Delivery{AgentID: "a", Received: storetest.Base, Activity: []store.Row{storetest.NewRow(n)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole := filepath.Join(t.TempDir(), "whole.db")
+	if err := s.Backup(t.Context(), whole); err != nil {
+		t.Fatal(err)
+	}
+	if bad, err := store.Verify(t.Context(), whole); err != nil || len(bad) != 0 {
+		t.Fatalf("a fresh copy: %q, %v", bad, err)
+	}
+	if bad, err := store.Verify(t.Context(), file); err != nil || len(bad) != 0 {
+		t.Fatalf("a database in use: %q, %v", bad, err)
+	}
+	b, err := os.ReadFile(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := len(b) / 2 / 4096 * 4096; at < len(b); at++ {
+		b[at] = 0x5a
+	}
+	if err := os.WriteFile(whole, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if bad, err := store.Verify(t.Context(), whole); len(bad) == 0 && !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("half of it overwritten: %q, %v", bad, err)
+	}
+}
