@@ -102,7 +102,7 @@ func printStatus(w io.Writer, st endpoint.Status, now time.Time) {
 		}
 		row(lang.T("センサー ", "sensor ")+s.Name, line)
 		if s.Reason != "" {
-			row("", s.Reason)
+			row("", s.Why(lang.Terminal()))
 		}
 		if c := s.Canary; c != nil {
 			switch {

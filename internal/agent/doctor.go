@@ -168,15 +168,15 @@ func (d *doctor) running(ctx context.Context, cfg *config.Agent) {
 		case endpoint.SensorDown:
 			r = CheckFailed
 		}
-		why := strings.TrimSpace(s.Mechanism + " " + s.Reason)
+		why := alert.Text{JA: strings.TrimSpace(s.Mechanism + " " + s.Why("ja")), EN: strings.TrimSpace(s.Mechanism + " " + s.Reason)}
 		if c := s.Canary; c != nil && c.Problem != "" && r == CheckOK {
-			r, why = CheckWarning, strings.TrimSpace(why+" cannot be proven to see: "+c.Problem)
+			r, why.JA, why.EN = CheckWarning, strings.TrimSpace(why.JA+" 動作確認ができません: "+c.Problem), strings.TrimSpace(why.EN+" cannot be proven to see: "+c.Problem)
 		}
 		next := alert.Text{}
 		if r != CheckOK {
 			next = alert.Text{JA: "docs/limits.md に、各方式で何が見えないかがある", EN: "docs/limits.md tells what each mechanism cannot see"}
 		}
-		d.add("DOC-06", "センサー "+s.Name, "sensor "+s.Name, r, why, why, next.JA, next.EN)
+		d.add("DOC-06", "センサー "+s.Name, "sensor "+s.Name, r, why.JA, why.EN, next.JA, next.EN)
 	}
 	d.ownRights(st.Rights)
 	d.clock(st)

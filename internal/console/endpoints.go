@@ -277,6 +277,7 @@ func (p *printer) endpointDetail(rec *endpoint.Record, now time.Time) *endpointD
 	}
 	d.Tags = strings.Join(st.Tags, p.t("list.and"))
 	for _, x := range st.Sensors[:min(len(st.Sensors), 32)] {
+		x.Reason = x.Why(p.lang)
 		d.SensorRows = append(d.SensorRows, sensorRow{x, sensorState(x.State)})
 		if x.State.Trouble() {
 			why := template.HTML(template.HTMLEscapeString(p.word("sensor."+x.Name, x.Name))) + " – " + template.HTML(template.HTMLEscapeString(p.t("sensorstate."+sensorState(x.State))))
