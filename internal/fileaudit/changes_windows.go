@@ -131,6 +131,8 @@ func (c *changes) close() {
 	windows.CloseHandle(c.port)
 	notGivenBack.Lock()
 	defer notGivenBack.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, r := range c.roots {
 		notGivenBack.roots = append(notGivenBack.roots, r)
 	}
