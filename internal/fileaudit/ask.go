@@ -2,8 +2,10 @@ package fileaudit
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -23,7 +25,7 @@ type stuck map[volume.Dev]<-chan struct{}
 // ask is what a file system answers to a question, which it may never do. A
 // question that hangs keeps a goroutine and a thread, so that there is one at
 // most for each file system. What it works on is its own: after an error it may
-// still run.
+// still run. A panic of it is that of who asks.
 func ask[T any](s stuck, dev volume.Dev, question func() (T, error)) (T, error) {
 	var none T
 	if answered, ok := s[dev]; ok {
@@ -36,15 +38,24 @@ func ask[T any](s stuck, dev volume.Dev, question func() (T, error)) (T, error) 
 	}
 	var answer T
 	var failure error
+	var broke any
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		defer func() {
+			if p := recover(); p != nil {
+				broke = fmt.Sprintf("%v\n%s", p, debug.Stack())
+			}
+		}()
 		answer, failure = question()
 	}()
 	t := time.NewTimer(statWait)
 	defer t.Stop()
 	select {
 	case <-done:
+		if broke != nil {
+			panic(broke)
+		}
 		return answer, failure
 	case <-t.C:
 		s[dev] = done

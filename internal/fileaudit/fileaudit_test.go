@@ -415,6 +415,16 @@ func TestAFileSystemThatHangsIsAskedOneQuestion(t *testing.T) {
 	})
 }
 
+func TestAQuestionThatPanicsIsTheErrorOfWhoAsks(t *testing.T) {
+	err := guard(func() error {
+		_, err := ask(stuck{}, volume.Dev{}, func() (int, error) { panic("of the test") })
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "of the test") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // The mechanism that every system has.
 func TestNotificationsTellCopiesWithoutTheProcess(t *testing.T) {
 	dir := t.TempDir()
