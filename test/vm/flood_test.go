@@ -2,7 +2,6 @@ package vm_test
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 )
@@ -10,15 +9,12 @@ import (
 // TestAFloodOnTheGuestsKernel counts what the process sensor tells of a flood on a kernel that is years older than most
 // hosts'. SEKISHO_VM_STARTS is how many starts it has: without hardware acceleration each takes some 50 ms.
 func TestAFloodOnTheGuestsKernel(t *testing.T) {
-	n := "500"
-	if s := os.Getenv("SEKISHO_VM_STARTS"); s != "" {
-		n = s
-	}
-	_, said := run(t, "--smp", "2", "--timeout", "1500", "--env", "N="+n, "--exe", "/usr/bin/true:/usr/bin/flood",
+	n := howMany(t, "SEKISHO_VM_STARTS", 500)
+	_, said := run(t, "--smp", "2", "--timeout", fmt.Sprint(600+n/5), "--env", fmt.Sprint("N=", n), "--exe", "/usr/bin/true:/usr/bin/flood",
 		"--put", "../../bin/static/sekisho-agent:/usr/bin/sekisho-agent", "--put", "scenarios/kinds.agent.yaml:/root/agent.yaml",
 		"--script", "scenarios/flood.sh")
 	for _, what := range []string{"started", "ended"} {
-		if want := fmt.Sprintf("== %s of %s: %s\n", what, n, n); !strings.Contains(said, want) {
+		if want := fmt.Sprintf("== %s of %d: %d\n", what, n, n); !strings.Contains(said, want) {
 			t.Errorf("no %q", want)
 		}
 	}

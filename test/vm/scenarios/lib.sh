@@ -17,3 +17,51 @@ await() { # await SECONDS PATTERN [TIMES]: until the agent wrote that many lines
 		usleep 10000
 	done
 }
+
+within() { # within SECONDS COMMAND...: until it succeeds
+	local end
+	end=$(($(vm ms) + $1 * 1000))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		[ "$(vm ms)" -lt $end ] || { echo "in vain: $*"; tail -n 3 /tmp/agent.log; return 1; }
+		usleep 200000
+	done
+}
+
+settled() { # until the agent has told nothing for three seconds
+	local was
+	was=-1
+	until [ "$(stat -c %s $tee)" = "$was" ]; do
+		was=$(stat -c %s $tee)
+		usleep 3000000
+	done
+}
+
+watched() { # watched NAME...: until the agent says that it watches /mnt/NAME
+	for m; do
+		within 60 sh -c "sekisho-agent status --config /etc/agent.yaml --json | grep -q '\"/mnt/$m\"'" || { sekisho-agent status --config /etc/agent.yaml; return 1; }
+	done
+}
+
+put() { # put COUNT DIR: that many files of 20 bytes, a thousand in a folder: FAT goes through all of it for each name
+	local i
+	i=0
+	while [ $i -lt "$1" ]; do
+		[ $((i % 1000)) -ne 0 ] || mkdir -p "$2/$((i / 1000))"
+		printf 'file number %08d' $i >"$2/$((i / 1000))/f$i"
+		i=$((i + 1))
+	done
+}
+
+used() { awk '{print $14 + $15}' /proc/$agent/stat; } # used: ticks of the agent's CPU
+
+flood() { # flood NAME: the files of /home/local to /mnt/NAME; a line in /tmp/floods says how many they were, ms, ticks
+	local before t
+	before=$(used)
+	t=$(vm ms)
+	cp -r /home/local "/mnt/$1/flood" || return 1
+	t=$(($(vm ms) - t))
+	settled
+	echo "$1 $(find /home/local -type f | wc -l) $t $(($(used) - before))" >>/tmp/floods
+	tail -n 1 /tmp/floods
+}
