@@ -71,6 +71,9 @@ func (x *lister) list() ([]desk, error) {
 			old := x.last[d.id]
 			if old.user.Name != "" && old.state == d.state && old.logon.Equal(d.logon) && old.connected.Equal(d.connected) {
 				d.user, d.remote, d.from = old.user, old.remote, old.from
+				if d.user.ID == "" {
+					d.user.ID = sidOf(d.id) // who has just logged on has no token yet
+				}
 			} else if !d.complete() {
 				continue
 			}

@@ -391,6 +391,10 @@ func (d *desk) source(n *news) *event.Source {
 
 // change takes what is new of a session that is known.
 func (x *desks) change(l *login, d *desk, n *news) {
+	if l.user.ID == "" && d.user.ID != "" {
+		l.user.ID = d.user.ID
+		x.lookup.opened(l)
+	}
 	moved := false
 	if !d.away() { // else it is where it was last
 		kind, from := Console, (*event.Source)(nil)

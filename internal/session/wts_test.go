@@ -396,6 +396,35 @@ func TestSessionsOfWindows(t *testing.T) {
 	}
 }
 
+func TestAnAccountThatIsKnownLaterIsTakenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &wtsPC{desks: []desk{{id: 0}}}
+		out := make(chan *event.Event, 64)
+		w := New(Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- w.newTracker(ctx, out).wts(p.list, p.follow) }()
+		p.mu.Lock()
+		p.after(3 * time.Second)
+		p.desks = append(p.desks, desk{id: 1, state: wtsActive, user: event.User{Name: "tanaka"}, logon: time.Now(), flags: wtsUnlocked})
+		p.after(3 * time.Second)
+		p.desks[1].user.ID = "S-1-5-21-1-2-3-1001"
+		p.after(3 * time.Second)
+		p.desks[1].flags = wtsLocked
+		p.after(3 * time.Second)
+		p.mu.Unlock()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		for _, want := range []string{"session-logon ", "session-locked S-1-5-21-1-2-3-1001"} {
+			if e := <-out; string(e.Action)+" "+e.User.ID != want {
+				t.Errorf("got %s %s, want %s", e.Action, e.User.ID, want)
+			}
+		}
+	})
+}
+
 // What goes wrong with Windows is told, and what happened meanwhile is when it works
 // again.
 func TestWhenWindowsDoesNotSay(t *testing.T) {
