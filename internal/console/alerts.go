@@ -761,7 +761,9 @@ func (p *printer) facts(e *event.Event) []factGroup {
 				continue
 			}
 			var f fact
-			if v.Type() == event.String && !p.has("value."+name+"."+v.Str()) {
+			if name == "sekisho.usb.oddities" { // sentences, each on a line of its own
+				f.Value = template.HTML(strings.ReplaceAll(template.HTMLEscapeString(p.lines(name, v)), "\n", "<br>"))
+			} else if v.Type() == event.String && !p.has("value."+name+"."+v.Str()) {
 				f.Value = p.block(v.Str())
 			} else {
 				f.Value = template.HTML("<bdi>" + template.HTMLEscapeString(p.value(name, v, blockText)) + "</bdi>")
@@ -780,6 +782,15 @@ func (p *printer) facts(e *event.Event) []factGroup {
 		}
 	}
 	return groups
+}
+
+// lines are the values of a list in words, a line each.
+func (p *printer) lines(name string, v event.Value) string {
+	var lines []string
+	for _, s := range v.List()[:min(len(v.List()), 8)] {
+		lines = append(lines, p.word("value."+name+"."+s, s))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // fieldLabel is a field's name for people, else its ECS name.

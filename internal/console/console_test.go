@@ -248,6 +248,12 @@ func TestLookingAtAnEndpointIsLogged(t *testing.T) {
 	}
 }
 
+func TestWhatIsStrangeAboutADeviceStandsOnLinesOfItsOwn(t *testing.T) {
+	s := newSite(t, console.Options{})
+	id := s.ingest(canned.Alert(5, time.Now().UTC()))[0]
+	wantContains(t, s.signedIn("viewer").get("/alerts/"+id), "it types and stores files<br>another one with this serial number is attached")
+}
+
 func TestANameOfAnyScriptHasAnInitial(t *testing.T) {
 	s := newSite(t, console.Options{})
 	s.addUser(account.User{Name: "鈴木", Role: account.Viewer})

@@ -96,9 +96,9 @@ func Copies(i, n int, at time.Time) []*event.Event {
 		stick(e)
 		e.Process = &event.Process{PID: event.Some(int64(4120)), Name: "explorer.exe", Executable: `C:\Windows\explorer.exe`, CommandLine: `C:\Windows\explorer.exe`, Signer: "Microsoft Windows"}
 		e.File = &event.File{Path: `E:\持出し\` + file, Name: file, Extension: "xlsx", Size: event.Some(int64(153_000 + 1_700*j)), VolumeKind: event.VolumeRemovable}
-		e.Volume = &event.Volume{DOSName: "E:", FileSystemType: "exFAT", BusType: "usb", Removable: event.Some(true), Size: event.Some(int64(31_000_000_000)), Kind: event.VolumeRemovable, SerialNumber: "E0D55EA574F2F541A9F2"}
+		e.Volume = &event.Volume{DOSName: "E:", FileSystemType: "exFAT", BusType: "usb", Removable: event.Some(true), Size: event.Some(int64(31_000_000_000)), Kind: event.VolumeRemovable, SerialNumber: "E0D55EA574F2F541A9F2", USBPath: "1-4.2"}
 		e.Copy = &event.Copy{SourcePath: `\\fs01\` + people[i%len(people)].dept + `\名簿\` + file, SourceVolumeKind: event.VolumeNetwork, SourceShare: `\\fs01\` + people[i%len(people)].dept,
-			Evidence: "same-process", Files: event.Some(int64(1)), Bytes: event.Some(int64(153_000 + 1_700*j))}
+			Evidence: "same-process", Confidence: "high", Files: event.Some(int64(1)), Bytes: event.Some(int64(153_000 + 1_700*j))}
 		out = append(out, e)
 	}
 	return out
@@ -132,6 +132,9 @@ func Alert(i int, at time.Time) *alert.Alert {
 		e := base(event.USBAttached, at, i)
 		e.Sensor = "uevent"
 		stick(e)
+		if i%7 == 5 {
+			e.Device.Kinds, e.Device.Oddities = []string{event.KindStorage, event.KindKeyboard}, []string{event.OddTypesAndStore, event.OddSameSerial}
+		}
 		return usbAttach.make(1, nil, e)
 	case 3:
 		ev := Copies(i, 12, at)
