@@ -35,11 +35,12 @@ const (
 // for its namespace, and each namespace for its mounts, would be most of what an idle
 // agent costs (0.06 % of a core with 300 processes and 15 namespaces; so, a seventh).
 // Asked are processes that are new; and where no process or thread has started since
-// the last look nothing is, as it takes one to mount.
+// the last looks nothing is, as it takes one to mount.
 type spaces struct {
 	proc string
 
 	newest string              // see newestTask; of the last look
+	young  bool                // some were new then, and may go elsewhere yet
 	asked  time.Time           // when all processes were asked last
 	in     map[string]resident // by the name of a process in proc: where it is
 	by     map[string]string   // namespace, as its link tells it, to a process in it
@@ -77,7 +78,7 @@ func newestTask(proc string) string {
 // to be written to.
 func (s *spaces) look(newest string, ours map[Dev]bool, other bool, now time.Time) []mountLine {
 	all := now.Sub(s.asked) >= askAll
-	if !all && !other && newest != "" && newest == s.newest && s.stillThere() {
+	if !all && !other && newest != "" && newest == s.newest && !s.young && s.stillThere() {
 		return s.found
 	}
 	own, err := os.Readlink(filepath.Join(s.proc, "self", "ns", "mnt"))
@@ -126,7 +127,7 @@ func (s *spaces) space(name string) string {
 // ask finds out which namespaces there are but our own, and a process in each.
 func (s *spaces) ask(own, newest string, all bool, now time.Time) {
 	given, ok := given(s.newest, newest)
-	s.newest = newest
+	s.newest, s.young = newest, false
 	if !all && ok && s.stillThere() {
 		for name, r := range s.in {
 			if !r.stays {
@@ -185,6 +186,7 @@ func (s *spaces) enter(name string, r resident, own string, now time.Time) {
 		}
 	}
 	s.in[name] = r
+	s.young = s.young || !r.stays
 	if _, ok := s.by[r.space]; !ok && r.space != own && len(s.by) < maxSpaces {
 		s.by[r.space] = name
 	}

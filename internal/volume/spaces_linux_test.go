@@ -66,6 +66,7 @@ func TestOtherNamespacesAreLookedIntoWhereSomethingStarted(t *testing.T) {
 		want  string
 	}{
 		{"at first", func() {}, 0, false, "20:/mnt/20"},
+		{"it may go elsewhere yet", func() {}, settled, false, "20:/mnt/20"},
 		{"nothing started", func() { p.process("20", "2", root+usb(20)+usb(21)) }, settled, false, "20:/mnt/20"},
 		{"something did", func() { p.newest(101); p.process("101", "3", root+usb(30)) }, settled, false, "101:/mnt/30 20:/mnt/20 20:/mnt/21"},
 		{"one that is new", func() { p.newest(106); p.process("105", "5", root+usb(50)) }, 0, false, "101:/mnt/30 105:/mnt/50 20:/mnt/20 20:/mnt/21"},
