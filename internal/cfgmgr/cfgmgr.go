@@ -34,10 +34,7 @@ var (
 	VolumeLock       = guid.Must("50708874-c9af-11d1-8fef-00a0c9a06d32") // somebody wants it for himself: eject, format, check
 	VolumeLockFailed = guid.Must("ae2eed10-0ba8-11d2-8ffb-00a0c9a06d32")
 	VolumeUnlock     = guid.Must("9a8c3d68-d0cb-11d1-8fef-00a0c9a06d32")
-	VolumeDismount   = guid.Must("d16a55e8-1059-11d2-8ffd-00a0c9a06d32")
 	VolumeMount      = guid.Must("b5804878-1a96-11d2-8ffd-00a0c9a06d32")
-	MediaArrival     = guid.Must("d07433c0-a98e-11d2-917a-00a0c9068ff3")
-	MediaRemoval     = guid.Must("d07433c1-a98e-11d2-917a-00a0c9068ff3")
 )
 
 // Action is what happened, CM_NOTIFY_ACTION of cfgmgr32.h.

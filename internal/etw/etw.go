@@ -39,12 +39,10 @@ type Record struct {
 	Provider guid.GUID
 	ID       uint16
 	Version  uint8
-	Opcode   uint8
-	Keywords uint64
-	// PID and TID are of the thread that told the event: for the start of a process
-	// its creator, not the new one.
-	PID, TID uint32
-	Time     time.Time // UTC, by the system's clock, in steps of 100 ns
+	// PID is of the process that told the event: for the start of a process its creator,
+	// not the new one.
+	PID  uint32
+	Time time.Time // UTC, by the system's clock, in steps of 100 ns
 	// PointerSize is that of a pointer in Data, 4 or 8: by who told the event, not by
 	// the system.
 	PointerSize int
@@ -77,11 +75,10 @@ func parseHeader(b, data []byte, r *Record) error {
 	le := binary.LittleEndian
 	flags := le.Uint16(b[4:])
 	*r = Record{
-		TID: le.Uint32(b[8:]), PID: le.Uint32(b[12:]),
+		PID:      le.Uint32(b[12:]),
 		Time:     FileTime(le.Uint64(b[16:])),
 		Provider: guid.GUID(b[24:40]),
-		ID:       le.Uint16(b[40:]), Version: b[42], Opcode: b[45],
-		Keywords:    le.Uint64(b[48:]),
+		ID:       le.Uint16(b[40:]), Version: b[42],
 		PointerSize: 8,
 		Data:        data,
 	}

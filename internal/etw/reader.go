@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -50,22 +49,6 @@ func (r *Reader) Bytes(n int) []byte {
 // Skip passes over n bytes.
 func (r *Reader) Skip(n int) { r.Bytes(n) }
 
-// U8 is the next byte.
-func (r *Reader) U8() uint8 {
-	if b := r.Bytes(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
-
-// U16 is the next win:UInt16.
-func (r *Reader) U16() uint16 {
-	if b := r.Bytes(2); b != nil {
-		return binary.LittleEndian.Uint16(b)
-	}
-	return 0
-}
-
 // U32 is the next win:UInt32.
 func (r *Reader) U32() uint32 {
 	if b := r.Bytes(4); b != nil {
@@ -101,14 +84,14 @@ func (r *Reader) SID() string {
 		r.Skip(2)
 		return ""
 	}
-	return SID(r.Bytes(8 + 4*int(r.rest[1])))
+	return sid(r.Bytes(8 + 4*int(r.rest[1])))
 }
 
 // maxSubAuthorities is SID_MAX_SUB_AUTHORITIES of winnt.h.
 const maxSubAuthorities = 15
 
-// SID is a binary SID as text, "" if b is none.
-func SID(b []byte) string {
+// sid is a binary SID as text, "" if b is none.
+func sid(b []byte) string {
 	if len(b) < 8 || b[0] != 1 || b[1] > maxSubAuthorities || len(b) != 8+4*int(b[1]) {
 		return ""
 	}
@@ -152,23 +135,6 @@ func (r *Reader) RawUTF16() []byte {
 
 // UTF16 is the next win:UnicodeString; what is no UTF-16 in it becomes U+FFFD.
 func (r *Reader) UTF16() string { return DecodeUTF16(r.RawUTF16()) }
-
-// ANSI is the next win:AnsiString; what is no UTF-8 in it becomes U+FFFD. The end of
-// the payload ends it, too.
-func (r *Reader) ANSI() string {
-	if r.short {
-		return ""
-	}
-	b := r.rest
-	for i, c := range b {
-		if c == 0 {
-			r.rest = b[i+1:]
-			return strings.ToValidUTF8(string(b[:i]), "\uFFFD")
-		}
-	}
-	r.rest = nil
-	return strings.ToValidUTF8(string(b), "\uFFFD")
-}
 
 // DecodeUTF16 is little-endian UTF-16 as a string; a half of a surrogate pair that
 // stands alone becomes U+FFFD, an odd last byte is left out.
