@@ -141,14 +141,19 @@ func (a *Agent) serveControl(ctx context.Context) error {
 	var watch sync.WaitGroup
 	watch.Go(func() {
 		defer srv.Close()
-		for a.ownsControl(made) {
+		t := time.NewTicker(controlCheck)
+		defer t.Stop()
+		for {
 			select {
-			case <-time.After(controlCheck):
+			case <-t.C:
 			case <-ctx.Done():
 				return
 			}
+			if !a.ownsControl(made) {
+				stop(errControlGone)
+				return
+			}
 		}
-		stop(errControlGone)
 	})
 	err = srv.Serve(l)
 	stop(err)
