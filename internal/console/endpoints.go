@@ -77,7 +77,9 @@ func (p *printer) endpointRow(rec *endpoint.Record, now time.Time) endpointRow {
 		row.Skew = st.Contact.ClockOffset
 		row.SkewText = p.skew(row.Skew)
 		for _, x := range st.Sensors[:min(len(st.Sensors), 12)] {
-			row.Sensors = append(row.Sensors, sensorDot{x.Name, sensorState(x.State), x.Mechanism})
+			if x.State != endpoint.SensorUnavailable { // nothing to do about it: the page of the PC tells
+				row.Sensors = append(row.Sensors, sensorDot{x.Name, sensorState(x.State), x.Mechanism})
+			}
 		}
 	}
 	return row

@@ -197,7 +197,7 @@ func Endpoints(now time.Time) []endpoint.Record {
 				{Name: "file", State: endpoint.SensorOK, Mechanism: mech, Events: 120_411, Watching: []string{`D:\人事`, `\\fs01\名簿`}},
 				{Name: "process", State: endpoint.SensorOK, Mechanism: "proc-connector", Events: 61_830},
 				{Name: "session", State: endpoint.SensorLimited, Mechanism: "wts", Reason: "times are to two seconds", Events: 6},
-				{Name: "print", State: endpoint.SensorOff, Mechanism: "event-log", Reason: "the log of prints is off on this PC"},
+				{Name: "print", State: endpoint.SensorUnavailable, Reason: "prints are seen on Windows only"},
 			},
 			Alerts: endpoint.Queue{MaxBytes: 64 << 20}, Activity: endpoint.Queue{MaxBytes: 512 << 20, Records: int64(i % 5), Bytes: int64(i%5) * 812},
 			Contact:  endpoint.Contact{Console: "https://sekisho.example.jp:8443", LastSuccess: now.Add(-20 * time.Second), CertExpires: now.Add(21 * 24 * time.Hour)},
