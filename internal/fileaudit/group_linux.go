@@ -308,3 +308,11 @@ func (g *group) forget() {
 	clear(g.written)
 	g.forgot = time.Now()
 }
+
+// loseRemote is lose for what was lost on a share.
+func (q *queue) loseRemote(n uint64) {
+	q.mu.Lock()
+	q.remote += n
+	q.mu.Unlock()
+	q.signal()
+}

@@ -136,14 +136,6 @@ func (q *queue) lose(n uint64) {
 	q.signal()
 }
 
-// loseRemote is lose for what was lost on a share.
-func (q *queue) loseRemote(n uint64) {
-	q.mu.Lock()
-	q.remote += n
-	q.mu.Unlock()
-	q.signal()
-}
-
 // take returns all records, which are the consumer's until it takes again; it calls
 // done for each.
 func (q *queue) take() []record {
