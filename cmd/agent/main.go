@@ -11,6 +11,7 @@ import (
 	"sekisho/internal/cli"
 	"sekisho/internal/config"
 	"sekisho/internal/lang"
+	"sekisho/internal/rules"
 
 	"github.com/spf13/cobra"
 )
@@ -27,6 +28,7 @@ var causes = []cli.Cause{
 	{Err: agent.ErrNotRunning, JA: "エージェントが動いていないか、問い合わせる権限がありません。root（Windows では管理者）で実行してみてください", EN: "try as root (on Windows: as administrator)"},
 	{Err: agent.ErrRunning, JA: "この state_dir では別のエージェントが動いています。止めるには `sekisho-agent service stop`", EN: "`sekisho-agent service stop` stops it"},
 	{Err: agent.ErrNoRoom, JA: "state_dir のあるディスクがいっぱいで開始できません。空きを作ってください", EN: "remove something and start again"},
+	{Err: rules.ErrNoRule, JA: "その ID や名前のルールはありません。一覧は `sekisho-agent rules list`", EN: "`sekisho-agent rules list` lists all"},
 	{Err: fs.ErrNotExist, JA: "ファイルかフォルダーがありません。名前を確かめてください", EN: "check the name"},
 	{Err: fs.ErrPermission, JA: "権限がありません。root（Windows では管理者）で実行してください", EN: "run as root (on Windows: as administrator)"},
 }

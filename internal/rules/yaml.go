@@ -72,8 +72,8 @@ func (f *File) line(n int) string {
 // nodes reads the documents of the file; those before an error are returned too.
 func (r *reader) nodes(data []byte) []*yaml.Node {
 	if len(data) > MaxFile {
-		r.fail(nil, "", CodeRead, fmt.Sprintf("ファイルが大きすぎます（%d バイト、上限は %d）", len(data), MaxFile),
-			fmt.Sprintf("file of %d bytes, the limit is %d", len(data), MaxFile))
+		r.fail(nil, "", CodeRead, fmt.Sprintf("ファイルが大きすぎます（上限は %d バイト）。分けてください", MaxFile),
+			fmt.Sprintf("file over the limit of %d bytes: split it", MaxFile))
 		return nil
 	}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
