@@ -44,7 +44,8 @@ import (
 // at 10 us an event this is 10 ms of work.
 const eventQueue = 1024
 
-// updateEvery is how often alerts that repeats have joined are sent again.
+// updateEvery is how often alerts that repeats have joined are sent again; those
+// that grow on, ever more rarely.
 const updateEvery = 2 * time.Second
 
 // lastFlush bounds the shipper's last try when the agent stops.
@@ -419,7 +420,7 @@ func (a *Agent) pipeline(drained <-chan struct{}) {
 					s.sample()
 				}
 			}
-			a.updates()
+			a.updates(a.judge.PacedUpdates())
 			a.checkpoint()
 			a.safe()
 			a.expiries(time.Now())
@@ -437,7 +438,7 @@ func (a *Agent) pipeline(drained <-chan struct{}) {
 			if e := a.budget.close(time.Now()); e != nil {
 				a.handle(e)
 			}
-			a.updates()
+			a.updates(a.judge.Updates())
 			return
 		}
 	}
@@ -606,8 +607,8 @@ func (a *Agent) openVolumes(at time.Time) {
 }
 
 // updates sends alerts that repeats have joined since they were sent.
-func (a *Agent) updates() {
-	for _, al := range a.judge.Updates() {
+func (a *Agent) updates(alerts []*alert.Alert) {
+	for _, al := range alerts {
 		a.tee(al.AppendJSON)
 		a.give(al, true)
 	}

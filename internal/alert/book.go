@@ -50,6 +50,7 @@ type Book struct {
 	open    map[string]*entry // by group
 	ends    byEnd             // of those that are open, and some that were
 	changed []*entry          // in the order of their change
+	calls   uint              // of Paced
 	touched map[string]bool   // groups that changed since they were last flushed
 }
 
@@ -82,6 +83,11 @@ type entry struct {
 	a     *Alert // nil: it is as Load got it, and in raw
 	raw   []byte
 	dirty bool // changed since it was given out
+	// For Paced: the call that gave it out last (0: none), with which level, and how
+	// many calls it waits from there.
+	given uint
+	level Level
+	pause uint
 }
 
 // head is what the book goes by, and the first line of a state that is flushed;
@@ -245,6 +251,37 @@ func (b *Book) Changed() []*Alert {
 		out = append(out, e.a.clone())
 	}
 	b.changed = nil
+	return out
+}
+
+// maxPause is the longest pause of Paced, in calls: with the agent's two seconds
+// between them about half a minute.
+const maxPause = 16
+
+// Paced is Changed for a caller that comes every few seconds: an alert that grows
+// on and on is given out after 1, 2, 4 and so on up to maxPause calls, for a copy
+// that takes an hour is not to be told a thousand times. After a rest, or
+// with a higher level, it is given out at once.
+func (b *Book) Paced() []*Alert {
+	b.calls++
+	var out []*Alert
+	waiting := b.changed[:0]
+	for _, e := range b.changed {
+		since := b.calls - e.given
+		switch {
+		case e.given == 0 || since > 2*e.pause || e.a.Level > e.level:
+			e.pause = 1
+		case since < e.pause:
+			waiting = append(waiting, e)
+			continue
+		default:
+			e.pause = min(2*e.pause, maxPause)
+		}
+		e.given, e.level, e.dirty = b.calls, e.a.Level, false
+		out = append(out, e.a.clone())
+	}
+	clear(b.changed[len(waiting):])
+	b.changed = waiting
 	return out
 }
 

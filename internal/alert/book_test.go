@@ -55,6 +55,48 @@ func TestRepeatsJoinForTheQuietTimeCountedFromTheAlert(t *testing.T) {
 	}
 }
 
+func TestAnAlertThatGrowsOnIsToldEverMoreRarely(t *testing.T) {
+	b := NewBook()
+	b.Add(finding(0, 10*time.Hour))
+	var told []int
+	grow := func(calls int, level Level) {
+		told = nil
+		for n := range calls {
+			f := finding(1, 10*time.Hour)
+			f.Level = level
+			b.Add(f)
+			for _, a := range b.Paced() {
+				told = append(told, n)
+				if a.Count != b.open[a.Group].a.Count {
+					t.Errorf("call %d: told with a count of %d", n, a.Count)
+				}
+			}
+		}
+	}
+	check := func(what string, want ...int) {
+		t.Helper()
+		if !slices.Equal(told, want) {
+			t.Errorf("%s: told at calls %v, want %v", what, told, want)
+		}
+	}
+	grow(60, Medium)
+	check("growing", 0, 1, 3, 7, 15, 31, 47)
+	grow(5, High)
+	check("with a higher level", 0, 1, 3)
+	b.Add(finding(1, 10*time.Hour))
+	for n := range 40 { // what came last is not kept back for good
+		if len(b.Paced()) == 1 && n > maxPause {
+			t.Errorf("told after %d calls only", n)
+		}
+	}
+	grow(3, High)
+	check("after a rest", 0, 1)
+	b.Add(finding(1, 10*time.Hour))
+	if len(b.Changed()) != 1 || b.Paced() != nil {
+		t.Error("Changed keeps something back, or it is told twice")
+	}
+}
+
 func TestWithoutQuietTimeEveryFindingIsAnAlert(t *testing.T) {
 	b := NewBook()
 	for m := range 3 {

@@ -221,10 +221,15 @@ func (j *Judge) give(alerts []*alert.Alert) []*alert.Alert {
 }
 
 // Updates is the alerts that repeats have joined since they were last given
-// out, with the id they were raised with: to be delivered again. Call it every
-// few seconds rather than after each event.
-func (j *Judge) Updates() []*alert.Alert {
-	up := append(j.unsettled, j.book.Changed()...)
+// out, with the id they were raised with: to be delivered again.
+func (j *Judge) Updates() []*alert.Alert { return j.updates(j.book.Changed()) }
+
+// PacedUpdates is Updates for a caller that comes every few seconds: see
+// alert.Book.Paced.
+func (j *Judge) PacedUpdates() []*alert.Alert { return j.updates(j.book.Paced()) }
+
+func (j *Judge) updates(changed []*alert.Alert) []*alert.Alert {
+	up := append(j.unsettled, changed...)
 	j.unsettled = nil
 	return j.give(up)
 }
