@@ -241,7 +241,7 @@ func TestPlaceholdersAreFilledIn(t *testing.T) {
 		Rule: alert.Rule{Name: "R", Table: "USB-3"}, Count: 1234, Keys: map[string]string{"sekisho.only.key": "k"},
 		Totals: map[string]int64{"files": 80, "bytes": 12_345_678, "events": 3},
 		Event: &event.Event{User: &event.User{Name: "<b>sato"}, Context: &event.Context{DeviceLedger: "unregistered"},
-			Copy: &event.Copy{Bytes: event.Some(int64(999_999))}, Extra: map[string]event.Value{"own.field": event.Text("x")}},
+			Copy: &event.Copy{Bytes: event.Some(int64(999_999))}, Message: "in a user namespace the kernel does not announce devices", Extra: map[string]event.Value{"own.field": event.Text("x")}},
 	}
 	tests := []struct{ in, want string }{
 		{"no placeholder", "no placeholder"},
@@ -253,6 +253,7 @@ func TestPlaceholdersAreFilledIn(t *testing.T) {
 		{"{sekisho.alert.keys.sekisho.only.key}{sekisho.only.key}", "<bdi>k</bdi><bdi>k</bdi>"},
 		{"{sekisho.device.ledger}", "<bdi>未登録</bdi>"},
 		{"{sekisho.copy.bytes}", "<bdi>1.0 MB</bdi>"},
+		{"（{message}）", "（<bdi>ユーザー名前空間の中では、カーネルが機器を知らせません</bdi>）"},
 		{"{own.field}{sekisho.rule}", "<bdi>x</bdi><bdi>USB-3</bdi>"},
 		{"{ user.name } {} {A} {", "{ user.name } {} {A} {"},
 		{"<b>{{user.name}}</b>", "&lt;b&gt;{<bdi>&lt;b&gt;sato</bdi>}&lt;/b&gt;"},

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"sekisho/internal/alert"
+	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 )
 
@@ -221,11 +222,15 @@ var (
 )
 
 // value is a field's value in words: codes that the catalogue knows translated
-// ("value.FIELD.CODE"), bytes and counts with units and separators.
+// ("value.FIELD.CODE"), and so what sensors say; bytes and counts with units and
+// separators.
 func (p *printer) value(name string, v event.Value, max int) string {
 	word := func(s string) string {
 		if w, ok := p.cat["value."+name+"."+s]; ok {
 			return w
+		}
+		if name == "message" {
+			s = endpoint.Why(s, p.lang)
 		}
 		return p.plain(s, max)
 	}

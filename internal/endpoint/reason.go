@@ -6,14 +6,17 @@ import (
 	"strings"
 )
 
-// Why is the reason of a sensor's state in a language, "ja" or else English. What the
-// system said stands in it as it is, and so does what is not known here, as of another
-// version.
-func (s *Sensor) Why(lang string) string {
+// Why is the reason of a sensor's state in a language, "ja" or else English.
+func (s *Sensor) Why(lang string) string { return Why(s.Reason, lang) }
+
+// Why is what a sensor says of itself, in its state or in the message of an event, in a
+// language, "ja" or else English. What the system said stands in it as it is, and so
+// does what is not known here, as of another version.
+func Why(reason, lang string) string {
 	if lang != "ja" {
-		return s.Reason
+		return reason
 	}
-	return japanese(s.Reason, 0)
+	return japanese(reason, 0)
 }
 
 // said is what sensors say, in the form they say it with, and in Japanese. What is put
