@@ -113,6 +113,11 @@ func TestWhatADesktopSaysOfItself(t *testing.T) {
 			tr.settle(time.Now().Add(time.Minute))
 		}, []string{"session-locked tanaka 3 console (asked to lock; the desktop does not say whether it did)",
 			"session-unlocked tanaka 3 console (asked to unlock; the desktop does not say whether it did)"}},
+		{"asked to lock, and read again before the desktop did", func(tr *tracker, l *login) {
+			tr.ask(l, true)
+			tr.lock(l, false)
+			tr.settle(time.Now().Add(time.Minute))
+		}, []string{"session-locked tanaka 3 console (asked to lock; the desktop does not say whether it did)"}},
 		{"asked to unlock what is not locked", func(tr *tracker, l *login) {
 			tr.ask(l, false)
 			tr.settle(time.Now().Add(time.Minute))

@@ -115,12 +115,12 @@ func (t *tracker) forget(key string) {
 	}
 }
 
-// lock takes what the desktop says of its lock.
+// lock takes what the desktop says of its lock, or has said when it was last read.
 func (t *tracker) lock(l *login, locked bool) {
-	l.asked = time.Time{}
-	if l.locked == locked {
+	if l.locked == locked { // nothing new, so no answer to what it was asked
 		return
 	}
+	l.asked = time.Time{}
 	now := time.Now()
 	l.locked, l.assumed = locked, false
 	if locked {
