@@ -221,9 +221,11 @@ func TestAnNFSServerThatGoesAway(t *testing.T) {
 			t.Errorf("%.0f events are lost, of 100 files", lost)
 		}
 	})
-	t.Run("the copy that it interrupted", func(t *testing.T) {
-		if files, bytes, _ := below(t, events, "/mnt/hr/hang"); files != 300 || bytes != 300*20 {
-			t.Errorf("%.0f files, %.0f bytes, want 300, 6000", files, bytes)
+	t.Run("the copies before it went and as it went", func(t *testing.T) {
+		for dir, n := range map[string]float64{"/mnt/hr/late": 26, "/mnt/hr/hang": 300} {
+			if files, bytes, _ := below(t, events, dir); files != n || bytes != n*20 {
+				t.Errorf("%s: %.0f files, %.0f bytes, want %.0f, %.0f", dir, files, bytes, n, n*20)
+			}
 		}
 	})
 }

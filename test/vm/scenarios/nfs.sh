@@ -57,11 +57,14 @@ rm -rf /srv/hr/stale
 settled
 
 say away
-# What goes to the stick meanwhile is told meanwhile.
+# The agent has not looked yet at what was written last when the server goes. What goes to the stick meanwhile is told meanwhile.
+kill -STOP $agent
+cp -r /home/few /mnt/hr/late || exit 1
 (cp -r /home/many /mnt/hr/hang; echo "the copy ended with status $?" >>/tmp/said) &
 copy=$!
 within 30 sh -c '[ $(ls /srv/hr/hang/0 | wc -l) -gt 50 ]' || exit 1
 ip link set lo down
+kill -CONT $agent
 usleep 2000000
 echo "$(ls /srv/hr/hang/0 | wc -l) of 300 files had come" >>/tmp/said
 su user -c 'cp -r /home/few /mnt/ex/meanwhile'
