@@ -41,8 +41,8 @@ package: ## deb, rpm, MSI, bills of materials and checksums into dist/
 msi: ## the agent's installer for Windows into dist/ (SIGN_CERT and SIGN_KEY sign it)
 	@tools/setup build msi && tools/build windows && packaging/windows/build
 
-test-package: ## packages built twice, in two clones, with nothing shared: the same bytes; installed, upgraded, purged in a folder
-	@tools/setup build package && SEKISHO_PACKAGE=1 tools/go test -count=1 -timeout 90m ./packaging
+test-package: ## packages built twice, in two clones, with nothing shared: the same bytes; installed, upgraded, purged in a folder; rpm under systemd
+	@tools/setup build package vm && SEKISHO_PACKAGE=1 tools/go test -count=1 -timeout 90m ./packaging && SEKISHO_PACKAGE=1 SEKISHO_VM=1 tools/go test -count=1 -timeout 1h -run RPM ./test/vm
 
 test-faults: ## each program killed 100 times during 1,000 alerts, the judge 30 times during 1,000,000 events and 30 during 100,000 with all evidence
 	@tools/setup build && test/faults/run

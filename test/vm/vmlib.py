@@ -36,7 +36,7 @@ PACKAGES = {  # program -> Debian package
     "mkfs.ext4": "e2fsprogs",
     "mcopy": "mtools",
     "depmod": "kmod",
-    "cryptsetup": "cryptsetup-bin",  # these four run in the guest (scenarios/kinds.sh, packages.sh)
+    "cryptsetup": "cryptsetup-bin",  # these four run in the guest (scenarios/kinds.sh, rpm.sh)
     "dmsetup": "dmsetup",
     "jmtpfs": "jmtpfs",
     "rpm": "rpm",

@@ -1,23 +1,6 @@
-# In the Debian guest: both packages as an administrator has them, by dpkg and by rpm. Installed, the service watches;
-# upgraded with edited settings and with broken ones, removed, kept and purged. Times are told, not judged: the guest is many times slower than a PC.
-say() { echo "== $*"; }
-fail() { echo "FAILED: $*"; failed=1; }
-until_ok() { # until_ok SECONDS COMMAND...
-	n=$(($1 * 10))
-	shift
-	until "$@" >/dev/null 2>&1; do
-		n=$((n - 1))
-		[ $n -gt 0 ] || { fail "in vain: $*"; return 1; }
-		sleep 0.1
-	done
-}
-ms() { read -r up _ </proc/uptime; echo "${up%.*}${up#*.}0"; }
-watching() { # at least four of the five sensors by their best mechanism, none without any
-	sekisho-agent status --json | tr -d ' \n' >/tmp/status && [ "$(grep -o '"state":"ok"' /tmp/status | wc -l)" -ge 4 ] && ! grep -q '"state":"down"' /tmp/status
-}
-failed=0
-export SEKISHO_LANG=en DEBIAN_FRONTEND=noninteractive
-version() { sekisho-agent version | head -n 1; }
+# In the Debian guest: both packages as an administrator has them. Installed, the service watches; upgraded with edited
+# settings and with broken ones, removed, kept and purged.
+. /root/lib.sh
 
 dpkg -i /root/agent-1.deb || fail install
 old=$(version)
@@ -86,40 +69,4 @@ dpkg -P sekisho-console || fail "purge the console"
 left=$(find / -xdev \( -path /proc -o -path /sys -o -path /root -o -path /vm -o -path /tmp -o -path /run -o -path /var/log \) -prune -o -name '*sekisho*' -print)
 [ -z "$left" ] && say "nothing left" || fail "left: $left"
 systemctl list-units --all --no-legend '*sekisho*'
-
-# By rpm. A first installation starts nothing unless a preset of the system enables it; Red Hat's presets enable nothing.
-rpms() { rpm --force-debian --nodeps "$@"; }
-agent() { systemctl is-enabled sekisho-agent; systemctl is-active sekisho-agent; } 2>/dev/null
-mkdir -p /etc/systemd/system-preset
-echo 'disable *' >/etc/systemd/system-preset/99-default.preset
-rpms -i /root/agent-1.rpm || fail "rpm -i"
-[ "$(agent | paste -sd' ')" = "disabled inactive" ] && [ "$(version)" = "$old" ] && say "rpm starts nothing"
-systemctl enable --now sekisho-agent 2>/dev/null
-until_ok 60 watching && sekisho-agent selftest --within 30s >/dev/null && say "rpm watching"
-sed -i '/^host:/a\  department: "by hand"' /etc/sekisho/agent.yaml
-was=$(systemctl show -P MainPID sekisho-agent)
-rpms -U /root/agent-2.rpm || fail "rpm -U"
-until_ok 60 watching
-grep -q 'by hand' /etc/sekisho/agent.yaml && [ "$(version)" = "$new" ] && [ "$(systemctl show -P MainPID sekisho-agent)" != "$was" ] &&
-	[ "$(agent | paste -sd' ')" = "enabled active" ] && say "rpm upgraded"
-cp /etc/sekisho/agent.yaml /root/good.yaml
-echo 'no_such_key: 1' >>/etc/sekisho/agent.yaml
-was=$(systemctl show -P MainPID sekisho-agent)
-rpms -U --replacepkgs /root/agent-2.rpm 2>/root/told || fail "rpm -U with broken settings"
-cat /root/told
-grep -q 'not restarted' /root/told && grep -q no_such_key /root/told && systemctl -q is-active sekisho-agent && [ "$(systemctl show -P MainPID sekisho-agent)" = "$was" ] && say "rpm watches on"
-cp /root/good.yaml /etc/sekisho/agent.yaml
-systemctl disable --now sekisho-agent 2>/dev/null
-rpms -U --replacepkgs /root/agent-2.rpm || fail "rpm -U of a service that is off"
-[ "$(agent | paste -sd' ')" = "disabled inactive" ] && say "rpm stays off"
-systemctl enable --now sekisho-agent 2>/dev/null
-until_ok 60 watching
-rpms -e sekisho-agent || fail "rpm -e"
-[ "$(systemctl is-active sekisho-agent)" = inactive ] && [ ! -e /usr/bin/sekisho-agent ] && ! pgrep sekisho-agent && [ -d /var/lib/sekisho ] &&
-	cmp -s /etc/sekisho/agent.yaml.rpmsave /root/good.yaml && [ -z "$(find /etc/systemd -name 'sekisho*')" ] && say "rpm removed"
-echo 'enable sekisho-console.service' >/etc/systemd/system-preset/50-site.preset
-rpms -i /root/console-1.rpm || fail "rpm -i of the console"
-[ "$(systemctl is-enabled sekisho-console)" = enabled ] && say "rpm enables what a preset names"
-rpms -e sekisho-console || fail "rpm -e of the console"
-[ ! -e /usr/bin/sekisho-console ] && [ -z "$(find /etc/systemd -name 'sekisho*')" ] && say "rpm disables it again"
 [ $failed -eq 0 ]
