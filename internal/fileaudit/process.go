@@ -17,6 +17,9 @@ const (
 	// the time in which a process id can come round.
 	factsFor = 2 * time.Second
 	maxFacts = 4096
+	// endedFor is how long after it was last seen a process id stands for a process
+	// that nothing is to be found out of any more: what it did is told by then.
+	endedFor = 15 * time.Second
 	// execWait is how late a program that a process executes may be known; what is
 	// known of a process for the first time is asked for again after it.
 	execWait = 100 * time.Millisecond
@@ -34,7 +37,8 @@ type processes struct {
 // facts is what is known of a process; never changed once made.
 type facts struct {
 	at      time.Time
-	early   bool // asked for the first time: what it executes may not be known yet
+	seen    time.Time // when it was last known to be there
+	early   bool      // asked for the first time: what it executes may not be known yet
 	proc    *event.Process
 	user    *event.User
 	ignored bool
@@ -50,7 +54,7 @@ func (ps *processes) of(pid int, now time.Time) *facts {
 	if old != nil && now.Sub(old.at) < factsFor && !(old.early && now.Sub(old.at) > execWait) {
 		return old
 	}
-	f := &facts{at: now, early: old == nil}
+	f := &facts{at: now, seen: now, early: old == nil || now.Sub(old.seen) > endedFor}
 	if ps.opts.Process != nil {
 		f.proc, f.user = ps.opts.Process(pid)
 	}
@@ -60,8 +64,8 @@ func (ps *processes) of(pid int, now time.Time) *facts {
 			f.proc.Executable, f.proc.Name = exe, filepath.Base(exe)
 		}
 	}
-	if old != nil && f.proc.Executable == "" && f.proc.Name == "" {
-		f.proc, f.user = old.proc, old.user // it has ended
+	if old != nil && f.proc.Executable == "" && f.proc.Name == "" && now.Sub(old.seen) <= endedFor {
+		f.proc, f.user, f.seen = old.proc, old.user, old.seen // it has ended
 	}
 	for _, g := range ps.opts.IgnoreExecutables {
 		if ok, _ := doublestar.Match(slashed(g), slashed(f.proc.Executable)); ok {
