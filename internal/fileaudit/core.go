@@ -477,7 +477,7 @@ func (c *core) rest(ctx context.Context, at spot, r record, now time.Time) {
 // noteRead remembers that a process read a file that lies in a watched place or
 // holds something of one.
 func (c *core) noteRead(ctx context.Context, r *record, v *volume.Volume, label string, now time.Time) {
-	held, carries := c.lin.files.get(r.file(), now)
+	held, carries := c.holds(r, now)
 	own := isShare(v) || label != ""
 	if !own && !carries {
 		return
@@ -490,7 +490,7 @@ func (c *core) noteRead(ctx context.Context, r *record, v *volume.Volume, label 
 		x.cargo = single(origin{path: r.path, size: r.size, kind: v.Kind, share: v.Share, label: label})
 	}
 	if r.look.sum != 0 && r.look.size >= minSize {
-		c.lin.contents.put(content{r.look.size, r.look.sum}, carrier{r.path, x.cargo}, now)
+		c.lin.contents.put(content{r.look.size, r.look.sum}, carrier{path: r.path, cargo: x.cargo}, now)
 	}
 	noted := c.reads.note(c.procs.who(r.pid, now), x)
 	if r.kind == recRead && !noted.closed {
@@ -746,7 +746,7 @@ func (c *core) renamed(ctx context.Context, r *record, now time.Time) {
 	}
 	src := &found{cargo: single(origin{r.from, r.size, v.Kind, v.Share, from}), path: r.from, way: byMoving}
 	if r.ino != 0 {
-		if held, ok := c.lin.files.get(r.file(), now); ok {
+		if held, ok := c.holds(r, now); ok {
 			src.cargo, src.whole = held.cargo, held.cargo.packed
 		}
 		c.carry(r, src, isMedia(v) || isShare(v) || to != "", now)

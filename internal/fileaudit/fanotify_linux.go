@@ -178,6 +178,9 @@ func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
 		at: at, pid: k.pid, size: int64(st.Size), ino: st.Ino,
 		dev: volume.Dev{Major: st.Dev_major, Minor: st.Dev_minor},
 	}
+	if st.Mask&unix.STATX_BTIME != 0 {
+		r.born = time.Unix(st.Btime.Sec, int64(st.Btime.Nsec))
+	}
 	id := fileKey{r.dev, r.ino}
 	if k.mask&unix.FAN_MODIFY != 0 {
 		if len(g.written) >= maxModified {
@@ -223,9 +226,6 @@ func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
 			r.kind, r.idle = recWrote, facts.local[r.dev] && f.idle(r.at, id, r.path)
 			if tracing {
 				f.lookInto(g, facts, k.fd, &r)
-				if st.Mask&unix.STATX_BTIME != 0 {
-					r.born = time.Unix(st.Btime.Sec, int64(st.Btime.Nsec))
-				}
 			}
 			g.tell(r)
 		}

@@ -155,6 +155,7 @@ func union(all []*cargo) *cargo {
 type carrier struct {
 	path  string // where it was when it was written or read
 	cargo *cargo
+	born  time.Time // when the file was made; zero: unknown
 }
 
 // fileKey identifies a file while it exists.
@@ -177,6 +178,18 @@ type lineage struct {
 
 func newLineage() *lineage {
 	return &lineage{newMemory[fileKey](maxCarriers), newMemory[content](maxContents)}
+}
+
+// holds is what a file holds of watched places, as far as is known. A disk gives the
+// number of a deleted file to a new one, whose time of birth, which programs on Linux
+// cannot set, is another one.
+func (c *core) holds(r *record, now time.Time) (carrier, bool) {
+	x, ok := c.lin.files.get(r.file(), now)
+	if ok && c.mech == mechFanotify && !r.born.IsZero() && !x.born.IsZero() && !r.born.Equal(x.born) {
+		c.lin.files.drop(r.file())
+		return carrier{}, false
+	}
+	return x, ok
 }
 
 // memory remembers carriers: the newest, for a time, and not more than maxWeight

@@ -127,7 +127,7 @@ func (c *core) packedOf(r *record, w who, p *event.Process, now time.Time) *foun
 
 // carry remembers what a file holds.
 func (c *core) carry(r *record, src *found, watched bool, now time.Time) {
-	x := carrier{r.path, src.cargo.at(src.trust())}
+	x := carrier{r.path, src.cargo.at(src.trust()), r.born}
 	if r.look.sum != 0 && r.look.size >= minSize {
 		c.lin.contents.put(content{r.look.size, r.look.sum}, x, now)
 	}
