@@ -317,6 +317,10 @@ func (l *life) take(e *event.Event, matches func(*event.Event) bool) bool {
 		}
 		sensor = fileSensor
 	case e.Action == event.ProcessStarted && e.Process != nil && len(e.Process.Args) > 2 && e.Process.Args[1] == CanaryCommand:
+		// The arguments alone say nothing: while it runs everybody can read them.
+		if pa := e.Process.Parent; pa == nil || pa.PID != event.Some(int64(os.Getpid())) {
+			return false
+		}
 		sensor = processSensor
 	case e.Action != event.ProcessEnded || e.Process == nil || e.Process.EntityID == "":
 		return false

@@ -82,7 +82,7 @@ func TestASensorThatMissesTwoCanariesIsToldAsBlindAndStartedAgain(t *testing.T) 
 					match := func(*event.Event) bool { return tt.rule }
 					if seenBy == process || seenBy == both {
 						e := event.New(event.ProcessStarted, time.Now())
-						e.Process = &event.Process{Args: []string{"sekisho-agent", CanaryCommand, nonce}, EntityID: "p" + nonce}
+						e.Process = &event.Process{Args: []string{"sekisho-agent", CanaryCommand, nonce}, EntityID: "p" + nonce, Parent: ours}
 						if !l.take(e, match) {
 							t.Error("the canary's start is not taken out")
 						}
@@ -210,17 +210,23 @@ func TestASensorThatDoesNotProveThatItSeesIsToldAsBlindAndStartedAgain(t *testin
 	}
 }
 
+// ours is the parent of a canary.
+var ours = &event.Parent{PID: event.Some(int64(os.Getpid()))}
+
 func TestWhatIsNoCanaryOfOursIsNotTakenOut(t *testing.T) {
 	l := newLife(t.TempDir(), nil, zap.NewNop())
 	b := &beat{nonce: "n1", file: filepath.Join(l.dir, "n1"), due: map[string]bool{}, seen: map[string]time.Time{}}
 	l.recent = []*beat{b}
 	for name, e := range map[string]*event.Event{
-		"the arguments with another nonce": {Action: event.ProcessStarted, Process: &event.Process{Args: []string{"x", CanaryCommand, "n2"}}},
-		"no nonce":                         {Action: event.ProcessStarted, Process: &event.Process{Args: []string{"x", CanaryCommand}}},
-		"an end without identity":          {Action: event.ProcessEnded, Process: &event.Process{}},
-		"another file beside it":           {Action: event.FileWritten, File: &event.File{Path: filepath.Join(l.dir, "n2")}},
-		"the same name elsewhere":          {Action: event.FileWritten, File: &event.File{Path: "/srv/n1"}},
-		"a device":                         {Action: event.USBAttached},
+		"the arguments with another nonce": {Action: event.ProcessStarted, Process: &event.Process{Args: []string{"x", CanaryCommand, "n2"}, Parent: ours}},
+		"no nonce":                         {Action: event.ProcessStarted, Process: &event.Process{Args: []string{"x", CanaryCommand}, Parent: ours}},
+		// Everybody can read the nonce while the canary runs.
+		"the canary's arguments, by another": {Action: event.ProcessStarted, Process: &event.Process{Args: []string{"anydesk", CanaryCommand, "n1"}, Parent: &event.Parent{PID: event.Some(int64(os.Getppid()))}}},
+		"the same by nobody knows whom":      {Action: event.ProcessStarted, Process: &event.Process{Args: []string{"anydesk", CanaryCommand, "n1"}}},
+		"an end without identity":            {Action: event.ProcessEnded, Process: &event.Process{}},
+		"another file beside it":             {Action: event.FileWritten, File: &event.File{Path: filepath.Join(l.dir, "n2")}},
+		"the same name elsewhere":            {Action: event.FileWritten, File: &event.File{Path: "/srv/n1"}},
+		"a device":                           {Action: event.USBAttached},
 	} {
 		if l.take(e, func(*event.Event) bool { return true }) {
 			t.Errorf("%s was taken out", name)
