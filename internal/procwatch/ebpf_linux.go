@@ -1,12 +1,14 @@
 package procwatch
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -471,7 +473,7 @@ func (b *bpfWatch) exec(r *bpfRecord, ticks uint64) {
 	im := &image{pid: r.pid, ticks: ticks}
 	b.setPaths(im, r, &errs)
 	im.container = b.container(r)
-	raw := b.arguments(r, ticks, &errs)
+	raw := b.arguments(r, im, &errs)
 	raw, errs = boundArgs(raw, errs)
 	im.setArgs(raw)
 
@@ -510,7 +512,8 @@ func (b *bpfWatch) exec(r *bpfRecord, ticks uint64) {
 
 // container returns the id of the container that a process runs in. The name of
 // its cgroup tells it as a rule; where it does not, as with systemd in a
-// container, /proc is asked once for each cgroup.
+// container, /proc is asked once for each cgroup. What starts a container moves
+// itself there: only what is still in the cgroup of the record says something of it.
 func (b *bpfWatch) container(r *bpfRecord) string {
 	if r.cgroup <= rootCgroup {
 		return ""
@@ -521,8 +524,8 @@ func (b *bpfWatch) container(r *bpfRecord) string {
 	}
 	if id = containerID(string(r.cgroupName)); id == "" {
 		lines, err := b.r.read(r.pid, "cgroup")
-		if err != nil {
-			return "" // ended; the next one in there is asked
+		if err != nil || !isIn(lines, r.cgroupName) {
+			return "" // ended or moved; the next one in there is asked
 		}
 		id = containerID(string(lines))
 	}
@@ -533,18 +536,29 @@ func (b *bpfWatch) container(r *bpfRecord) string {
 	return id
 }
 
+// isIn reports whether /proc/PID/cgroup names a cgroup of version 2 that has this
+// name, of which the kernel's program tells 127 bytes.
+func isIn(lines, name []byte) bool {
+	for line := range bytes.Lines(lines) {
+		if group, ok := bytes.CutPrefix(line, []byte("0::")); ok {
+			return bytes.HasPrefix(group[bytes.LastIndexByte(group, '/')+1:], name)
+		}
+	}
+	return false
+}
+
 // setPaths sets the executable and the working directory. What is deeper than
-// the kernel's program walks is read from /proc while it is there.
+// the kernel's program walks is read from /proc while it is there, and taken if it
+// ends alike: it may be that of the next program by now.
 func (b *bpfWatch) setPaths(im *image, r *bpfRecord, errs *[]string) {
 	tell := func(names []byte, cut bool, link string) string {
-		if cut {
-			if s, err := b.r.link(r.pid, link); err == nil {
-				s, _ = trimDeleted(s)
-				return s
-			}
-		}
 		b.buf = appendPath(b.buf[:0], names)
 		if cut {
+			if s, err := b.r.link(r.pid, link); err == nil {
+				if s, _ = trimDeleted(s); strings.HasSuffix(s, string(b.buf)) {
+					return s
+				}
+			}
 			*errs = append(*errs, "read "+link+": only the end of the path is known: it is too deep")
 			b.buf = append([]byte("..."), b.buf...)
 		}
@@ -568,13 +582,15 @@ func (b *bpfWatch) setPaths(im *image, r *bpfRecord, errs *[]string) {
 
 // arguments returns the arguments, NUL after each. The kernel tells the first
 // 4 KiB; the rest is read from /proc if it is still the same program.
-func (b *bpfWatch) arguments(r *bpfRecord, ticks uint64, errs *[]string) string {
+func (b *bpfWatch) arguments(r *bpfRecord, im *image, errs *[]string) string {
 	if r.flags&(bpfArgsCut|bpfArgsFailed) == 0 {
 		return string(r.args)
 	}
 	raw, err := b.r.args(r.pid)
 	if err == nil && len(raw) > len(r.args) && raw[:len(r.args)] == string(r.args) {
-		if now, ok := b.w.startTicks(r.pid); ok && now == ticks {
+		exe, _ := b.r.link(r.pid, "exe")
+		exe, _ = trimDeleted(exe)
+		if now, ok := b.w.startTicks(r.pid); ok && now == im.ticks && exe == im.exe {
 			return raw
 		}
 	}

@@ -589,3 +589,61 @@ func BenchmarkStart(b *testing.B) {
 		x.q.reuse(items)
 	}
 }
+
+// When /proc is asked the process may run another program, be in another control
+// group, or be another process: what it says then is not taken for this program's.
+func TestWhatProcSaysOfSomethingLaterIsNotTaken(t *testing.T) {
+	id := strings.Repeat("0123456789abcdef", 4)
+	const real = "/srv/0/1/deep/evil"
+	for _, tt := range []struct {
+		name                  string
+		flags                 byte
+		exe, cwd, args, group string // as /proc has them now
+		want                  func(im *image, errs string) bool
+	}{
+		{"the end of a deep path", bpfExeCut, real, "/", "", "", func(im *image, _ string) bool { return im.exe == real }},
+		{"the end of a deep path, deleted", bpfExeCut | bpfExeDeleted, real + " (deleted)", "/", "", "", func(im *image, _ string) bool { return im.exe == real }},
+		{"another program's path", bpfExeCut, "/usr/bin/true", "/", "", "", func(im *image, errs string) bool {
+			return im.exe == ".../deep/evil" && strings.Contains(errs, "only the end")
+		}},
+		{"another folder", bpfCwdCut, real, "/usr", "", "", func(im *image, errs string) bool {
+			return im.cwd == ".../home" && strings.Contains(errs, "only the end")
+		}},
+		{"arguments that the kernel could not read", bpfArgsFailed, "/deep/evil", "/", "evil\x00x\x00", "", func(im *image, _ string) bool { return im.line == "evil x" }},
+		{"another program's arguments", bpfArgsFailed, "/usr/bin/true", "/", "true\x00", "", func(im *image, errs string) bool { return im.line == "" && strings.Contains(errs, "could not") }},
+		{"a control group in a container", 0, real, "/", "", "0::/docker-" + id + ".scope/init.scope\n", func(im *image, _ string) bool { return im.container == id }},
+		{"moved to a container since", 0, real, "/", "", "0::/docker-" + id + ".scope\n", func(im *image, _ string) bool { return im.container == "" }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			dir := filepath.Join(root, "10")
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			stat := "10 (evil) S 5 1 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 7 0\n"
+			for name, text := range map[string]string{"stat": stat, "cmdline": tt.args, "cgroup": tt.group} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for name, to := range map[string]string{"exe": tt.exe, "cwd": tt.cwd} {
+				if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w := New(Options{ProcRoot: root})
+			b := &bpfWatch{w: w, q: newQueue(100), r: newProcReader(root), paths: interned{}, inside: map[uint64]string{}, now: time.Now()}
+			w.procs.put(&proc{image: &image{pid: 5, ticks: 5, entity: "e5", exe: "/bin/sh", name: "sh"}})
+			b.handle(&bpfRecord{
+				kind: bpfExec, flags: tt.flags, pid: 10, ppid: 5, start: 7 * tickNS, at: 2, parentStart: 5 * tickNS, session: noID,
+				exe: []byte("evil\x00deep\x00"), cwd: []byte("home\x00"), cgroup: 77, cgroupName: []byte("init.scope"),
+			})
+			if len(b.items) != 1 {
+				t.Fatalf("told %d", len(b.items))
+			}
+			if im, errs := b.items[0].proc.image, strings.Join(b.items[0].errs, "; "); !tt.want(im, errs) {
+				t.Errorf("path %q, folder %q, line %q, container %q; %s", im.exe, im.cwd, im.line, im.container, errs)
+			}
+		})
+	}
+}
