@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"sekisho/internal/event"
 	"sekisho/internal/rules"
 )
 
@@ -123,6 +124,46 @@ func TestMemoryStaysWithinWhatLimitsSay(t *testing.T) {
 		}
 		runtime.KeepAlive(s)
 	})
+}
+
+// A window that was large gives its memory back: else one after the other could
+// take all that Limits.Entries allows.
+func TestAWindowThatWasLargeGivesItsMemoryBack(t *testing.T) {
+	const windows, entries = 10, 5000
+	for _, b := range bodies[:2] {
+		t.Run(b.name, func(t *testing.T) {
+			p := measured(t, b.text, "1m")
+			s := New(p, Limits{Entries: entries + 1000, Evidence: 1, Tolerance: time.Second}, nil)
+			e := ev(0, "a", "u")
+			m := p.Match(e, nil)
+			before := heap()
+			see := func(user int, at time.Time, name int) {
+				e := *e
+				e.Time, e.User, e.File = at, &event.User{Name: fmt.Sprint(user)}, &event.File{Name: fmt.Sprint(name)}
+				s.Observe(&e, m, nil)
+			}
+			now := start
+			for u := range windows {
+				for i := range entries {
+					see(u, now.Add(time.Duration(i)*time.Millisecond), i)
+				}
+				for range 3 { // each goes on with an event now and then
+					now = now.Add(40 * time.Second)
+					for o := range u + 1 {
+						see(o, now, 0)
+					}
+				}
+			}
+			used, st := heap()-before, s.Stats()
+			if st.Keys != windows || st.Evicted+st.Trimmed != 0 || st.Entries > 40 {
+				t.Fatalf("%+v", st)
+			}
+			if stated := int64(windows*500 + (entries+1000)*40 + 16<<10); used > stated {
+				t.Errorf("%d entries take %d KB, stated are %d KB for %d", st.Entries, used>>10, stated>>10, entries+1000)
+			}
+			runtime.KeepAlive(s)
+		})
+	}
 }
 
 func BenchmarkObserve(b *testing.B) {

@@ -357,6 +357,15 @@ func (s *Set) insert(w *window, n entry) {
 		w.dead++
 		s.stats.Entries--
 	}
+	if n := cap(w.entries); n > smallWindow && len(w.live()) < n/4 {
+		w.move()
+		if w.counts != nil { // a map does not shrink
+			w.counts = nil
+			if len(w.entries)-w.lo >= smallWindow {
+				w.count()
+			}
+		}
+	}
 }
 
 // room makes sure that an entry can be appended: in place of forgotten ones
@@ -370,10 +379,15 @@ func (w *window) room() {
 		w.lo, w.dead = w.lo-w.dead, 0
 		return
 	}
+	w.move()
+}
+
+// move gives the entries memory of their own, with room for half as many more.
+func (w *window) move() {
 	live := w.live()
-	grown := make([]entry, len(live), len(live)+max(2, len(live)/2))
-	copy(grown, live)
-	w.entries, w.lo, w.dead = grown, w.lo-w.dead, 0
+	moved := make([]entry, len(live), len(live)+max(2, len(live)/2))
+	copy(moved, live)
+	w.entries, w.lo, w.dead = moved, w.lo-w.dead, 0
 }
 
 // include adds an entry, which lies beside the others, to what they sum up to.
