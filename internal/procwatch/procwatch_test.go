@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -370,6 +371,45 @@ func TestUsersThatAnswerLateAreNamedLater(t *testing.T) {
 	u.checked = time.Time{}
 	if name(1); asked != 4 {
 		t.Errorf("a changed passwd is not read again")
+	}
+}
+
+// The directory server hangs, and so do those who ask it: each takes a thread, of
+// which a service may have 128. Many people work here, or one with many ids.
+func TestADirectoryThatHangsHoldsUpLittle(t *testing.T) {
+	u := newUsers()
+	u.passwd = t.TempDir() + "/passwd"
+	release := make(chan struct{})
+	var asking, most atomic.Int32
+	u.lookup = func(id string) (string, error) {
+		for n := asking.Add(1); n > most.Load(); {
+			most.Store(n)
+		}
+		defer asking.Add(-1)
+		<-release
+		return "name" + id, nil
+	}
+	began := time.Now()
+	for uid := range uint32(20) {
+		for range tellBatch { // all of one batch, which has one time
+			if of := u.of(uid, began); of.ID != strconv.Itoa(int(uid)) || of.Name != "" {
+				t.Fatalf("user %d is %+v before the answer", uid, of)
+			}
+		}
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("%d events of 20 people waited %v", 20*tellBatch, took)
+	}
+	if n := most.Load(); n > maxAsking {
+		t.Errorf("%d ask at once", n)
+	}
+	close(release)
+	for uid := range uint32(20) {
+		for deadline := time.Now().Add(time.Minute); u.of(uid, time.Now()).Name == ""; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("the name of %d does not come", uid)
+			}
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 const (
 	maxUsers    = 1024                   // names kept; a terminal server has a few hundred
+	maxAsking   = 8                      // questions under way: each takes a thread, and may hang for minutes
 	userFor     = 10 * time.Minute       // until a name is asked for again
 	userWait    = 200 * time.Millisecond // how long an event waits for a directory server (LDAP, SSSD) that is slow
 	passwdEvery = 5 * time.Second        // how often /etc/passwd is looked at for a change
@@ -28,6 +29,7 @@ type users struct {
 
 	mu      sync.Mutex // guards all below
 	names   map[uint32]*userName
+	asking  int       // questions under way, at most maxAsking
 	checked time.Time // of passwd
 	mtime   time.Time // of passwd
 }
@@ -37,6 +39,7 @@ type userName struct {
 	user  event.User
 	old   event.User // what it was before it was asked for again
 	asked time.Time
+	until time.Time // an event waits for it no longer
 }
 
 func newUsers() *users {
@@ -67,18 +70,28 @@ func (u *users) of(uid uint32, now time.Time) event.User {
 	}
 	n := u.names[uid]
 	if n == nil || now.Sub(n.asked) > userFor {
+		id := u.text(uid)
+		old := event.User{ID: id}
+		if n != nil {
+			old, _ = n.last()
+		}
+		if u.asking >= maxAsking {
+			u.mu.Unlock()
+			return old // nobody answers; the next event asks
+		}
 		if len(u.names) >= maxUsers {
 			clear(u.names)
 		}
-		id := u.text(uid)
-		was := n
-		n = &userName{ready: make(chan struct{}), asked: now, old: event.User{ID: id}}
-		if was != nil {
-			n.old, _ = was.last()
-		}
+		n = &userName{ready: make(chan struct{}), asked: now, until: time.Now().Add(userWait), old: old}
 		u.names[uid] = n
+		u.asking++
 		go func() {
-			defer close(n.ready)
+			defer func() {
+				close(n.ready)
+				u.mu.Lock()
+				u.asking--
+				u.mu.Unlock()
+			}()
 			name, err := u.lookup(id)
 			var unknown user.UnknownUserIdError
 			if err != nil && !errors.As(err, &unknown) {
@@ -92,10 +105,14 @@ func (u *users) of(uid uint32, now time.Time) event.User {
 	u.mu.Unlock()
 
 	of, ready := n.last()
-	if ready || of.Name != "" || now.Sub(n.asked) > userWait { // the last: it was waited for before
+	if ready || of.Name != "" {
 		return of
 	}
-	t := time.NewTimer(userWait)
+	left := time.Until(n.until)
+	if left <= 0 {
+		return of
+	}
+	t := time.NewTimer(left)
 	defer t.Stop()
 	select {
 	case <-n.ready:
