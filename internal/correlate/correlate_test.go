@@ -258,3 +258,25 @@ func TestSwapKeepsWindowsOfWhatCountsTheSame(t *testing.T) {
 		t.Errorf("%d entries, want 3", st.Entries)
 	}
 }
+
+// A late event is looked at in every window that it lies in: not each of them from
+// scratch.
+func TestALateEventCostsNoMoreThanItsWindowIsLong(t *testing.T) {
+	for _, body := range []string{"value_percentile\n  condition: {field: sekisho.copy.files, gt: 99}", "value_count\n  condition: {field: file.name, gte: 100000}", "temporal_ordered"} {
+		p := program(t, "  rules: [a, b]\n  timespan: 1h\n  type: "+body)
+		s := New(p, Limits{}, nil)
+		e := with(ev(0, "a", "u"), 1)
+		m := p.Match(e, nil)
+		for i := range 20_000 {
+			e := *e
+			e.Time = e.Time.Add(time.Duration(i) * 2 * time.Millisecond)
+			s.Observe(&e, m, nil)
+		}
+		began := time.Now()
+		late := *e
+		s.Observe(&late, m, nil)
+		if took := time.Since(began); took > 100*time.Millisecond {
+			t.Errorf("%.16s: %v for a window of %d events", body, took, s.Stats().Entries)
+		}
+	}
+}

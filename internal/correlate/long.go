@@ -242,7 +242,7 @@ func (l *long) rank(m mark, from int64) float64 {
 		}
 		kept++
 		if (o.hash^m.hash)&markText == 0 {
-			r.meet(o.n)
+			r.meet(o.n, 1)
 		}
 	}
 	percent := r.percent(float64(below+1), 1)

@@ -572,10 +572,9 @@ func (w *window) sequence() {
 	}
 }
 
-// total is what the conditions are asked of: the sum or count of
-// entries[from:to], to which the window's sums belong at the moment, or the
-// percentile of the value n in it.
-func (w *window) total(from, to int, n, flag uint64) float64 {
+// total is what the conditions are asked of: the sum, count or rank of
+// entries[from:to], to which the window's sums and r belong at the moment.
+func (w *window) total(from, to int, r *ranking) float64 {
 	switch w.c.def.Type {
 	case rules.EventCount:
 		return float64(to - from)
@@ -584,12 +583,6 @@ func (w *window) total(from, to int, n, flag uint64) float64 {
 	case rules.ValueAvg:
 		return w.sum.float() / float64(to-from)
 	case rules.ValuePercentile:
-		r := newRanking(n, flag == text)
-		for i := range w.entries[from:to] {
-			if o := &w.entries[from+i]; o.mark&text == flag {
-				r.meet(o.n)
-			}
-		}
 		return r.percent(1, 0)
 	}
 	return float64(w.distinct)
@@ -609,16 +602,24 @@ func newRanking(n uint64, isText bool) ranking {
 	return ranking{n: n, text: isText, f: math.Float64frombits(n)}
 }
 
-func (r *ranking) meet(n uint64) {
-	r.all++
+// meet takes so many of a value in, or out.
+func (r *ranking) meet(n uint64, many int) {
+	r.all += many
 	if r.text {
 		if n == r.n {
-			r.equal++
+			r.equal += many
 		}
 	} else if f := math.Float64frombits(n); f < r.f {
-		r.below++
+		r.below += many
 	} else if f == r.f {
-		r.equal++
+		r.equal += many
+	}
+}
+
+// entry is meet for an entry of a value_percentile, if it is one of the same kind.
+func (r *ranking) entry(n *entry, many int) {
+	if n.is(text) == r.text {
+		r.meet(n.n, many)
 	}
 }
 
@@ -655,7 +656,13 @@ func (s *Set) judge(tc *touch, e *event.Event, t int64, n, flag uint64) {
 		s.judgeOrdered(tc, conds, t)
 		return
 	}
-	tc.total = w.total(w.lo, len(w.entries), n, flag)
+	r := newRanking(n, flag == text)
+	if def.Type == rules.ValuePercentile {
+		for i := w.lo; i < len(w.entries); i++ {
+			r.entry(&w.entries[i], 1)
+		}
+	}
+	tc.total = w.total(w.lo, len(w.entries), &r)
 	if t >= newest-tc.c.span && fulfils(def, conds, tc.total) {
 		tc.fired = true
 		return
@@ -671,6 +678,7 @@ func (s *Set) judge(tc *touch, e *event.Event, t int64, n, flag uint64) {
 		for end := w.entries[to-1].t; to > w.dead && w.entries[to-1].t == end; {
 			if to--; to >= from {
 				w.exclude(&w.entries[to], nil)
+				r.entry(&w.entries[to], -1)
 			} else {
 				from = to
 			}
@@ -682,11 +690,12 @@ func (s *Set) judge(tc *touch, e *event.Event, t int64, n, flag uint64) {
 		for from > w.dead && w.entries[from-1].t >= end-tc.c.span {
 			from--
 			w.include(&w.entries[from], nil)
+			r.entry(&w.entries[from], 1)
 		}
 		if t < end-tc.c.span {
 			continue
 		}
-		if total := w.total(from, to, n, flag); fulfils(def, conds, total) {
+		if total := w.total(from, to, &r); fulfils(def, conds, total) {
 			tc.fired, tc.from, tc.to, tc.total = true, from, to, total
 		}
 	}
