@@ -492,12 +492,8 @@ func (b *bpfWatch) exec(r *bpfRecord, ticks uint64) {
 			b.replaced(p.ppid, r.parentStart/tickNS, r.at)
 		}
 		w.adopt(p, maxAncestors)
-	} else if pa := p.parent; pa.entity == "" && pa.ticks != 0 {
-		// A shell that forked itself: nobody has asked for its name yet.
-		named := *pa
-		named.entity = entityID(b.boot, pa.pid, pa.ticks)
-		p.parent = &named
 	}
+	p.parent = p.parent.named(b.boot) // a shell that forked itself
 	before := p.parent
 	if old != nil {
 		before = old.image

@@ -647,3 +647,17 @@ func TestWhatProcSaysOfSomethingLaterIsNotTaken(t *testing.T) {
 		})
 	}
 }
+
+// A subshell writes a file and ends before anybody asks who it was.
+func TestAForkThatEndedIsKnownByName(t *testing.T) {
+	w := New(Options{ProcRoot: t.TempDir()})
+	b := &bpfWatch{w: w, q: newQueue(100), r: newProcReader(w.opts.ProcRoot), paths: interned{}, now: time.Now(), boot: "boot"}
+	w.procs.put(&proc{image: &image{pid: 5, ticks: 5, entity: "e5", exe: "/bin/sh", name: "sh"}})
+	for _, r := range []bpfRecord{{kind: bpfFork, pid: 10, ppid: 5, start: 7 * tickNS, at: 1}, {kind: bpfExit, pid: 10, start: 7 * tickNS, at: 2}} {
+		b.handle(&r)
+	}
+	p, _, _ := w.Lookup(10)
+	if p == nil || p.EntityID != entityID(bootID(w.opts.ProcRoot), 10, 7) || p.Executable != "/bin/sh" || p.Parent == nil || p.Parent.EntityID != "e5" {
+		t.Errorf("%+v", p)
+	}
+}

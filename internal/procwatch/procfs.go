@@ -2,8 +2,11 @@ package procwatch
 
 import (
 	"bytes"
+	"os"
+	"path"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // stat is what is used of /proc/PID/stat (proc_pid_stat(5)).
@@ -112,4 +115,19 @@ func unescapeMount(s string) string {
 		b.WriteByte(s[i])
 	}
 	return b.String()
+}
+
+var boots sync.Map // proc root -> boot id
+
+// bootID is the kernel's name for this run of the machine.
+func bootID(root string) string {
+	if id, ok := boots.Load(root); ok {
+		return id.(string)
+	}
+	b, err := os.ReadFile(path.Join(root, "sys/kernel/random/boot_id"))
+	id := string(bytes.TrimSpace(b))
+	if err == nil {
+		boots.Store(root, id)
+	}
+	return id
 }

@@ -1,7 +1,6 @@
 package procwatch
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -226,21 +225,6 @@ func (w *Watcher) pids() ([]int, error) {
 		}
 	}
 	return pids, nil
-}
-
-var boots sync.Map // proc root -> boot id
-
-// bootID is the kernel's name for this run of the machine.
-func bootID(root string) string {
-	if id, ok := boots.Load(root); ok {
-		return id.(string)
-	}
-	b, err := os.ReadFile(path.Join(root, "sys/kernel/random/boot_id"))
-	id := string(bytes.TrimSpace(b))
-	if err == nil {
-		boots.Store(root, id)
-	}
-	return id
 }
 
 func clock(id int32) time.Duration {

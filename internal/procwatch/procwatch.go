@@ -545,6 +545,11 @@ func (w *Watcher) Lookup(pid int) (*event.Process, *event.User, string) {
 	if p == nil {
 		return nil, nil, ""
 	}
+	if p.image.entity == "" || p.parent != nil && p.parent.entity == "" {
+		boot, named := bootID(w.opts.ProcRoot), *p
+		named.image, named.parent = p.image.named(boot), p.parent.named(boot)
+		p = &named
+	}
 	r := new(struct {
 		process event.Process
 		parent  event.Parent
@@ -613,6 +618,11 @@ func (im *image) setArgs(raw string) {
 // meanwhile.
 func (w *Watcher) scanAll(q *queue, sensor string, tell bool) error {
 	first := w.procs.empty()
+	ended := func(p *proc) {
+		if p != nil && p.told && w.opts.TellEnds {
+			q.push(item{proc: p, at: time.Now(), sensor: sensor, ended: true})
+		}
+	}
 	pids, err := w.pids()
 	if err != nil {
 		return err
@@ -628,6 +638,9 @@ func (w *Watcher) scanAll(q *queue, sensor string, tell bool) error {
 		if old != nil && old.image.exe == r.proc.image.exe && (old.image.entity == r.proc.image.entity || old.image.entity == "") {
 			continue // known, or forked and nothing executed yet
 		}
+		if old != nil && old.image.ticks != 0 && old.image.ticks != r.proc.image.ticks {
+			ended(w.procs.exit(pid, time.Now())) // and its id is this one's
+		}
 		r.proc.told = tell
 		w.procs.put(r.proc)
 		if !tell {
@@ -640,9 +653,7 @@ func (w *Watcher) scanAll(q *queue, sensor string, tell bool) error {
 		q.push(it)
 	}
 	for _, p := range w.procs.keep(alive) {
-		if p.told && w.opts.TellEnds {
-			q.push(item{proc: p, at: time.Now(), sensor: sensor, ended: true})
-		}
+		ended(p)
 	}
 	return nil
 }

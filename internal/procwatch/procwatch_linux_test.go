@@ -508,3 +508,25 @@ func TestAnAnswerToSomebodyElseIsNone(t *testing.T) {
 		t.Error("took an answer to another socket for ours")
 	}
 }
+
+// The end of a process was lost, and its id is another one's when that is looked
+// for: the end is told, or what hangs on it (a remote session) never ends.
+func TestAScanTellsTheEndOfOneWhoseIDIsAnotherOnes(t *testing.T) {
+	w := New(Options{TellEnds: true})
+	me := os.Getpid()
+	ticks, _ := w.startTicks(me)
+	w.procs.put(&proc{image: &image{pid: me, ticks: ticks - 1, entity: "before", exe: "/usr/bin/anydesk"}, told: true})
+	q := newQueue(1 << 16)
+	if err := w.scanAll(q, "test", true); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, it := range q.take() {
+		if it.proc.image.pid == me {
+			got = append(got, fmt.Sprintf("%s %v", it.proc.image.entity, it.ended))
+		}
+	}
+	if want := []string{"before true", entityID(bootID("/proc"), me, ticks) + " false"}; !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}

@@ -265,6 +265,17 @@ func entityID(boot string, pid int, ticks uint64) string {
 	return string(hex.AppendEncode(room[:0], h[:16]))
 }
 
+// named is the image with its entity id, which one that was only forked gets when
+// somebody asks for it; nil if im is.
+func (im *image) named(boot string) *image {
+	if im == nil || im.entity != "" || im.ticks == 0 {
+		return im
+	}
+	n := *im
+	n.entity = entityID(boot, im.pid, im.ticks)
+	return &n
+}
+
 // startedBy is what the children of p are started by: p itself if it is
 // telling, else what started p.
 func startedBy(p *proc) string {
