@@ -1,9 +1,11 @@
 package judge
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -93,15 +95,23 @@ func openStore(dir string) (s *store, afresh, err error) {
 		return nil, nil, err
 	}
 	s = &store{dir: dir}
-	if s.journal, err = openJournal(dir); err != nil && !errors.Is(err, ErrInUse) && !errors.Is(err, spool.ErrFull) {
+	var damaged error
+	if s.journal, damaged, err = openJournal(dir); err != nil && !errors.Is(err, ErrInUse) && !errors.Is(err, spool.ErrFull) {
 		afresh = fmt.Errorf("journal: %w", err)
 		if err := aside(s.path(journalName)); err != nil {
 			return nil, nil, errors.Join(afresh, err)
 		}
-		s.journal, err = openJournal(dir)
+		s.journal, _, err = openJournal(dir)
 	}
 	if err != nil {
 		return nil, nil, err
+	}
+	if damaged != nil {
+		afresh = fmt.Errorf("journal: %w", damaged)
+	}
+	// Nothing gets into the journal before there is a database.
+	if fi, err := os.Stat(s.path(dbName)); s.journal.Next() > 1 && (errors.Is(err, fs.ErrNotExist) || err == nil && fi.Size() == 0) {
+		afresh = errors.Join(afresh, fmt.Errorf("%s: it is gone", dbName))
 	}
 	if s.db, err = openDB(s.path(dbName)); errors.Is(err, errDamaged) {
 		afresh = errors.Join(afresh, fmt.Errorf("%s: %w", dbName, err))
@@ -118,13 +128,34 @@ func openStore(dir string) (s *store, afresh, err error) {
 
 func (s *store) path(name string) string { return filepath.Join(s.dir, name) }
 
-func openJournal(dir string) (*spool.Spool, error) {
-	// Four times what it may hold: nothing is ever dropped from it.
-	j, err := spool.Open(filepath.Join(dir, journalName), spool.Options{MaxBytes: 4 * (journalMost + segmentBytes), SegmentBytes: segmentBytes})
+// openJournal opens the journal of a store; damaged says what of it cannot be read,
+// nor even counted.
+func openJournal(dir string) (j *spool.Spool, damaged, err error) {
+	j, err = spool.Open(filepath.Join(dir, journalName), spool.Options{
+		MaxBytes: 4 * (journalMost + segmentBytes), SegmentBytes: segmentBytes, // four times what it may hold: nothing is ever dropped from it
+		Aside: func(path string) {
+			if !blank(path) {
+				damaged = errors.Join(damaged, fmt.Errorf("%s cannot be read", filepath.Base(path)))
+			}
+		},
+	})
 	if errors.Is(err, spool.ErrInUse) {
-		return nil, fmt.Errorf("%w: %w", ErrInUse, err)
+		return nil, nil, fmt.Errorf("%w: %w", ErrInUse, err)
 	}
-	return j, err
+	return j, damaged, err
+}
+
+// blank reports whether a file begins with zeros: a loss of power leaves a segment
+// so that was created in the last second.
+func blank(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var head [32]byte
+	n, _ := io.ReadFull(f, head[:])
+	return !bytes.ContainsFunc(head[:n], func(r rune) bool { return r != 0 })
 }
 
 // aside sets a file or folder aside; none is no error.
@@ -198,23 +229,30 @@ func (j *Judge) load(o Options) error {
 }
 
 // again judges the events of the journal that the checkpoint does not hold, as
-// they were enriched then. The error says that the journal was set aside.
+// they were enriched then. The error says that the journal is gone or was set aside.
 func (j *Judge) again() (raised []*alert.Alert, err error) {
 	s := j.store
-	next := uint64(0) // number of the next record, if all can be read
+	next := s.meta.Next // number of the next record, if all can be read; 0: not known
+	pass := func(n uint64) {
+		if next > 0 && n > next {
+			j.recovery.Lost += int64(n - next)
+		}
+		next = max(next, n)
+	}
 	err = s.journal.Each(0, func(n uint64, rec []byte) error {
 		r, err := parseRecord(rec)
 		if errors.Is(err, errOther) {
 			return err
 		}
+		if err != nil && n < s.meta.Next {
+			return nil // the checkpoint has it
+		}
 		if r.number <= s.meta.Events && err == nil {
-			next = n + 1
+			next = max(next, n+1)
 			return nil
 		}
-		if next > 0 && n > next {
-			j.recovery.Lost += int64(n - next)
-		}
-		next = n + 1
+		pass(n)
+		next = max(next, n+1)
 		var e *event.Event
 		if err == nil {
 			e, err = event.Decode(r.event)
@@ -231,7 +269,12 @@ func (j *Judge) again() (raised []*alert.Alert, err error) {
 		return nil
 	})
 	if err == nil {
-		return raised, nil
+		end := s.journal.Next()
+		pass(end)
+		if end < s.meta.Next { // the checkpoint waited until all before it was on disk
+			err = errors.New("journal: what it held is gone")
+		}
+		return raised, err
 	}
 	// What it held is in the windows as far as it could be read; a checkpoint
 	// follows at once.
@@ -240,7 +283,7 @@ func (j *Judge) again() (raised []*alert.Alert, err error) {
 	journal, oerr := s.journal, error(nil)
 	if oerr = journal.Close(); oerr == nil {
 		if oerr = aside(s.path(journalName)); oerr == nil {
-			s.journal, oerr = openJournal(s.dir)
+			s.journal, _, oerr = openJournal(s.dir)
 		}
 	}
 	if oerr != nil {
@@ -313,8 +356,7 @@ func (j *Judge) StartCheckpoint() error {
 	_ = s.wait() // of the one before: this one writes what that one could not
 	j.unsettled = append(j.unsettled, j.book.Changed()...)
 	c := &checkpoint{
-		meta: meta{Version: storeVersion, Began: s.meta.Began, Checkpoint: time.Now().UTC().Round(0), Events: j.stats.Events, Looked: j.looked},
-		next: s.journal.Next(),
+		meta: meta{Version: storeVersion, Began: s.meta.Began, Checkpoint: time.Now().UTC().Round(0), Events: j.stats.Events, Looked: j.looked, Next: s.journal.Next()},
 	}
 	for _, a := range slices.Concat(j.given, j.unsettled) {
 		c.unkept = append(c.unkept, a.AppendJSON(nil))

@@ -218,7 +218,7 @@ func TestWhatCannotBeUsedIsSetAside(t *testing.T) {
 		spoil func(t *testing.T, dir string)
 		aside string // of what, "" for nothing
 		lost  bool   // the checkpoint is lost: alerts before it are not known any more
-		says  string
+		says  string // where nothing is set aside, too; "": nothing
 	}{
 		{"newer version", edit(func(b *bolt.Bucket) error {
 			return b.Put([]byte{keyMeta}, []byte(`{"version":2,"events":"many"}`))
@@ -254,15 +254,15 @@ func TestWhatCannotBeUsedIsSetAside(t *testing.T) {
 			os.Remove(filepath.Join(dir, dbName))
 			os.Mkdir(filepath.Join(dir, dbName), 0o700)
 		}, dbName, true, "no database"},
-		{"no database", func(t *testing.T, dir string) { os.Remove(filepath.Join(dir, dbName)) }, "", true, ""},
-		{"an empty database", rewrite(dbName, func([]byte) []byte { return nil }), "", true, ""},
+		{"no database", func(t *testing.T, dir string) { os.Remove(filepath.Join(dir, dbName)) }, "", true, "windows.db: it is gone"},
+		{"an empty database", rewrite(dbName, func([]byte) []byte { return nil }), "", true, "windows.db: it is gone"},
 		{"one meta page torn", rewrite(dbName, func(b []byte) []byte { clear(b[64:200]); return b }), "", false, ""},
 		{"a file for the journal", func(t *testing.T, dir string) {
 			os.RemoveAll(filepath.Join(dir, journalName))
 			os.WriteFile(filepath.Join(dir, journalName), []byte("x"), 0o600)
 		}, journalName, false, "journal"},
-		{"a journal of noise", rewrite(segment, func(b []byte) []byte { return bytes.Repeat([]byte("noise"), len(b)/5) }), "", false, ""},
-		{"no journal", func(t *testing.T, dir string) { os.RemoveAll(filepath.Join(dir, journalName)) }, "", false, ""},
+		{"a journal of noise", rewrite(segment, func(b []byte) []byte { return bytes.Repeat([]byte("noise"), len(b)/5) }), "", false, "00000000000000000041.bad cannot be read"},
+		{"no journal", func(t *testing.T, dir string) { os.RemoveAll(filepath.Join(dir, journalName)) }, "", false, "journal: what it held is gone"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir, after := left(t, p)
@@ -272,7 +272,7 @@ func TestWhatCannotBeUsedIsSetAside(t *testing.T) {
 			if j.Stats().Problem != "" {
 				t.Fatalf("nothing is kept: %s", j.Stats().Problem)
 			}
-			if (c.aside != "") != (r.Afresh != nil) || r.Afresh != nil && !strings.Contains(r.Afresh.Error(), c.says) {
+			if (c.aside+c.says != "") != (r.Afresh != nil) || r.Afresh != nil && !strings.Contains(r.Afresh.Error(), c.says) {
 				t.Errorf("it says %v, want %q", r.Afresh, c.says)
 			}
 			for _, name := range []string{dbName, journalName} {
@@ -309,7 +309,7 @@ func TestWhatCannotBeUsedIsSetAside(t *testing.T) {
 func TestAJournalOfANewerVersionIsReadAsFarAsItIsKnown(t *testing.T) {
 	p := pack(t, rules.Options{})
 	dir, _ := left(t, p)
-	s, err := openJournal(dir)
+	s, _, err := openJournal(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -353,6 +353,26 @@ func TestRecordsThatCannotBeReadAreCounted(t *testing.T) {
 	j = mustOpen(t, dir, Options{Program: p})
 	if r := j.Recovery(); r.Lost != 0 || r.Events != 0 {
 		t.Errorf("counted again: %+v", r)
+	}
+}
+
+func TestTheFirstRecordsAfterACheckpointAreCountedToo(t *testing.T) {
+	p := pack(t, rules.Options{})
+	dir, after := left(t, p)
+	path := filepath.Join(dir, journalName, "00000000000000000041.seg")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, serial := range []string{"S40", "S41"} {
+		b[bytes.Index(b, []byte(`"`+serial+`"`))+1] ^= 1
+	}
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j := mustOpen(t, dir, Options{Program: p})
+	if r := j.Recovery(); r.Lost != 2 || r.Events != 18 || len(r.Alerts) != len(after)-2 {
+		t.Errorf("got %+v", r)
 	}
 }
 

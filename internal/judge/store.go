@@ -115,7 +115,6 @@ type value func(b []byte) []byte
 type checkpoint struct {
 	meta    meta
 	unkept  [][]byte // alerts that are not known to be kept
-	next    uint64   // the first record that is not in it
 	length  int64    // of those that are
 	missing int64    // events that are in it, but not in the journal
 }
@@ -134,6 +133,7 @@ type meta struct {
 	Checkpoint time.Time `json:"checkpoint"` // when this was written
 	Events     int64     `json:"events"`     // judged before
 	Looked     time.Time `json:"looked"`     // event time when the book was last looked through
+	Next       uint64    `json:"next"`       // number of the first record of the journal that is not in it
 }
 
 // guarded turns what a damaged file makes of its readers into an error: bbolt
@@ -363,7 +363,7 @@ func (s *store) begin(c *checkpoint, flush func(put func(kind byte, key []byte, 
 	go func(ended chan<- result) {
 		var r result
 		if r.written, r.err = s.write(c); r.err == nil {
-			r.trim = s.journal.Trim(c.next)
+			r.trim = s.journal.Trim(c.meta.Next)
 		}
 		ended <- r
 	}(s.result)
@@ -408,6 +408,8 @@ func (s *store) end(r result) {
 // write is the transaction of a checkpoint. It runs beside the owner, and only
 // reads what is the store's.
 func (s *store) write(c *checkpoint) (written int64, err error) {
+	// Or the journal could end before Next after a loss of power, and seem to be cut.
+	_ = s.journal.Sync() // an error of it comes with the next record
 	err = guarded(func() error {
 		return s.db.Update(func(tx *bolt.Tx) error {
 			b := tx.Bucket(bucketName)
