@@ -634,6 +634,6 @@ func (t *tracker) other(pid int, ticks uint64) (p *proc, ended bool) {
 func (t *tracker) forget(pid int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.live, pid)
-	delete(t.dead, pid)
+	t.dropLive(pid)
+	t.dropDead(pid)
 }

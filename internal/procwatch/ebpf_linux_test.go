@@ -585,7 +585,7 @@ func BenchmarkStart(b *testing.B) {
 		for i := range items {
 			w.Recycle(w.event(&items[i], x.now))
 		}
-		x.q.done(len(items))
+		x.q.done(items)
 		x.q.reuse(items)
 	}
 }

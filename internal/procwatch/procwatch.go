@@ -347,12 +347,12 @@ func (w *Watcher) tellAll(ctx context.Context, q *queue, out chan<- *event.Event
 		}
 		for i := range part {
 			if !w.send(ctx, out, batch[i]) {
-				q.done(i)
+				q.done(part[:i])
 				q.putBack(items[first+i:])
 				return false
 			}
 		}
-		q.done(len(part))
+		q.done(part)
 		clear(part)
 	}
 	q.reuse(items)
@@ -450,7 +450,7 @@ func (w *Watcher) event(it *item, now time.Time) *event.Event {
 		}
 	}
 	e.Process, e.User = w.fill(a, p, now)
-	if len(it.raw) > maxKept {
+	if p.image.cut && it.raw != "" {
 		e.Process.Args, e.Process.CommandLine = splitArgs(it.raw)
 	}
 	if it.ended {
@@ -608,9 +608,12 @@ func (w *Watcher) adopt(p *proc, depth int) {
 // event.
 func (im *image) setArgs(raw string) {
 	if len(raw) > maxKept {
-		raw = strings.Clone(raw[:maxKept]) // the rest is not to stay in memory with it
+		raw, im.cut = strings.Clone(raw[:maxKept]), true // the rest is not to stay in memory with it
 	}
 	im.args, im.line = splitArgs(raw)
+	if len(im.args) > keptArgs {
+		im.args, im.cut = slices.Clone(im.args[:keptArgs]), true
+	}
 }
 
 // scanAll looks at all processes: at the start to know the parents of what is to

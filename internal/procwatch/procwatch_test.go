@@ -609,3 +609,47 @@ func TestAPanicIsTheSensorsError(t *testing.T) {
 		t.Errorf("err %v, status %+v", err, w.Status())
 	}
 }
+
+// Programs with arguments up to what is kept: the dead must not outweigh the agent,
+// and nobody's living processes either.
+func TestWhatIsKeptOfArgumentsIsLittle(t *testing.T) {
+	for name, raw := range map[string]string{"many short": strings.Repeat("a\x00", maxKept), "one long": strings.Repeat("a", 2*maxKept) + "\x00"} {
+		t.Run(name, func(t *testing.T) {
+			used := func() uint64 {
+				var m runtime.MemStats
+				runtime.GC()
+				runtime.ReadMemStats(&m)
+				return m.HeapAlloc
+			}
+			tr := newTracker()
+			before := used()
+			for pid := range 20_000 {
+				im := &image{pid: pid}
+				im.setArgs(strings.Clone(raw[:maxKept]))
+				tr.put(&proc{image: im})
+				if pid%2 == 0 {
+					tr.exit(pid, time.Now())
+				}
+			}
+			after := used()
+			runtime.KeepAlive(tr)
+			mb := (after - before) >> 20
+			t.Logf("%d living and %d dead: %d MB", len(tr.live), len(tr.dead), mb)
+			if mb > 40 || len(tr.live) != 10_000 {
+				t.Errorf("%d living and %d dead take %d MB", len(tr.live), len(tr.dead), mb)
+			}
+			for pid := range 20_000 {
+				tr.exit(pid, time.Now().Add(deadFor))
+			}
+			if last := tr.dead[19_999]; len(last.image.args) == 0 || tr.liveBytes != 0 || tr.deadBytes > maxDeadBytes {
+				t.Errorf("%d bytes of the living are left, %d of the dead, the last with %d arguments", tr.liveBytes, tr.deadBytes, len(last.image.args))
+			}
+			for pid := range 20_000 {
+				tr.dropDead(pid)
+			}
+			if tr.deadBytes != 0 {
+				t.Errorf("%d bytes of no dead", tr.deadBytes)
+			}
+		})
+	}
+}

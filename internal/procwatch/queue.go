@@ -21,8 +21,16 @@ type item struct {
 	exitOK  bool
 }
 
-// maxQueuedBytes bounds the arguments waiting in a queue. A judgement: a flood
-// of 20,000 ordinary command lines is 2-4 MB.
+// weight is roughly how many bytes the arguments of an item take.
+func (it *item) weight() int {
+	if it.proc == nil {
+		return 0
+	}
+	return len(it.raw) + it.proc.weight()
+}
+
+// maxQueuedBytes bounds the arguments waiting in a queue or being told. A judgement:
+// a flood of 20,000 ordinary command lines is 10 MB.
 const maxQueuedBytes = 32 << 20
 
 // queue stands between the kernel's queue, which must be read at once, and the
@@ -35,7 +43,7 @@ type queue struct {
 	items   []item
 	spare   []item // room for items, used before
 	taken   int    // given to the consumer and not done yet
-	bytes   int    // of arguments in items
+	bytes   int    // of arguments in items and in what is taken
 	dropped uint64
 }
 
@@ -48,12 +56,13 @@ func (q *queue) push(items ...item) {
 	}
 	q.mu.Lock()
 	for i := range items {
-		if len(q.items)+q.taken >= q.max || q.bytes+len(items[i].raw) > maxQueuedBytes {
+		weight := items[i].weight()
+		if len(q.items)+q.taken >= q.max || q.bytes+weight > maxQueuedBytes {
 			q.dropped++
 			continue
 		}
 		q.items = append(q.items, items[i])
-		q.bytes += len(items[i].raw)
+		q.bytes += weight
 	}
 	q.mu.Unlock()
 	q.signal()
@@ -80,7 +89,7 @@ func (q *queue) take() []item {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	items := q.items
-	q.items, q.spare, q.bytes = q.spare, nil, 0
+	q.items, q.spare = q.spare, nil
 	q.taken += len(items)
 	return items
 }
@@ -105,9 +114,6 @@ func (q *queue) putBack(items []item) {
 	defer q.mu.Unlock()
 	q.taken -= len(items)
 	q.items = append(items, q.items...)
-	for i := range items {
-		q.bytes += len(items[i].raw)
-	}
 }
 
 // lost reports whether something was lost and not taken account of.
@@ -117,10 +123,13 @@ func (q *queue) lost() bool {
 	return q.dropped > 0
 }
 
-// done says that n of what was taken are told.
-func (q *queue) done(n int) {
+// done says that these, of what was taken, are told.
+func (q *queue) done(items []item) {
 	q.mu.Lock()
-	q.taken -= n
+	q.taken -= len(items)
+	for i := range items {
+		q.bytes -= items[i].weight()
+	}
 	q.mu.Unlock()
 }
 

@@ -18,8 +18,17 @@ const (
 	maxDead  = 4096        // processes that have ended and may still be asked for
 	deadFor  = time.Minute // how long they may be: file events of a short cp arrive after its end
 	maxKept  = 4 << 10     // bytes of arguments kept for parents and look-ups
+	keptArgs = 256         // how many of them: each takes 16 bytes besides its own, and a user chooses both
 	maxArgs  = 4096        // arguments in an event
 	maxBytes = 64 << 10    // bytes of arguments in an event
+
+	// What the arguments of all may take, in bytes: those of the dead, and those of the
+	// living, of whom what comes beyond that keeps shortArgs and shortKept only. A
+	// terminal server with 200 browsers has 14 MB.
+	maxDeadBytes = 8 << 20
+	maxLiveBytes = 16 << 20
+	shortArgs    = 16
+	shortKept    = 256
 )
 
 // image is a program that a process runs. It is never changed once made, so
@@ -31,8 +40,9 @@ type image struct {
 	started   time.Time
 	exe       string   // "" if unknown
 	name      string   // last element of exe, else what the kernel calls it (15 bytes)
-	args      []string // at most maxKept bytes, and maxArgs of them; shared by events
+	args      []string // at most maxKept bytes, and keptArgs of them; shared by events
 	line      string   // the same as a command line
+	cut       bool     // there are more arguments than those
 	cwd       string
 	uid       uint32        // whose rights it has: the effective user
 	who       uint32        // whose doing it is, see setOwner
@@ -47,6 +57,30 @@ type image struct {
 type windowsFacts struct {
 	integrity, elevation string   // as in events
 	program              *program // what its file says of itself; nil if that is not known
+}
+
+// weight is roughly how many bytes the arguments take; 0 of nil.
+func (im *image) weight() int {
+	if im == nil {
+		return 0
+	}
+	return 2*len(im.line) + 16*len(im.args)
+}
+
+// short is the image with the first of its arguments only; nil if im is.
+func (im *image) short() *image {
+	if im == nil || len(im.line) <= shortKept && len(im.args) <= shortArgs {
+		return im
+	}
+	n := *im
+	n.cut, n.line, n.args = true, strings.Clone(im.line[:min(len(im.line), shortKept)]), nil
+	left := shortKept
+	for _, a := range im.args[:min(len(im.args), shortArgs)] {
+		a = a[:min(len(a), left)]
+		n.args = append(n.args, strings.Clone(a))
+		left -= len(a)
+	}
+	return &n
 }
 
 // setOwner sets whose rights a process has and whose doing it is: the account of
@@ -80,6 +114,9 @@ type proc struct {
 	execAt    uint64 // monotonic ns when the image was executed; 0 if not known
 }
 
+// weight is that of all that p keeps: its parent may be gone.
+func (p *proc) weight() int { return p.image.weight() + p.parent.weight() }
+
 // death is a process that has ended, and when.
 type death struct {
 	*proc
@@ -99,6 +136,8 @@ type tracker struct {
 	live map[int]*proc
 	dead map[int]death
 	died []dying // what is in dead, in the order of dying
+	// What the arguments of both take.
+	liveBytes, deadBytes int
 	// forgotten counts the living processes that were told and had to make room
 	// for others: their ends will not be told.
 	forgotten uint64
@@ -143,12 +182,35 @@ func (t *tracker) set(p *proc) {
 			if q.told {
 				t.forgotten++
 			}
-			delete(t.live, other)
+			t.dropLive(other)
 			break
 		}
 	}
-	delete(t.dead, pid)
+	t.dropLive(pid)
+	t.dropDead(pid)
+	if t.liveBytes+p.weight() > maxLiveBytes {
+		q := *p
+		q.image, q.parent = p.image.short(), p.parent.short()
+		p = &q
+	}
+	t.liveBytes += p.weight()
 	t.live[pid] = p
+}
+
+// dropLive takes a process from the living, if it is one; t.mu is held.
+func (t *tracker) dropLive(pid int) {
+	if p := t.live[pid]; p != nil {
+		t.liveBytes -= p.weight()
+		delete(t.live, pid)
+	}
+}
+
+// dropDead takes a process from the dead, if it is one; t.mu is held.
+func (t *tracker) dropDead(pid int) {
+	if d, ok := t.dead[pid]; ok {
+		t.deadBytes -= d.weight()
+		delete(t.dead, pid)
+	}
 }
 
 // tookForgotten returns how many told processes were forgotten while they live
@@ -214,15 +276,17 @@ func (t *tracker) exit(pid int, at time.Time) *proc {
 	if p == nil {
 		return nil
 	}
-	delete(t.live, pid)
+	t.dropLive(pid)
+	t.dropDead(pid)
 	t.dead[pid] = death{p, at}
+	t.deadBytes += p.weight()
 	t.died = append(t.died, dying{pid, at})
 	// A flood leaves thousands behind: they go when nobody may ask for them any more,
 	// not when the next flood comes.
-	for len(t.died) > maxDead || at.Sub(t.died[0].at) >= deadFor {
+	for len(t.died) > maxDead || t.deadBytes > maxDeadBytes || at.Sub(t.died[0].at) >= deadFor {
 		first := t.died[0]
 		if t.died = t.died[1:]; t.dead[first.pid].at.Equal(first.at) { // else the id has died again
-			delete(t.dead, first.pid)
+			t.dropDead(first.pid)
 		}
 	}
 	return p
