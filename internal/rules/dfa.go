@@ -26,6 +26,7 @@ func newExpression(id int, re *regexp.Regexp, prog *syntax.Prog, parsed *syntax.
 	if prefix, _ := re.LiteralPrefix(); len(prefix) > 1 {
 		x.kinds.prefix = []byte(prefix)
 	}
+	x.kinds.aloneSecond(parsed)
 	if !x.need.isLine {
 		x.whole = wholeDFA(x)
 	}
@@ -125,10 +126,12 @@ type kinds struct {
 
 	// A match can only begin with these bytes; skips says that they are known.
 	// alone is the byte where it is just one, prefix what a match begins with where
-	// that is more than one byte.
+	// that is more than one byte. second says that one of them and then alone begin
+	// each match, or the shortest that ends where it does ("\s-", "\w+-").
 	skips  bool
 	first  [256]bool
 	alone  int // -1: more than one
+	second bool
 	prefix []byte
 }
 
@@ -227,8 +230,39 @@ func (k *kinds) begin(prog *syntax.Prog) {
 	k.skips = n < len(k.first)/2
 }
 
+// aloneSecond notes the second byte of each match where there is just one.
+func (k *kinds) aloneSecond(re *syntax.Regexp) {
+	for re.Op == syntax.OpCapture {
+		re = re.Sub[0]
+	}
+	if !k.skips || k.alone >= 0 || re.Op != syntax.OpConcat {
+		return
+	}
+	begins := re.Sub[0]
+	if begins.Op == syntax.OpPlus {
+		begins = begins.Sub[0]
+	}
+	then := re.Sub[1]
+	if _, ok := bytesOf(begins); !ok || then.Op != syntax.OpLiteral || then.Flags&syntax.FoldCase != 0 || then.Rune[0] >= utf8.RuneSelf {
+		return
+	}
+	k.alone, k.second = int(then.Rune[0]), true
+}
+
 // skip is the next place from i on where a match can begin.
 func (k *kinds) skip(text []byte, i int) int {
+	if k.second {
+		for at := i + 1; at < len(text); at++ {
+			n := bytes.IndexByte(text[at:], byte(k.alone))
+			if n < 0 {
+				break
+			}
+			if at += n; k.first[text[at-1]] {
+				return at - 1
+			}
+		}
+		return len(text)
+	}
 	if len(k.prefix) > 0 {
 		if n := bytes.Index(text[i:], k.prefix); n >= 0 {
 			return i + n

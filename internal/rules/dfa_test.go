@@ -48,6 +48,9 @@ func FuzzAutomatonAgreesWithRegexp(f *testing.F) {
 		{`\s[a-fA-F0-9]{4}\s`, "x 12aF y"}, {`(?i)\bK?net\b|^a$`, "the \u212aNET"}, {`^$`, ""}, {`(?m)^b$`, "a\nb\nc"}, {`\Ba\B`, "bab"},
 		{`.{10,}`, "0123\n456789012"}, {`(?s).{10,}`, "0123\n456789012"}, {`[^a]\z`, "é"}, {`a|bcdef+|(?:ghijk){2}`, "xghijkghijkx"},
 		{`\x{fffd}`, "\xff"}, {`(?i)ſtraße`, "STRAßE"}, {`(a|aa|aaa)*b.{1,20}c`, "aaaaaaaabaaac"},
+		// A run that a byte has to come before, and a second byte that there is just one of.
+		{`\s[a-f0-9]{8}\s`, "=0123456789abcdef \t01234567 "}, {` [0-7]{7,13}`, "0000000000 01234567"}, {`[a-c][a-d]{6}`, "dddddddabcdabc"},
+		{`\s-\s*<`, "-- - -\t <"}, {"(\\w+`(?:\\w+|-|.)`)", "`a``b`c`"}, {`[a-c]+x|y`, "y"}, {`[xy]x+$`, "axx"}, {`\s[é-]-`, " é-"},
 	} {
 		f.Add(s.re, s.text)
 	}

@@ -14,6 +14,7 @@ import (
 // built.
 type finder struct {
 	field  int
+	number uint64        // among the finders of a program
 	recurs bool          // the field's texts come again and again: see recall
 	direct bool          // and are those of a field of the event table,
 	id     event.FieldID // this one
@@ -193,7 +194,7 @@ type groups struct {
 	width int      // bytes of a group: 3 or 4
 	marks []uint64 // bit set by hash
 	mul   uint32   // spreads groups; what is above their bytes it leaves out
-	shift uint8    // leaves of the product the hash
+	size  uint64   // how many marks there are, a power of two
 	heads []int32  // by the hash's upper bits: first of the literals there
 	lits  []groupLit
 	texts []groupText // by literal, and one more at the end
@@ -201,8 +202,10 @@ type groups struct {
 	facts []int32     // of the texts
 }
 
-// hash is where the group at the beginning of four bytes has its mark.
-func (x *groups) hash(four uint32) uint32 { return four * x.mul >> (x.shift & 31) }
+// hash is where the group at the beginning of four bytes has its mark: the upper
+// bits of a product, as many as size has, by a second product since shifting by
+// what only the run tells takes longer.
+func (x *groups) hash(four uint32) uint64 { return uint64(four*x.mul) * x.size >> 32 }
 
 // groupLit is what is looked at of a literal at first: the eight bytes from its
 // group on, or as many as there are. Nearly always that decides.
@@ -303,10 +306,10 @@ func newGroups(lits []*lit, width int) (x groups) {
 	for 1<<n < 16*len(distinct) && n < maxMarkBits {
 		n++
 	}
-	x.shift = 32 - n
+	x.size = 1 << n
 	x.marks = make([]uint64, 1<<n/64)
-	hash := func(a anchored) uint32 { return x.hash(a.group) }
-	slices.SortStableFunc(all, func(a, b anchored) int { return compareUint(uint64(hash(a)), uint64(hash(b))) })
+	hash := func(a anchored) uint64 { return x.hash(a.group) }
+	slices.SortStableFunc(all, func(a, b anchored) int { return compareUint(hash(a), hash(b)) })
 	x.heads = make([]int32, 1<<n>>headShift)
 	var texts strings.Builder
 	for i, a := range all {
@@ -390,16 +393,27 @@ func (x *groups) compare(s *scratch, k, i int, text []byte) {
 }
 
 // collect puts the marked places of a text in hits, without a branch, and returns
-// how many they are.
+// how many they are. Four groups come from one load.
 func (x *groups) collect(hits *[maxHits]hit, padded []byte, from, to int) (found int) {
-	marks, mul, shift := x.marks, x.mul, x.shift&31
-	four := gramAt(padded, from) << 8
-	for i, c := range padded[from+gramLen-1 : to+gramLen-1] {
-		four = four>>8 | uint32(c)<<24
-		hits[found&(maxHits-1)].at = int32(i)
-		if h := four * mul >> shift; marks[h>>6]&(1<<(h&63)) != 0 {
+	marks, mul, size := x.marks, x.mul, x.size
+	mark := func(four uint32, at int32) {
+		hits[found&(maxHits-1)].at = at
+		if h := uint64(four*mul) * size >> 32; marks[h>>6]&(1<<(h&63)) != 0 {
 			found++
 		}
+	}
+	text, at := padded[from:to+pad], int32(0)
+	for ; len(text) >= pad+4; text = text[4:] {
+		eight := binary.LittleEndian.Uint64(text)
+		mark(uint32(eight), at)
+		mark(uint32(eight>>8), at+1)
+		mark(uint32(eight>>16), at+2)
+		mark(uint32(eight>>24), at+3)
+		at += 4
+	}
+	for ; len(text) > pad; text = text[1:] {
+		mark(binary.LittleEndian.Uint32(text), at)
+		at++
 	}
 	return found
 }
@@ -483,13 +497,16 @@ type grams struct {
 	pairs, triples [1 << 16 / 64]uint64
 }
 
-func tripleHash(group uint32) uint32 { return group & 0xffffff * gramMul >> 16 }
+// tripleHash is 16 bits of the three lower bytes; the factor leaves the fourth out.
+func tripleHash(group uint32) uint32 { return group * (gramMul << 8 & 0xffffffff) >> 16 }
 
 func (g *grams) add(text []byte) {
-	padded := text[:len(text)+pad]
-	for i := 0; i+1 < len(text); i++ {
-		group := gramAt(padded, i)
-		pair, triple := group&0xffff, tripleHash(group) // the last one more than there is, which does no harm
+	for rest := text[:len(text)+pad]; len(rest) > pad+1; rest = rest[2:] { // the last may be one more than there is, which does no harm
+		four := binary.LittleEndian.Uint32(rest)
+		pair, triple := uint16(four), tripleHash(four)
+		g.pairs[pair>>6] |= 1 << (pair & 63)
+		g.triples[triple>>6] |= 1 << (triple & 63)
+		pair, triple = uint16(four>>8), tripleHash(four>>8)
 		g.pairs[pair>>6] |= 1 << (pair & 63)
 		g.triples[triple>>6] |= 1 << (triple & 63)
 	}
@@ -520,11 +537,12 @@ func (g *grams) mayAny(words []string) bool {
 	return false
 }
 
-// maxWords is how many words are looked for one by one in a field before grams
-// are made, and maxLikely how many that the grams let pass before the pass of
-// the field's finder takes less. Judgement, from measurements.
+// maxWords is how many words are looked for one by one in a field of up to
+// wordBytes before grams are made, and maxLikely how many that the grams let pass
+// before the pass of the field's finder takes less. Judgement, from measurements.
 const (
 	maxWords  = 12
+	wordBytes = 500
 	maxLikely = 40
 )
 
@@ -541,7 +559,7 @@ func (n *lateNode) match(s *scratch) bool {
 		return false
 	}
 	var g *grams
-	if int(asked.words)+n.count <= maxWords {
+	if int(asked.words)+n.count <= maxWords && !s.slot(f.field).grammed && len(texts[0]) <= wordBytes {
 		asked.words += uint8(n.count)
 	} else {
 		asked.words, g = maxWords, s.grams(f.field)

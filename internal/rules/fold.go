@@ -2,6 +2,7 @@ package rules
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"slices"
 	"unicode"
 	"unicode/utf8"
@@ -61,9 +62,10 @@ func foldInto(b []byte, s string) int {
 	n := i
 	for i < len(s) {
 		if i+8 <= len(s) {
-			if x := eightOf(s[i : i+8]); x&(ones<<7) == 0 {
-				binary.LittleEndian.PutUint64(b[n:], foldEight(x))
-				i, n = i+8, n+8
+			x := eightOf(s[i : i+8])
+			ascii := bits.TrailingZeros64(x&(ones<<7)) / 8 // so many before another
+			binary.LittleEndian.PutUint64(b[n:], foldEight(x))
+			if i, n = i+ascii, n+ascii; ascii == 8 {
 				continue
 			}
 		}
@@ -75,6 +77,11 @@ func foldInto(b []byte, s string) int {
 			b[n] = c
 			n++
 			i++
+			continue
+		}
+		if i+2 < len(s) && (c-0xe3 < 7 || c == 0xe2 && s[i+1] < 0x84) && s[i+1]&s[i+2]&0xc0 == 0x80 && (s[i+1]|s[i+2])&0x40 == 0 {
+			b[n], b[n+1], b[n+2] = c, s[i+1], s[i+2] // U+2000 to U+20FF, U+3000 to U+9FFF: Japanese, and dashes
+			i, n = i+3, n+3
 			continue
 		}
 		r, size := utf8.DecodeRuneInString(s[i:])

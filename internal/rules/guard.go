@@ -164,9 +164,7 @@ type need struct {
 
 	counts []byteCount // so often each of these bytes
 
-	// A run of so many of these bytes, not folded; 0: nothing known.
-	run   int
-	runOf [256]bool
+	run *run // not folded; nil: nothing known
 
 	// isLine says that a match is any run of this many characters, and nothing
 	// else is asked.
@@ -194,32 +192,70 @@ func longLine(re *syntax.Regexp) (n int, newline, ok bool) {
 	return 0, false, false
 }
 
-// ofRun notes the longest run of ASCII characters of one class that every match
-// has, should it be of leastRun or more ("[0-9a-f]{64}").
-func (n *need) ofRun(re *syntax.Regexp) {
+// run is n bytes of a set in a row.
+type run struct {
+	n  int
+	of [256]bool
+	// after says that a byte of before, of which none is in of, comes first.
+	after  bool
+	before [256]bool
+}
+
+// runIn is the longest run that every match has, should it be of leastRun or more
+// ("[0-9a-f]{64}").
+func runIn(re *syntax.Regexp) (longest *run) {
 	switch re.Op {
 	case syntax.OpCapture, syntax.OpPlus:
-		n.ofRun(re.Sub[0])
+		return runIn(re.Sub[0])
 	case syntax.OpConcat:
-		for _, s := range re.Sub {
-			n.ofRun(s)
-		}
-	case syntax.OpRepeat:
-		class := re.Sub[0]
-		if re.Min < leastRun || re.Min <= n.run || class.Op != syntax.OpCharClass {
-			return
-		}
-		var of [256]bool
-		for i := 0; i < len(class.Rune); i += 2 {
-			for r := class.Rune[i]; r <= class.Rune[i+1]; r++ {
-				if r >= utf8.RuneSelf {
-					return
-				}
-				of[r] = true
+		for i, s := range re.Sub {
+			r := runIn(s)
+			if r == nil || longest != nil && longest.n >= r.n {
+				continue
+			}
+			longest = r
+			if i > 0 && s.Op == syntax.OpRepeat {
+				var ok bool
+				r.before, ok = bytesOf(re.Sub[i-1])
+				r.after = ok && !r.overlaps()
 			}
 		}
-		n.run, n.runOf = re.Min, of
+		return longest
+	case syntax.OpRepeat:
+		if of, ok := bytesOf(re.Sub[0]); ok && re.Min >= leastRun {
+			return &run{n: re.Min, of: of}
+		}
 	}
+	return nil
+}
+
+// bytesOf is the bytes that an expression of one ASCII character matches.
+func bytesOf(re *syntax.Regexp) (of [256]bool, ok bool) {
+	class := re.Rune
+	switch {
+	case re.Op == syntax.OpLiteral && len(class) == 1 && re.Flags&syntax.FoldCase == 0:
+		class = []rune{class[0], class[0]}
+	case re.Op != syntax.OpCharClass:
+		return of, false
+	}
+	for i := 0; i < len(class); i += 2 {
+		for r := class[i]; r <= class[i+1]; r++ {
+			if r >= utf8.RuneSelf {
+				return of, false
+			}
+			of[r] = true
+		}
+	}
+	return of, true
+}
+
+func (r *run) overlaps() bool {
+	for c, is := range r.of {
+		if is && r.before[c] {
+			return true
+		}
+	}
+	return false
 }
 
 // byteCount is how often a byte occurs.
@@ -257,42 +293,53 @@ func countsOf(re *syntax.Regexp, counts *[utf8.RuneSelf]int) {
 }
 
 // leastRun is the length of a run that is worth looking for. Judgement.
-const leastRun = 8
+const leastRun = 6
 
-// hasRun reports whether a text has n bytes of a set in a row. It looks at every
-// nth byte, and at those before it as long as they are in the set.
-func hasRun(text []byte, of *[256]bool, n int) bool {
-	for i := n - 1; i < len(text); {
+// in reports whether a text has the run. It looks at every nth byte, and at those
+// before it as long as they are in the set.
+func (r *run) in(text []byte) bool {
+	for i := r.n - 1; i < len(text); {
 		k := 0
-		for k < n && of[text[i-k]] {
+		for k < r.n && r.of[text[i-k]] {
 			k++
 		}
-		if k == n {
+		if k < r.n {
+			i += r.n - k
+			continue
+		}
+		if !r.after {
 			return true
 		}
-		i += n - k
+		from := i - k + 1
+		for from > 0 && r.of[text[from-1]] {
+			from--
+		}
+		if from > 0 && r.before[text[from-1]] {
+			return true
+		}
+		for i < len(text) && r.of[text[i]] {
+			i++
+		}
+		i += r.n
 	}
 	return false
 }
 
 // hasLine reports whether a text has n characters in a row.
 func hasLine(text []byte, n int, newline bool) bool {
-	run := 0
-	for i := 0; i < len(text); {
-		size := 1
-		if text[i] >= utf8.RuneSelf {
-			_, size = utf8.DecodeRune(text[i:])
+	for {
+		line, rest, more := text, []byte(nil), false
+		if !newline {
+			line, rest, more = bytes.Cut(text, []byte{'\n'})
 		}
-		run++
-		if text[i] == '\n' && !newline {
-			run = 0
-		}
-		if run >= n {
+		if len(line) >= n && (len(line) >= n*utf8.UTFMax || utf8.RuneCount(line) >= n) {
 			return true
 		}
-		i += size
+		if !more {
+			return false
+		}
+		text = rest
 	}
-	return n == 0
 }
 
 // maxNeedAny bounds the texts of which one is needed; more say little.
@@ -303,7 +350,7 @@ const maxNeedAny = 64
 func needOf(re *syntax.Regexp) need {
 	n := need{size: leastLength(re)}
 	n.line, n.newline, n.isLine = longLine(re)
-	n.ofRun(re)
+	n.run = runIn(re)
 	re = re.Simplify()
 	var counts [utf8.RuneSelf]int
 	countsOf(re, &counts)
@@ -410,7 +457,11 @@ func times(a, b []string) []string {
 	if len(a)*len(b) > maxNeedAny {
 		return nil
 	}
-	var out []string
+	return each(a, b)
+}
+
+// each is each text of a followed by each of b.
+func each(a, b []string) (out []string) {
 	for _, x := range a {
 		for _, y := range b {
 			out = append(out, x+y)

@@ -71,6 +71,7 @@ func (p *Program) index(actionSlot, osSlot int) {
 		}
 	}
 	p.buckets = make(map[place]*bucket, len(actions)*len(systems))
+	finders := uint64(0)
 	for _, a := range actions {
 		for _, o := range systems {
 			b := &bucket{at: place{a, o}}
@@ -80,6 +81,9 @@ func (p *Program) index(actionSlot, osSlot int) {
 				}
 			}
 			b.build(p.getters)
+			for i := range b.finders {
+				b.finders[i].number, finders = finders, finders+1
+			}
 			p.buckets[b.at] = b
 		}
 	}
@@ -612,6 +616,7 @@ func (ix *indexer) text(n *textNode, triggering bool) node {
 	var guarded []pattern  // to be compared where one of the guards occurs
 	var guards, lateGuards []litKey
 	var lateChars, restChars []charset
+	var out, spread []node
 	for i := range n.patterns {
 		p := &n.patterns[i]
 		keys, sure, ok := p.literals(n.field, n.cased)
@@ -623,6 +628,10 @@ func (ix *indexer) text(n *textNode, triggering bool) node {
 			late = append(late, keys...)
 			lateChars = append(lateChars, p.chars)
 		case first:
+			if words := p.words(n.field, n.cased); triggering && len(words) > 1 {
+				spread = append(spread, ix.spread(words, newText(n.field, n.patterns[i:i+1], false, n.cased)))
+				continue
+			}
 			guarded, guards = append(guarded, *p), append(guards, keys...)
 		case ok && askable(keys):
 			guarded, lateGuards = append(guarded, *p), append(lateGuards, keys...)
@@ -644,10 +653,10 @@ func (ix *indexer) text(n *textNode, triggering bool) node {
 		}
 		return ix.hinted(n.field, chars, 0, x)
 	}
-	var out []node
 	if len(now) > 0 {
 		out = append(out, ix.fact(now))
 	}
+	out = append(out, spread...)
 	if len(late) > 0 {
 		out = append(out, hinted(lateChars, ix.lateFact(late)))
 	}
@@ -665,6 +674,15 @@ func (ix *indexer) text(n *textNode, triggering bool) node {
 		out = append(out, hinted(restChars, compare(rest)))
 	}
 	return either(out...)
+}
+
+// spread is a node that asks x only where all the words occur.
+func (ix *indexer) spread(words []litKey, x node) node {
+	all := []node{}
+	for _, w := range words {
+		all = append(all, ix.fact([]litKey{w}))
+	}
+	return both(append(all, x)...)
 }
 
 // known reports whether finders look for the literals anyhow, or can at nearly
@@ -793,7 +811,7 @@ func (p *pattern) literals(field int, cased bool) (keys []litKey, sure, ok bool)
 	case anything:
 		return nil, false, false
 	}
-	// A single dash of windash is five literals.
+	// A dash of windash is five literals, two are twenty-five.
 	toks, at := p.toks, exact
 	if n := len(toks); toks[n-1].kind == star {
 		toks, at = toks[:n-1], prefix
@@ -806,30 +824,25 @@ func (p *pattern) literals(field int, cased bool) (keys []litKey, sure, ok bool)
 			at = suffix
 		}
 	}
-	dashAt, plain := -1, true
+	texts, plain := []string{""}, !cased
 	var longest []byte
-	for i, t := range toks {
+	for _, t := range toks {
 		switch {
-		case t.kind == dash && dashAt < 0:
-			dashAt = i
-		case t.kind != literal:
+		case t.kind == literal:
+			texts = each(texts, []string{string(t.lit)})
+			if len(t.lit) > len(longest) {
+				longest = t.lit
+			}
+		case t.kind == dash && len(texts) < maxDashed:
+			texts = each(texts, dashes)
+		default:
 			plain = false
-		case len(t.lit) > len(longest):
-			longest = t.lit
 		}
 	}
-	if plain && dashAt >= 0 && !cased {
+	if plain {
 		ok = true
-		for _, d := range dashes {
-			var text []byte
-			for i, t := range toks {
-				if i == dashAt {
-					text = append(text, d...)
-				} else {
-					text = append(text, t.lit...)
-				}
-			}
-			k := key(at, text)
+		for _, text := range texts {
+			k := key(at, []byte(text))
 			keys = append(keys, k)
 			ok = ok && k.findable()
 		}
@@ -840,6 +853,24 @@ func (p *pattern) literals(field int, cased bool) (keys []litKey, sure, ok bool)
 	k := key(within, longest)
 	return []litKey{k}, false, k.findable() && (!cased || utf8.Valid(longest))
 }
+
+// words is the literals of a pattern that finders can look for: a match has them
+// all.
+func (p *pattern) words(field int, cased bool) (keys []litKey) {
+	for _, t := range p.toks {
+		if t.kind != literal || cased && !utf8.Valid(t.lit) {
+			continue
+		}
+		if k := (litKey{field, within, fold(string(t.lit))}); k.findable() {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// maxDashed is how many literals the dashes of a pattern may make before it is
+// compared instead.
+const maxDashed = 25
 
 // findable reports whether a finder can look for a literal: whole texts and
 // suffixes go by their last bytes, all else by groups of bytes.

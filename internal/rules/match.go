@@ -455,7 +455,7 @@ type expression struct {
 
 func (x *expression) matchAny(s *scratch, texts [][]byte) bool {
 	for _, t := range texts {
-		if len(t) < x.need.size || !x.need.counted(t) || x.need.run > 1 && !hasRun(t, &x.need.runOf, x.need.run) {
+		if len(t) < x.need.size || !x.need.counted(t) || x.need.run != nil && !x.need.run.in(t) {
 			continue
 		}
 		if x.need.isLine {

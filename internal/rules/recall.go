@@ -1,16 +1,18 @@
 package rules
 
 import (
-	"math/bits"
+	"hash/maphash"
 
 	"sekisho/internal/event"
 )
 
 // The fields of most events hold what they held before: a PC starts a few hundred
-// programs, for a handful of people, and each of them again and again. What such
-// a text establishes depends on the text alone, so that a worker keeps it: the
-// finder's answer to the texts it was last asked about. A text that is not kept,
-// or lost its place to another, is looked through as ever.
+// programs, for a handful of people, and each of them again and again, often with
+// the same arguments. What such a text establishes depends on the text alone, so
+// that a worker keeps it: the finder's answer to the texts it was last asked about.
+// A text is kept when it comes for the second time, so that those that come once
+// cost little and take nobody's place. One that is not kept, or lost its place to
+// another, is looked through as ever.
 
 // Limits of what is kept. Judgement: paths of programs have 30 to 90 bytes, lists
 // of hashes 200. A desktop's programs have some hundred texts, SigmaHQ's events 750,
@@ -24,6 +26,7 @@ const (
 // recall is what the texts of one worker established.
 type recall struct {
 	texts []recalled // by hash
+	seen  []uint16   // by hash: more of the hash of the text that came last
 	facts []uint64   // scratch.facts while a text is looked through
 	asked []question
 }
@@ -34,6 +37,7 @@ type recall struct {
 type question struct {
 	finder *finder
 	text   string
+	hash   uint64
 	at     *recalled
 }
 
@@ -55,7 +59,7 @@ type bitWord struct {
 // newFinder is a finder without literals.
 func newFinder(field int, g *Getter) finder {
 	switch {
-	case g.from == fromTable && g.id.Type() == event.String && !varied[g.id]:
+	case g.from == fromTable && g.id.Type() == event.String:
 		return finder{field: field, recurs: true, direct: true, id: g.id}
 	case g.from == fromHashes:
 		return finder{field: field, recurs: true}
@@ -63,35 +67,24 @@ func newFinder(field int, g *Getter) finder {
 	return finder{field: field}
 }
 
-// varied is the fields whose texts seldom come twice: command lines, and paths of
-// files that are not programs.
-var varied = func() []bool {
-	out := make([]bool, fields)
-	for _, name := range []string{"event.id", "file.path", "file.name", "process.command_line",
-		"process.entity_id", "process.parent.entity_id", "sekisho.source.path"} {
-		out[fieldID(name)] = true
-	}
-	return out
-}()
-
-// slotOf is where a text is kept if it is.
-func (r *recall) slotOf(f *finder, text string) *recalled {
-	if r.texts == nil {
-		r.texts = make([]recalled, 1<<recallBits)
-	}
-	n := len(text)
-	h := uint64(n) ^ uint64(f.field)<<8
-	if n >= 8 { // texts of a field mostly differ in their middle or at their end
-		h ^= eightOf(text[n-8:]) ^ bits.RotateLeft64(eightOf(text[(n-8)/2:]), 29)
-	} else {
-		h ^= lastBytes(text)
-	}
-	h *= endMul
-	return &r.texts[h>>(64-recallBits)]
-}
+var recallSeed = maphash.MakeSeed()
 
 func (r *recall) ask(f *finder, text string) {
-	r.asked = append(r.asked, question{f, text, r.slotOf(f, text)})
+	if r.texts == nil {
+		r.texts, r.seen = make([]recalled, 1<<recallBits), make([]uint16, 1<<recallBits)
+	}
+	h := maphash.String(recallSeed, text) + f.number*endMul
+	r.asked = append(r.asked, question{f, text, h, &r.texts[h>>(64-recallBits)]})
+}
+
+// again reports whether a text that is not kept came before.
+func (r *recall) again(hash uint64) bool {
+	last, tag := &r.seen[hash>>(64-recallBits)], uint16(hash>>(64-recallBits-16))
+	if *last == tag {
+		return true
+	}
+	*last = tag
+	return false
 }
 
 // recalled notes what the texts asked about establish.
@@ -100,6 +93,10 @@ func (s *scratch) recalled() {
 		q := &s.recall.asked[i]
 		k := q.at
 		if k.finder != q.finder || string(k.text) != q.text {
+			if !s.recall.again(q.hash) {
+				q.finder.look(s)
+				continue
+			}
 			q.finder.learn(s, k, q.text)
 		}
 		for _, w := range k.words {

@@ -130,6 +130,7 @@ func BenchmarkMatchNewTexts(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		if i%len(c.events) == 0 {
 			clear(p.spare.Load().recall.texts)
+			clear(p.spare.Load().recall.seen)
 		}
 		buf = p.Match(c.events[i%len(c.events)], buf[:0])
 	}
