@@ -361,12 +361,15 @@ func (w *Watcher) tellAll(ctx context.Context, q *queue, out chan<- *event.Event
 
 func (w *Watcher) tellLost(ctx context.Context, q *queue, out chan<- *event.Event) {
 	n := q.tookLost()
-	w.lost.Add(n)
 	e := event.New(event.EventsLost, time.Now())
 	e.Sensor = w.Status().Mechanism
 	e.Lost = &event.Lost{Count: event.Some(int64(n))}
 	e.Message = fmt.Sprintf("at least %d process starts or ends were lost: the kernel or a queue had no room for them", n)
-	w.send(ctx, out, e)
+	w.lost.Add(n)
+	if !w.send(ctx, out, e) {
+		w.lost.Add(-n)
+		q.lose(n)
+	}
 }
 
 func (w *Watcher) send(ctx context.Context, out chan<- *event.Event, e *event.Event) bool {

@@ -535,6 +535,29 @@ func TestAStallIsCounted(t *testing.T) {
 	}
 }
 
+// The agent is stopped while the pipeline is busy and a loss is being told.
+func TestALossIsToldAtTheEnd(t *testing.T) {
+	w, q, out := New(Options{}), newQueue(10), make(chan *event.Event)
+	q.lose(5)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); w.tell(ctx, q, out) }()
+	for deadline := time.Now().Add(time.Minute); q.lost() && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	time.Sleep(50 * time.Millisecond) // it gives up to wait
+	select {
+	case e := <-out:
+		if e.Lost == nil || e.Lost.Count.V != 5 || w.Status().Lost != 5 {
+			t.Errorf("told %+v, status %d", e.Lost, w.Status().Lost)
+		}
+	case <-done:
+		t.Errorf("a loss of %d was not told", w.Status().Lost)
+	}
+	<-done
+}
+
 func TestStatusIsSafeWhileRunning(t *testing.T) {
 	w := New(Options{PollOnly: true, PollEvery: time.Millisecond})
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
