@@ -154,7 +154,7 @@ func printStatus(w io.Writer, st endpoint.Status, now time.Time) {
 		row(lang.T("設定", "settings"), p)
 	}
 	for _, p := range st.Rules.Problems {
-		row(lang.T("ルール", "rules"), p)
+		row(lang.T("ルール", "rules"), endpoint.Why(p, lang.Terminal()))
 	}
 	b := st.Budget
 	row(lang.T("負荷", "cost"), fmt.Sprintf(lang.T("CPU %.1f s、今 %.1f %%（上限 %d %%）、%d MB（目安 %d MB）", "CPU %.1f s, now %.1f %% (limit %d %%), %d MB (soft limit %d MB)"),

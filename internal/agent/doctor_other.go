@@ -1,4 +1,4 @@
-//go:build !windows
+//go:build unix
 
 package agent
 
@@ -8,12 +8,16 @@ import (
 	"sekisho/internal/config"
 )
 
-// system has nothing to add where the other checks say all.
-func (d *doctor) system(string, *config.Agent) {}
-
-// openRules has nothing to say: rules are read with the rights of root, and who may
-// change them is for modes to say.
-func openRules([]string) []string { return nil }
+// system looks at who may change the rules; the other checks say all else.
+func (d *doctor) system(_ string, cfg *config.Agent) {
+	for _, p := range cfg.Rules.Paths {
+		c := placeChecked{path: p, rules: true}
+		if t := whoChanges(p); t != nil {
+			c.err = t
+		}
+		d.place(c)
+	}
+}
 
 // privileged reports whether the process may do what the sensors need.
 func privileged() bool { return os.Geteuid() == 0 }

@@ -9,6 +9,7 @@ import (
 	"unicode/utf16"
 
 	"sekisho/internal/alert"
+	"sekisho/internal/endpoint"
 	"sekisho/internal/winacl"
 	"sekisho/internal/winlog"
 )
@@ -220,12 +221,19 @@ func (d *doctor) place(p placeChecked) {
 	}
 }
 
+// everybody is who may change what anybody may.
+const everybody = "everybody"
+
 // openRulesText says who may change rules.
 func openRulesText(t *winacl.Trouble) alert.Text {
-	if t.Kind == winacl.Linked {
-		return alert.Text{JA: "ルールの " + t.Path + " はリンクで、指している先を誰が変えられるか分からない", EN: "rules in " + t.Path + ": it is a link, and who may change where it leads to is not known"}
+	text := "rules in " + t.Path + ": " + t.Who + ", no administrator, may change them"
+	switch {
+	case t.Kind == winacl.Linked:
+		text = "rules in " + t.Path + ": it is a link, and who may change where it leads to is not known"
+	case t.Who == everybody:
+		text = "rules in " + t.Path + ": everybody may change them"
 	}
-	return alert.Text{JA: "ルールの " + t.Path + " は、管理者でない " + t.Who + " が変えられる", EN: "rules in " + t.Path + ": " + t.Who + ", no administrator, may change them"}
+	return alert.Text{JA: endpoint.Why(text, "ja"), EN: text}
 }
 
 // signature judges the signature of the agent's own program.

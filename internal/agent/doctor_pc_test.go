@@ -66,7 +66,7 @@ func TestTheDoctorNamesWhatIsWrongWithWindows(t *testing.T) {
 		{"a folder that cannot be looked at", func(pc *windowsPC) { pc.places[0].err = os.ErrPermission }, "DOC-15", CheckWarning, "調べられない", "permission"},
 		{"rules that a user may change", func(pc *windowsPC) {
 			pc.places[0] = placeChecked{`C:\rules`, true, &winacl.Trouble{Path: `C:\rules`, Kind: winacl.Writable, Who: `BUILTIN\Users`}}
-		}, "DOC-15", CheckWarning, `BUILTIN\Users が変えられる`, `BUILTIN\Users, no administrator, may change`},
+		}, "DOC-15", CheckWarning, `BUILTIN\Users が変えられます`, `BUILTIN\Users, no administrator, may change`},
 		{"rules behind a link", func(pc *windowsPC) {
 			pc.places[0] = placeChecked{`C:\rules`, true, &winacl.Trouble{Path: `C:\rules`, Kind: winacl.Linked}}
 		}, "DOC-15", CheckWarning, "リンク", "it is a link"},

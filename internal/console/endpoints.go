@@ -308,7 +308,7 @@ func (p *printer) endpointDetail(rec *endpoint.Record, now time.Time) *endpointD
 		d.Why = append(d.Why, template.HTML(template.HTMLEscapeString(p.t("why.settings")))+p.bdi(problem))
 	}
 	for _, problem := range st.Rules.Problems[:min(len(st.Rules.Problems), 20)] {
-		d.Why = append(d.Why, template.HTML(template.HTMLEscapeString(p.t("why.rules")))+p.bdi(problem))
+		d.Why = append(d.Why, template.HTML(template.HTMLEscapeString(p.t("why.rules")))+p.bdi(endpoint.Why(problem, p.lang)))
 	}
 	if d.SkewText != "" {
 		text(p.t("why.skew", d.SkewText))

@@ -9,8 +9,8 @@ import (
 // Why is the reason of a sensor's state in a language, "ja" or else English.
 func (s *Sensor) Why(lang string) string { return Why(s.Reason, lang) }
 
-// Why is what a sensor says of itself, in its state or in the message of an event, in a
-// language, "ja" or else English. What the system said stands in it as it is, and so
+// Why is what a sensor says of itself, in its state or in the message of an event, or
+// the agent of its rules, in a language, "ja" or else English. What the system said stands in it as it is, and so
 // does what is not known here, as of another version.
 func Why(reason, lang string) string {
 	if lang != "ja" {
@@ -62,6 +62,13 @@ var said = []struct{ en, ja string }{
 	{"logons are read from %s every %v; locks of the screen and idle desktops are not seen", "%[1]s を %[2]s ごとに読みます。画面のロックと、デスクトップの放置は見えません"},
 	{"this Windows lists no sessions", "この Windows はセッションの一覧を返しません"},
 	{"sessions are looked at every %v; shorter ones, and from where remote ones really come, are not seen: %v", "セッションを %[1]s ごとに調べるので、それより短いものと、遠隔のセッションの本当の接続元は見えません: %[2]s"},
+
+	// Rules.
+	{"rules in %s: everybody may change them", "ルールの %[1]s は、だれでも変えられます"},
+	{"rules in %s: %s, no administrator, may change them", "ルールの %[1]s は、管理者でない %[2]s が変えられます"},
+	{"rules in %s: it is a link, and who may change where it leads to is not known", "ルールの %[1]s はリンクで、指している先を誰が変えられるか分かりません"},
+	{"the group %s", "グループ %[1]s "},
+	{"somebody named in its access list", "アクセス制御リストにある誰か"},
 
 	// Prints.
 	{"the log was switched on just now; it is read within half a minute", "ログを今、有効にしました。30 秒以内に読み始めます"},
