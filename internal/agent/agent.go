@@ -469,7 +469,7 @@ func (a *Agent) recovered() {
 	r := a.judge.Recovery()
 	for _, al := range r.Alerts {
 		a.given++
-		a.out.again = append(a.out.again, a.out.outgoing(al, true, a.given))
+		a.out.again = append(a.out.again, outgoing{rec: fitAlert(al.JSON, rowBytes(a.out.alerts)), n: a.given, update: true})
 	}
 	if r.Afresh != nil {
 		a.log.Error("counting begins afresh", zap.Error(r.Afresh))

@@ -211,6 +211,18 @@ func (o *outbox) write(held []outgoing, stopping <-chan struct{}) {
 // rows, and a spool with a small limit no longer records.
 func rowBytes(s *spool.Spool) int { return min(wire.MaxRowBytes, s.MaxRecordBytes()) }
 
+// fitAlert is encodeAlert for an alert's JSON.
+func fitAlert(rec []byte, most int) []byte {
+	if len(rec) <= most {
+		return rec
+	}
+	a, err := alert.Decode(rec)
+	if err != nil { // longer than an event may be
+		return shortened(rec, most)
+	}
+	return encodeAlert(a, most)
+}
+
 // encodeAlert is the alert as a record of at most so many bytes. Until it fits
 // evidence goes, the newest first and the deciding event never; the total still
 // tells how much there was.

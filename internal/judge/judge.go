@@ -45,7 +45,7 @@ type Judge struct {
 	store     *store // nil: nothing is kept on disk
 	unstored  error  // why, if it should be
 	recovery  Recovery
-	given     []*alert.Alert // given out and not yet known to be kept, if there is a store
+	given     []given        // given out and not yet known to be kept, if there is a store
 	kept      uint64         // how many are, of all that were given out
 	unsettled []*alert.Alert // updates that a checkpoint took from the book, to be given out
 
@@ -209,10 +209,18 @@ func (j *Judge) finding(r *rules.Rule, e *event.Event, keys map[string]string) *
 // Over it the oldest are taken for lost, as they are there.
 const maxGiven = 8192
 
+// given is an alert that was given out: by this run, or by the one before.
+type given struct {
+	a   *alert.Alert // nil: raw
+	raw Recovered
+}
+
 // give notes the alerts that are given out, until the caller has kept them.
 func (j *Judge) give(alerts []*alert.Alert) []*alert.Alert {
 	if j.store != nil {
-		j.given = append(j.given, alerts...)
+		for _, a := range alerts {
+			j.given = append(j.given, given{a: a})
+		}
 		if over := len(j.given) - maxGiven - len(j.recovery.Alerts); over > 0 {
 			j.Kept(j.kept + uint64(over))
 		}

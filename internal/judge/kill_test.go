@@ -188,7 +188,9 @@ func pc() int {
 		held = held[:0]
 		j.Kept(kept)
 	}
-	give(j.Recovery().Alerts)
+	for _, r := range j.Recovery().Alerts {
+		held = append(held, append([]byte(r.ID), r.JSON...))
+	}
 	for n := j.Stats().Events; n < total; n++ {
 		give(j.Event(streamed(n, keys)))
 		if n%211 == 0 {

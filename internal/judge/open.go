@@ -26,7 +26,7 @@ type Recovery struct {
 	// form and in the order in which they were raised: to be kept now. They have
 	// the ids that they had, and many of them may be kept already. They count as
 	// given out (see Kept).
-	Alerts []*alert.Alert
+	Alerts []Recovered
 	Events int64 // judged again from the journal
 	Lost   int64 // events of the journal that could not be read
 	Took   time.Duration
@@ -34,6 +34,13 @@ type Recovery struct {
 	// Afresh says why what was counted before is lost, in whole or in part; nil:
 	// counting goes on.
 	Afresh error
+}
+
+// Recovered is an alert of the run before. It is kept as it is: to decode it would
+// cost more than all else that Open does.
+type Recovered struct {
+	ID   string
+	JSON []byte // as alert.Alert.AppendJSON makes it; nobody may write to it
 }
 
 // Open makes a Judge that goes on where the one before it stopped, was killed or
@@ -79,8 +86,11 @@ func Open(dir string, o Options) (*Judge, error) {
 	s.last = began
 	raised, err := j.again()
 	j.recovery.Afresh = errors.Join(afresh, err)
-	j.recovery.Alerts = j.newest(append(j.given, raised...))
-	j.given = slices.Clone(j.recovery.Alerts)
+	j.recovery.Alerts = j.newest(raised)
+	j.given = j.given[:0]
+	for _, r := range j.recovery.Alerts {
+		j.given = append(j.given, given{raw: r})
+	}
 	if afresh != nil || err != nil || j.recovery.Lost > 0 {
 		// What was read from a journal that is of no more use is nowhere else.
 		_ = j.Checkpoint() // tried again when it is due
@@ -214,10 +224,10 @@ func (j *Judge) load(o Options) error {
 		err = s.each([]byte{keyOpen}, j.book.Load)
 	}
 	if err == nil {
-		err = s.each([]byte{keyUnkept}, func(_, v []byte) error {
-			a, err := alert.Decode(v)
+		err = s.each([]byte{keyUnkept}, func(k, v []byte) error {
+			r, err := parseUnkept(k, v)
 			if err == nil {
-				j.given = append(j.given, a)
+				j.given = append(j.given, given{raw: r})
 			}
 			return err
 		})
@@ -293,17 +303,29 @@ func (j *Judge) again() (raised []*alert.Alert, err error) {
 	return raised, err
 }
 
-// newest is the alerts with what repeats have made of them, each once.
-func (j *Judge) newest(alerts []*alert.Alert) []*alert.Alert {
+// newest is the alerts of the checkpoint and those raised since, with what repeats
+// have made of them, each once.
+func (j *Judge) newest(raised []*alert.Alert) []Recovered {
+	var out []Recovered
 	place := map[string]int{}
-	var out []*alert.Alert
-	for _, a := range append(alerts, j.book.Changed()...) {
-		if i, twice := place[a.ID]; twice {
-			out[i] = a
-			continue
+	at := func(id string) int {
+		i, known := place[id]
+		if !known {
+			i = len(out)
+			place[id] = i
+			out = append(out, Recovered{ID: id})
 		}
-		place[a.ID] = len(out)
-		out = append(out, a)
+		return i
+	}
+	for _, g := range j.given {
+		out[at(g.raw.ID)] = g.raw
+	}
+	states := map[int]*alert.Alert{}
+	for _, a := range append(raised, j.book.Changed()...) {
+		states[at(a.ID)] = a
+	}
+	for i, a := range states {
+		out[i].JSON = a.AppendJSON(nil)
 	}
 	return out
 }
@@ -358,8 +380,9 @@ func (j *Judge) StartCheckpoint() error {
 	c := &checkpoint{
 		meta: meta{Version: storeVersion, Began: s.meta.Began, Checkpoint: time.Now().UTC().Round(0), Events: j.stats.Events, Looked: j.looked, Next: s.journal.Next()},
 	}
-	for _, a := range slices.Concat(j.given, j.unsettled) {
-		c.unkept = append(c.unkept, a.AppendJSON(nil))
+	c.unkept = slices.Clone(j.given)
+	for _, a := range j.unsettled {
+		c.unkept = append(c.unkept, given{a: a})
 	}
 	return s.begin(c, func(put func(kind byte, key []byte, v value)) error {
 		return errors.Join(

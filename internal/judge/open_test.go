@@ -59,6 +59,19 @@ func ids(alerts []*alert.Alert) []string {
 	return s
 }
 
+// recovered is the alerts of the run before.
+func recovered(t testing.TB, j *Judge) (out []*alert.Alert) {
+	t.Helper()
+	for _, r := range j.Recovery().Alerts {
+		a, err := alert.Decode(r.JSON)
+		if err != nil || a.ID != r.ID {
+			t.Fatalf("alert %s: %v", r.ID, err)
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
 func TestAlertsThatWereRaisedAndNotKeptAreGivenOutAgain(t *testing.T) {
 	p := pack(t, rules.Options{})
 	for _, checkpoint := range []string{"none", "before", "after"} {
@@ -93,10 +106,10 @@ func TestAlertsThatWereRaisedAndNotKeptAreGivenOutAgain(t *testing.T) {
 			case "after":
 				want = append(want[2:], want[1]) // the second for its repeat
 			}
-			if got := ids(r.Alerts); !slices.Equal(got, want) || r.Afresh != nil || r.Lost != 0 {
+			if got := ids(recovered(t, j)); !slices.Equal(got, want) || r.Afresh != nil || r.Lost != 0 {
 				t.Fatalf("got %v, want %v; %+v", got, want, r)
 			}
-			for _, a := range r.Alerts {
+			for _, a := range recovered(t, j) {
 				if count := int64(1); a.ID == raised[1].ID {
 					if count = 2; a.Count != count {
 						t.Errorf("S1 counts %d, want the repeat in it", a.Count)
@@ -117,10 +130,42 @@ func TestAlertsThatWereRaisedAndNotKeptAreGivenOutAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 			j = mustOpen(t, dir, Options{Program: p})
-			if r := j.Recovery(); r.Events != 0 || len(r.Alerts) != 1 || r.Alerts[0].ID != raised[3].ID || r.Alerts[0].Count != 2 {
+			if r := j.Recovery(); r.Events != 0 || len(r.Alerts) != 1 || r.Alerts[0].ID != raised[3].ID || recovered(t, j)[0].Count != 2 {
 				t.Errorf("after a clean stop, want the last update only: %+v", r)
 			}
 		})
+	}
+}
+
+// Twenty programs with arguments as long as a system allows make an alert that is
+// longer than an event may be: no reason to begin afresh.
+func TestAnAlertOfHugeEventsIsGivenOutAgain(t *testing.T) {
+	p := pack(t, rules.Options{})
+	dir := t.TempDir()
+	j := mustOpen(t, dir, Options{Program: p})
+	for n := range 20 {
+		e := attached(n, "S1")
+		e.Message = strings.Repeat("x", event.MaxJSON/16)
+		j.Event(e)
+	}
+	if err := j.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	kill(t, j)
+	j = mustOpen(t, dir, Options{Program: p})
+	r := j.Recovery()
+	if r.Afresh != nil || len(r.Alerts) != 1 || len(r.Alerts[0].JSON) < event.MaxJSON {
+		t.Fatalf("%d alerts, %v", len(r.Alerts), r.Afresh)
+	}
+	for range 2 { // again, as it was
+		if err := j.Checkpoint(); err != nil {
+			t.Fatal(err)
+		}
+		kill(t, j)
+		j = mustOpen(t, dir, Options{Program: p})
+		if again := j.Recovery(); len(again.Alerts) != 1 || !bytes.Equal(again.Alerts[0].JSON, r.Alerts[0].JSON) {
+			t.Errorf("not the same: %d alerts, %v", len(again.Alerts), again.Afresh)
+		}
 	}
 }
 
@@ -847,7 +892,7 @@ func TestAKillWhileTheClockIsSetBackChangesNothing(t *testing.T) {
 				kill(t, j)
 				j = mustOpen(t, dir, Options{Program: p})
 				said = said[:0] // all of them come again: there was no checkpoint
-				tell(j.Recovery().Alerts)
+				tell(recovered(t, j))
 				n, cut = int(j.Stats().Events), -1 // those behind the last match come again, too
 			}
 			c := *events[n]

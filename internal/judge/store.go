@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"maps"
 	"math"
 	"os"
@@ -34,7 +35,7 @@ import (
 //	m  what holds for all of it, as JSON (meta)
 //	w  then the key of a correlate.Set
 //	a  then the group of an open alert (alert.Book)
-//	u  then a place: an alert that was given out and not yet known to be kept, as JSON
+//	u  then a place (8 bytes) and an id: that alert was given out and is not yet known to be kept; a CRC-32C and its JSON
 const (
 	dbName      = "windows.db"
 	journalName = "journal"
@@ -114,7 +115,7 @@ type value func(b []byte) []byte
 // journal it stands for.
 type checkpoint struct {
 	meta    meta
-	unkept  [][]byte // alerts that are not known to be kept
+	unkept  []given // alerts that are not known to be kept
 	length  int64    // of those that are
 	missing int64    // events that are in it, but not in the journal
 }
@@ -446,9 +447,9 @@ func (s *store) write(c *checkpoint) (written int64, err error) {
 					return err
 				}
 			}
-			for i, a := range c.unkept {
-				key := binary.BigEndian.AppendUint64([]byte{keyUnkept}, uint64(i))
-				if err := put(string(key), func(b []byte) []byte { return append(b, a...) }); err != nil {
+			for i := range c.unkept {
+				key, v := c.unkept[i].entry(i)
+				if err := put(key, v); err != nil {
 					return err
 				}
 			}
@@ -460,6 +461,37 @@ func (s *store) write(c *checkpoint) (written int64, err error) {
 		})
 	})
 	return written, err
+}
+
+// entry is what is kept of an alert that is not known to be kept, and under which key.
+func (g *given) entry(place int) (string, value) {
+	id := g.raw.ID
+	if g.a != nil {
+		id = g.a.ID
+	}
+	key := append(binary.BigEndian.AppendUint64([]byte{keyUnkept}, uint64(place)), id...)
+	return string(key), func(b []byte) []byte {
+		from := len(b)
+		b = append(b, 0, 0, 0, 0)
+		if g.a != nil {
+			b = g.a.AppendJSON(b)
+		} else {
+			b = append(b, g.raw.JSON...)
+		}
+		binary.LittleEndian.PutUint32(b[from:], crc32.Checksum(b[from+4:], castagnoli))
+		return b
+	}
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// parseUnkept is entry the other way round; key is without its first byte. It
+// keeps neither.
+func parseUnkept(key, v []byte) (Recovered, error) {
+	if len(key) <= 8 || len(v) <= 4 || binary.LittleEndian.Uint32(v) != crc32.Checksum(v[4:], castagnoli) {
+		return Recovered{}, errors.New("an alert is not as it was written")
+	}
+	return Recovered{string(key[8:]), bytes.Clone(v[4:])}, nil
 }
 
 // A record of the journal is: version, number of the event since counting began
