@@ -13,6 +13,7 @@ import (
 	"sekisho/internal/lang"
 	"sekisho/internal/rules"
 
+	"github.com/kardianos/service"
 	"github.com/spf13/cobra"
 )
 
@@ -28,6 +29,9 @@ var causes = []cli.Cause{
 	{Err: agent.ErrNotRunning, JA: "エージェントが動いていないか、問い合わせる権限がありません。root（Windows では管理者）で実行してみてください", EN: "try as root (on Windows: as administrator)"},
 	{Err: agent.ErrRunning, JA: "この state_dir では別のエージェントが動いています。止めるには `sekisho-agent service stop`", EN: "`sekisho-agent service stop` stops it"},
 	{Err: agent.ErrNoRoom, JA: "state_dir のあるディスクがいっぱいで開始できません。空きを作ってください", EN: "remove something and start again"},
+	{Err: errNoSystemd, JA: "この PC では systemd が動いていないため（コンテナの中など）、サービスとしては操作できません。動いているかは `sekisho-agent status`、動かすには `sekisho-agent run`",
+		EN: "`sekisho-agent status` tells whether the agent runs, `sekisho-agent run` runs it"},
+	{Err: service.ErrNotInstalled, JA: "サービスは登録されていません。登録するには `sekisho-agent service install`", EN: "`sekisho-agent service install` installs it"},
 	{Err: rules.ErrNoRule, JA: "その ID や名前のルールはありません。一覧は `sekisho-agent rules list`", EN: "`sekisho-agent rules list` lists all"},
 	{Err: fs.ErrNotExist, JA: "ファイルかフォルダーがありません。名前を確かめてください", EN: "check the name"},
 	{Err: fs.ErrPermission, JA: "権限がありません。root（Windows では管理者）で実行してください", EN: "run as root (on Windows: as administrator)"},

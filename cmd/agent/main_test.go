@@ -2,6 +2,7 @@ package main
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -27,6 +28,8 @@ func TestMain(m *testing.M) {
 //	ready CONFIG             waits until the agent of these settings answers
 //	token FILE ADDRESS EXPIRES [N]   writes an enrolment token ("-1h": expired), or
 //	                                 its first N letters
+//
+// and the condition [systemd]: the system has the service manager that it is to have.
 func TestScripts(t *testing.T) {
 	repo, err := filepath.Abs("../..")
 	if err != nil {
@@ -38,6 +41,12 @@ func TestScripts(t *testing.T) {
 			e.Setenv("REPO", repo)
 			e.Setenv("SEKISHO_LANG", "en")
 			return nil
+		},
+		Condition: func(what string) (bool, error) {
+			if what != "systemd" {
+				return false, fmt.Errorf("no condition %q", what)
+			}
+			return !noSystemd(), nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":  code,

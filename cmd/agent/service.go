@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"sekisho/internal/agent"
@@ -55,6 +57,14 @@ func (p *program) Stop(service.Service) error {
 	}
 }
 
+// errNoSystemd says why a service of Linux cannot be controlled: other service managers
+// do not say more than that it did not work.
+var errNoSystemd = errors.New("this PC does not run systemd, which the service is made for")
+
+// noSystemd reports whether a Linux runs something else for its services, as in a
+// container, or nothing.
+func noSystemd() bool { return runtime.GOOS == "linux" && service.Platform() != "linux-systemd" }
+
 func newService(p *program, configFile string) (service.Service, error) {
 	c := &service.Config{
 		Name:        agent.ServiceName,
@@ -97,6 +107,9 @@ func serviceCommand() *cobra.Command {
 				return cli.Exit(cli.Failure, err)
 			}
 			if err := do(svc); err != nil {
+				if use != "install" && !errors.Is(err, fs.ErrPermission) && noSystemd() {
+					err = fmt.Errorf("%w (%w)", errNoSystemd, err)
+				}
 				return cli.Exit(cli.Failure, fmt.Errorf("service %s: %w", use, err))
 			}
 			return nil
