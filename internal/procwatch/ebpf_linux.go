@@ -54,6 +54,8 @@ const (
 	countEvery = time.Second
 	// maxBatch bounds the starts and ends that are handed on at once.
 	maxBatch = 256
+	// maxChanged bounds the changes of user that are taken at once. A login makes a few.
+	maxChanged = 4096
 )
 
 // bpfWatch reads the records of the eBPF programs.
@@ -227,7 +229,7 @@ func (b *bpfWatch) run(ctx context.Context) error {
 			return err
 		}
 		switch {
-		case n == 0:
+		case n == 0 || b.ring.AvailableBytes() > b.ring.BufferSize()/8: // nothing, or more than can be read
 			rest = 0
 		case n <= fewRecords || b.waited > b.ring.BufferSize()/8:
 			rest = max(rest/2, minRest)
@@ -320,19 +322,22 @@ func (b *bpfWatch) catchUp() {
 	}
 }
 
-// receive handles the records there are and returns how many. b.mu is held.
+// receive handles the records there are, and returns how many and changes of user
+// there were. Of records that come as fast as they are read it handles two rings full:
+// others want b.mu. b.mu is held.
 func (b *bpfWatch) receive() (n int, err error) {
 	// First: what executed before one of these has its record in the ring then.
 	b.takeUsers()
+	n = len(b.changed)
 	if b.now = time.Now(); b.ring.AvailableBytes() == 0 {
 		b.changeUsers()
-		return 0, nil
+		return n, nil
 	}
 	b.uncounted = true
 	now := time.Duration(b.now.UnixNano())
 	b.wall, b.wallBoot = now-clock(unix.CLOCK_MONOTONIC), now-clock(unix.CLOCK_BOOTTIME)
 	var r bpfRecord
-	for {
+	for left := 2 * b.ring.BufferSize(); left > 0; left -= len(b.rec.RawSample) {
 		waiting := b.ring.AvailableBytes()
 		if waiting == 0 {
 			break
@@ -368,10 +373,10 @@ func (b *bpfWatch) flush() {
 	b.items = b.items[:0]
 }
 
-// takeUsers takes the changes of user that have come. If the kernel dropped some,
-// they show with the next programs.
+// takeUsers takes the changes of user that have come, up to maxChanged. If the kernel
+// dropped some, they show with the next programs.
 func (b *bpfWatch) takeUsers() {
-	for b.users >= 0 {
+	for b.users >= 0 && len(b.changed) < maxChanged {
 		k, kernel, errno := receiveNetlink(b.users, b.nlBuf)
 		if errno == unix.EINTR || errno == unix.ENOBUFS {
 			continue

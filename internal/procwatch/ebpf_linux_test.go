@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -659,5 +660,56 @@ func TestAForkThatEndedIsKnownByName(t *testing.T) {
 	p, _, _ := w.Lookup(10)
 	if p == nil || p.EntityID != entityID(bootID(w.opts.ProcRoot), 10, 7) || p.Executable != "/bin/sh" || p.Parent == nil || p.Parent.EntityID != "e5" {
 		t.Errorf("%+v", p)
+	}
+}
+
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == "procwatch-uids" {
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+			for range 1000 {
+				for _, uid := range []int{65534, 0} {
+					// Of this thread only, as libc would not do it.
+					if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); errno != 0 {
+						os.Exit(1)
+					}
+				}
+			}
+		}
+		os.Exit(0)
+	}
+}
+
+// Who has several accounts, as in a user namespace of their own, changes from one to
+// the other as fast as it goes: that must not keep the reader from all else, nor fill
+// its memory.
+func TestChangesOfUserWithoutEndHoldNothingUp(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	b := needBPF(t, Options{}, ringBytes)
+	if b.users < 0 {
+		t.Skip("no process connector")
+	}
+	for range 2 * runtime.NumCPU() {
+		cmd := exec.Command("/proc/self/exe", "procwatch-uids")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	}
+	time.Sleep(300 * time.Millisecond)
+	began := time.Now()
+	var most int
+	for range 20 {
+		b.mu.Lock()
+		b.takeUsers()
+		most = max(most, len(b.changed))
+		b.changeUsers()
+		b.mu.Unlock()
+	}
+	if took := time.Since(began); took > 5*time.Second || most > maxChanged {
+		t.Errorf("20 looks took %v, with %d changes at once", took, most)
+	} else {
+		t.Logf("20 looks took %v, with %d changes at once", took, most)
 	}
 }
