@@ -116,8 +116,8 @@ type value func(b []byte) []byte
 type checkpoint struct {
 	meta    meta
 	unkept  []given // alerts that are not known to be kept
-	length  int64    // of those that are
-	missing int64    // events that are in it, but not in the journal
+	length  int64   // of those that are
+	missing int64   // events that are in it, but not in the journal
 }
 
 // result is how a checkpoint ended.
