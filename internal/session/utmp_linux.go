@@ -375,7 +375,7 @@ func (t *tracker) enter(r *record, silent bool) {
 	l.user = event.Account(r.User)
 	l.user.ID = number("loginuid")
 	if l.user.ID == "" {
-		l.user.ID = accountID(r.User)
+		l.user.ID = system.id(r.User)
 	}
 	t.begin(r.Line, l, silent)
 }
@@ -440,19 +440,46 @@ func terminal(line string) bool {
 	return sessionID(name)
 }
 
-// accountTime is how long the system may take to find an account: it may ask a
-// directory server that is away.
-const accountTime = 2 * time.Second
+const (
+	// accountTime is how long the system may take to find an account: it may ask a
+	// directory server that is away.
+	accountTime = 2 * time.Second
+	// maxAsking bounds the questions under way: each takes a thread, and may hang for
+	// minutes.
+	maxAsking = 4
+)
 
-// accountID is the number of an account by its name, "" if that is not known.
-func accountID(name string) string {
+// accounts finds accounts.
+type accounts struct {
+	lookup func(name string) (id string, _ error)
+	asking chan struct{} // a token for each question under way
+}
+
+// system is who knows of the accounts of this PC. What it was asked and does not
+// answer outlives a Watcher.
+var system = accounts{asking: make(chan struct{}, maxAsking), lookup: func(name string) (string, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return "", err
+	}
+	return u.Uid, nil
+}}
+
+// id is the number of an account by its name, "" if that is not known.
+func (a *accounts) id(name string) string {
+	select {
+	case a.asking <- struct{}{}:
+	default:
+		return "" // nobody answers
+	}
 	found := make(chan string, 1)
 	go func() { // not waited for beyond its time
-		if u, err := user.Lookup(name); err == nil {
-			found <- u.Uid
-			return
+		id, err := a.lookup(name)
+		if err != nil {
+			id = ""
 		}
-		found <- ""
+		<-a.asking
+		found <- id
 	}()
 	select {
 	case id := <-found:

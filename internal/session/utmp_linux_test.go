@@ -6,7 +6,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sekisho/internal/endpoint"
@@ -285,4 +287,24 @@ func TestALoginOnATerminal(t *testing.T) {
 		t.Fatalf("told %s after %s", say(off), say(on))
 	}
 	t.Logf("%s, %v later %s", say(on), off.Time.Sub(on.Time).Round(time.Millisecond), say(off))
+}
+
+// The directory server hangs, and each who asks it takes a thread, of which a service
+// may have 128. wtmp tells of hundreds of logons.
+func TestADirectoryThatHangsHoldsUpLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		defer close(release)
+		var asked atomic.Int32
+		a := accounts{lookup: func(string) (string, error) { asked.Add(1); <-release; return "1", nil }, asking: make(chan struct{}, maxAsking)}
+		began := time.Now()
+		for range 500 {
+			if id := a.id("tanaka"); id != "" {
+				t.Fatalf("account %q before the answer", id)
+			}
+		}
+		if took, n := time.Since(began), asked.Load(); took > maxAsking*accountTime || n > maxAsking {
+			t.Errorf("500 logons waited %v, %d ask at once", took, n)
+		}
+	})
 }
