@@ -47,7 +47,7 @@ const closing = 3 * time.Minute
 // Book is the alerts of one PC that repeats may still join. Time is event time.
 // It has one owner.
 type Book struct {
-	open    map[string]*entry // by group
+	open    map[string]*entry // by group, or that and earlier
 	ends    byEnd             // of those that are open, and some that were
 	changed []*entry          // in the order of their change
 	calls   uint              // of Paced
@@ -111,18 +111,32 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // NewBook is an empty book.
 func NewBook() *Book { return &Book{open: map[string]*entry{}, touched: map[string]bool{}} }
 
+// earlier is put behind a group for an alert of before the one that is open: a log
+// of hours ago is read while things happen, and neither may close the other.
+const earlier = " earlier"
+
 // Add takes a finding. raised says that it is a new alert; otherwise it joined
 // one, which Changed will tell. The alert is the caller's.
 func (b *Book) Add(f *Finding) (a *Alert, raised bool) {
 	t := f.Event.Time
-	if e := b.open[f.Group]; f.Quiet > 0 && e != nil && !t.After(e.Until) && t.After(e.Time.Add(-f.Quiet)) && e.wake() {
-		e.join(f)
-		b.touched[f.Group] = true
-		if !e.dirty {
-			e.dirty = true
-			b.changed = append(b.changed, e)
+	group := f.Group
+	if f.Quiet > 0 {
+		for _, g := range [...]string{f.Group, f.Group + earlier} {
+			e := b.open[g]
+			if e == nil || t.After(e.Until) || !t.After(e.Time.Add(-f.Quiet)) || !e.wake() {
+				continue
+			}
+			e.join(f)
+			b.touched[g] = true
+			if !e.dirty {
+				e.dirty = true
+				b.changed = append(b.changed, e)
+			}
+			return nil, false
 		}
-		return nil, false
+		if e := b.open[group]; e != nil && t.Before(e.Time) {
+			group += earlier
+		}
 	}
 	a = &Alert{
 		Time: t, ID: ID(f.Rule.ID, f.Keys, f.Event.ID), Rule: f.Rule, Level: f.Level, Title: f.Title, Advice: f.Advice, Group: f.Group,
@@ -141,15 +155,15 @@ func (b *Book) Add(f *Finding) (a *Alert, raised bool) {
 	if f.Quiet <= 0 {
 		return a, true
 	}
-	if old := b.open[f.Group]; old != nil && old.dirty {
+	if old := b.open[group]; old != nil && old.dirty {
 		// Its last change goes out by Changed still: the entry stays in that list.
-		delete(b.open, f.Group)
+		delete(b.open, group)
 	}
 	if len(b.open) >= maxOpen {
 		b.closeOldest()
 	}
-	b.enter(f.Group, &entry{head: head{ID: a.ID, Time: t, Until: t.Add(f.Quiet), Event: a.Event.ID}, a: a})
-	b.touched[f.Group] = true
+	b.enter(group, &entry{head: head{ID: a.ID, Time: t, Until: t.Add(f.Quiet), Event: a.Event.ID}, a: a})
+	b.touched[group] = true
 	return a.clone(), true
 }
 
@@ -303,8 +317,12 @@ func (b *Book) close(group string) {
 
 // Open reports whether an alert of this group and id may still grow.
 func (b *Book) Open(group, id string) bool {
-	e := b.open[group]
-	return e != nil && e.ID == id
+	for _, g := range [...]string{group, group + earlier} {
+		if e := b.open[g]; e != nil && e.ID == id {
+			return true
+		}
+	}
+	return false
 }
 
 // Len is how many alerts are open.

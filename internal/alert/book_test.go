@@ -55,6 +55,46 @@ func TestRepeatsJoinForTheQuietTimeCountedFromTheAlert(t *testing.T) {
 	}
 }
 
+// Live events, and among them those of a log of hours before.
+func TestEventsOfLongBeforeDoNotCloseTheAlertThatIsOpen(t *testing.T) {
+	b := NewBook()
+	var raised []*Alert
+	for _, m := range []int{600, 300, 601, 310, 602, 340, 659} {
+		if a, isNew := b.Add(finding(m, time.Hour)); isNew {
+			raised = append(raised, a)
+		}
+		if m == 310 { // and after a restart
+			state := flushed(t, b, map[string]string{})
+			b.Changed()
+			b = NewBook()
+			for g, s := range state {
+				if err := b.Load([]byte(g), []byte(s)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if len(raised) != 2 || !b.Open("g", raised[0].ID) || !b.Open("g", raised[1].ID) {
+		t.Fatalf("%d alerts, want one of then and one of now", len(raised))
+	}
+	b.Expire(t0.Add(11 * time.Hour))
+	if b.Open("g", raised[1].ID) || !b.Open("g", raised[0].ID) {
+		t.Error("the one of then should be closed, the one of now not")
+	}
+
+	// The clock was set back: the alert of the future is closed, the one since is not.
+	b = NewBook()
+	for i, m := range []int{600, 300, 301} {
+		if _, isNew := b.Add(finding(m, time.Hour)); isNew != (i < 2) {
+			t.Errorf("minute %d: a new alert: %v", m, isNew)
+		}
+	}
+	b.Expire(t0.Add(301 * time.Minute))
+	if _, isNew := b.Add(finding(302, time.Hour)); isNew {
+		t.Error("a repeat after the clock was set back is a new alert")
+	}
+}
+
 func TestAnAlertThatGrowsOnIsToldEverMoreRarely(t *testing.T) {
 	b := NewBook()
 	b.Add(finding(0, 10*time.Hour))
