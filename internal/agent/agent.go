@@ -173,6 +173,9 @@ func New(o Options) (*Agent, error) {
 	if a.sensors = supervise(o.Sources, a.log); o.Sources == nil {
 		a.sensors, a.processes, a.files, a.open, a.sessions = newSensors(cfg, a.last, a.log)
 	}
+	for _, s := range a.sensors {
+		s.less = func() { a.reopen(s) }
+	}
 	a.life = newLife(a.stateDir, a.sensors, a.log.Named("canary"))
 	a.life.again = a.again
 	a.life.tell, a.life.every = a.tell, func() time.Duration { return a.cfg.Load().Sensors.Canary }

@@ -76,13 +76,38 @@ func (a *Agent) confine(ctx context.Context) {
 // again starts a sensor again: where rights were given up, by asking for a start
 // of the whole agent, if somebody will.
 func (a *Agent) again(s *supervised) {
-	a.rights.mu.Lock()
-	dropped := a.rights.dropped
-	a.rights.mu.Unlock()
 	switch {
-	case !dropped:
+	case !a.gaveUp():
 		s.again()
 	case a.o.Restarted && time.Since(a.started) > steadyBefore:
+		a.askForRights(s)
+	}
+}
+
+// reopen is for a sensor that broke and came back with less than it had: where rights
+// were given up, and somebody will, it has the whole agent started again, not before it
+// has run for long enough.
+func (a *Agent) reopen(s *supervised) {
+	if !a.gaveUp() || !a.o.Restarted {
+		return
+	}
+	time.AfterFunc(max(0, steadyBefore-time.Since(a.started)), func() {
+		if s.src.Status().State.Trouble() {
+			a.askForRights(s)
+		}
+	})
+}
+
+func (a *Agent) gaveUp() bool {
+	a.rights.mu.Lock()
+	defer a.rights.mu.Unlock()
+	return a.rights.dropped
+}
+
+func (a *Agent) askForRights(s *supervised) {
+	select {
+	case <-a.ended: // by itself, meanwhile
+	default:
 		a.log.Error("stopping, to be started again with all rights", zap.String("sensor", s.src.Name()))
 		a.rights.end(ErrAgain)
 	}

@@ -41,12 +41,14 @@ const (
 // supervised runs one source for ever: a source that breaks, also by a panic, is
 // told as degraded, started again later, and told as recovered.
 type supervised struct {
-	src Source
-	log *zap.Logger
+	src  Source
+	log  *zap.Logger
+	less func() // called when it comes back with less than it had; may be nil
 
 	mu     sync.Mutex              // guards all below
 	broken error                   // why it is not running now
 	since  time.Time               // of broken
+	whole  bool                    // it has worked without trouble
 	cancel context.CancelCauseFunc // ends what runs now; nil: nothing does
 	counts [ratePeriods + 1]uint64 // its events, the newest first; see sample
 }
@@ -173,12 +175,18 @@ func (s *supervised) run(ctx context.Context, out chan<- *event.Event) {
 
 // recovered tells that the source works again, if it was told as down.
 func (s *supervised) recovered(ctx context.Context, out chan<- *event.Event) {
+	st := s.src.Status()
 	s.mu.Lock()
 	was := s.broken
 	s.broken = nil
+	less := was != nil && s.whole && st.State.Trouble() && st.Mechanism != ""
+	s.whole = s.whole || !st.State.Trouble()
 	s.mu.Unlock()
 	if was == nil {
 		return
+	}
+	if less && s.less != nil {
+		s.less()
 	}
 	s.log.Info("sensor recovered", zap.String("sensor", s.src.Name()))
 	e := event.New(event.SensorRecovered, time.Now())
