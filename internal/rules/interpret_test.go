@@ -532,9 +532,14 @@ func TestSigmaHQProgramAgreesWithInterpreter(t *testing.T) {
 				if i%every != 0 || i/every%2 != w {
 					continue
 				}
-				got := map[string]bool{}
-				for _, m := range p.Match(e, nil) {
+				matches, got := p.Match(e, nil), map[string]bool{}
+				for _, m := range matches {
 					got[m.Rule.ID] = true
+				}
+				for again := 2; again < 5; again++ { // by then the worker keeps the event's texts
+					if m := p.Match(e, nil); !slices.Equal(m, matches) {
+						t.Errorf("event %s matches %v, and for the %dth time %v", e.ID, matches, again, m)
+					}
 				}
 				for j, r := range p.Rules {
 					if j%parts == i/every%parts && got[r.ID] != interpret(r.doc, e, Options{}) {
