@@ -58,6 +58,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"runtime/debug"
 	"slices"
@@ -209,15 +210,19 @@ func (w *Watcher) Run(ctx context.Context, out chan<- *event.Event) (err error) 
 			w.setState(nil, endpoint.SensorDown, "", err.Error())
 		}
 	}()
-	for ctx.Err() == nil {
-		why := errors.New("switched off in the settings")
+	why := errors.New("switched off in the settings")
+	for first := true; ctx.Err() == nil; first = false {
 		if !w.opts.PollOnly {
-			why = w.watchNative(ctx, q)
+			err := w.watchNative(ctx, q)
 			if ctx.Err() != nil {
 				return nil
 			}
-			if !errors.Is(why, errUnavailable) {
-				return fmt.Errorf("watch processes: %w", why)
+			if !errors.Is(err, errUnavailable) {
+				return fmt.Errorf("watch processes: %w", err)
+			}
+			// Rights that were given up since are not what it lacked.
+			if first || !errors.Is(err, fs.ErrPermission) {
+				why = err
 			}
 		}
 		state := endpoint.SensorDegraded

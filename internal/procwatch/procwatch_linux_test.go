@@ -2,6 +2,7 @@ package procwatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sekisho/internal/confine"
 	"sekisho/internal/endpoint"
 	"sekisho/internal/event"
 )
@@ -528,5 +530,50 @@ func TestAScanTellsTheEndOfOneWhoseIDIsAnotherOnes(t *testing.T) {
 	}
 	if want := []string{"before true", entityID(bootID("/proc"), me, ticks) + " false"}; !slices.Equal(got, want) {
 		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+// There is nothing better than polling, as in a container. That the rest is tried again
+// when rights were given up does not make their want the reason.
+func TestTheReasonForPollingStays(t *testing.T) {
+	const inside = "SEKISHO_TEST_INSIDE"
+	if os.Getenv(inside) == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.run", "^TestTheReasonForPollingStays$")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		if said, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, said)
+		}
+		return
+	}
+	root := t.TempDir()
+	namespace := filepath.Join(root, "self", "ns", "pid")
+	if err := os.MkdirAll(filepath.Dir(namespace), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("pid:[1]", namespace); err != nil {
+		t.Fatal(err)
+	}
+	w := newBy(Options{ProcRoot: root, RetryAfter: time.Second}, []string{mechConnector})
+	out := start(t, w, 1024)
+	before := w.Status()
+	if !strings.Contains(before.Reason, "own pid namespace") {
+		t.Fatalf("%+v", before)
+	}
+	if err := confine.Drop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(namespace), os.Symlink(initialPIDNS, namespace)); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(3 * time.Second)
+	if after := w.Status(); after.Reason != before.Reason || after.Since != before.Since {
+		t.Errorf("it says %+v, before %+v", after, before)
+	}
+	for told := 0; len(out) > 0; {
+		if e := <-out; e.Action == event.SensorDegraded {
+			if told++; told > 1 {
+				t.Error("told again: ", e.Message)
+			}
+		}
 	}
 }
