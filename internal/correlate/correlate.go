@@ -596,11 +596,24 @@ func appendKey(b []byte, e *event.Event, getters []*rules.Getter) []byte {
 			b = append(b, 0) // absent is not empty
 			continue
 		}
-		b = append(b, 1, 0, 0, 0, 0)
-		from := len(b)
-		b = appendValue(b, v)
-		binary.LittleEndian.PutUint32(b[from-4:], uint32(len(b)-from))
+		b = appendPart(b, v)
 	}
+	return b
+}
+
+// appendPart appends a value of several, a list by its elements.
+func appendPart(b []byte, v event.Value) []byte {
+	if v.Type() == event.List {
+		b = appendUint(append(b, 2), uint64(len(v.List())))
+		for _, text := range v.List() {
+			b = append(appendUint(b, uint64(len(text))), text...)
+		}
+		return b
+	}
+	b = append(b, 1, 0, 0, 0, 0)
+	from := len(b)
+	b = appendValue(b, v)
+	binary.LittleEndian.PutUint32(b[from-4:], uint32(len(b)-from))
 	return b
 }
 
