@@ -152,6 +152,51 @@ func TestFiringsTellTotalsAndEvidence(t *testing.T) {
 	}
 }
 
+// A value that was seen twice and told never is told, though the first of the two
+// has left the window.
+func TestAValueIsFreshAsLongAsItIsInTheWindowAndNotTold(t *testing.T) {
+	p := program(t, "  type: value_count\n  rules: [a]\n  timespan: 60s\n  condition: {field: file.name, gte: 3}")
+	for _, many := range []int{0, 100} { // small windows look through their entries
+		s, store := New(p, Limits{}, nil), mapStore{}
+		cut := New(p, Limits{}, store)
+		see := func(at float64, name string) []Firing {
+			e := ev(at, "a", "u")
+			e.File.Name = name
+			out := observe(s, p, e)
+			if again := observe(cut, p, e); describe(again) != describe(out) {
+				t.Errorf("after a restart %s, without %s", describe(again), describe(out))
+			}
+			flush(t, cut, store)
+			cut = load(t, p, Limits{}, store)
+			return out
+		}
+		see(0, "x")
+		for i := range many {
+			see(40+float64(i)/10, "x")
+		}
+		see(55, "x")
+		see(65, "y")
+		if f := see(66, "z"); len(f) != 1 || f[0].Totals["distinct_name"] != 3 || f[0].Fresh["distinct_name"] != 3 {
+			t.Errorf("got %s, want 3 of 3", describe(f))
+		}
+	}
+}
+
+// What somebody writes into a field must not look like two.
+func TestCombinationsOfValuesAreToldApart(t *testing.T) {
+	p := program(t,
+		"  type: value_count\n  rules: [a]\n  timespan: 60s\n  condition: {field: [file.name, user.name], gte: 2}",
+		"  type: event_count\n  rules: [a]\n  group-by: [sekisho.copy.source_ids]\n  timespan: 60s\n  condition: {gte: 2}")
+	s := New(p, Limits{}, nil)
+	one, two := with(ev(0, "a", "u\x00v"), 1, "s", "t"), with(ev(1, "a", "v"), 1, "s, t")
+	one.File.Name, two.File.Name = "x", "x\x00u"
+	observe(s, p, one)
+	f := observe(s, p, two)
+	if len(f) != 1 || f[0].Rule.Correlation.Type != rules.ValueCount {
+		t.Errorf("got %s, want two combinations and no group of two", describe(f))
+	}
+}
+
 func TestEvidenceIsTheFirstAndTheLatestEventsOfAWindow(t *testing.T) {
 	p := program(t, "  type: event_count\n  rules: [a]\n  timespan: 1m\n  condition: {gte: 9}")
 	s := New(p, Limits{Evidence: 5}, nil)

@@ -186,7 +186,7 @@ func (s *Set) values(def *rules.Correlation, e *event.Event) []uint64 {
 		if !ok {
 			return nil
 		}
-		s.buf = append(appendValue(s.buf, v), 0)
+		s.buf = appendPart(s.buf, v)
 	}
 	return append(s.hashes, hash(s.buf))
 }
@@ -455,10 +455,19 @@ func (w *window) enter(n *entry) {
 
 // leave takes an entry out of the newest window, which begins after it.
 func (w *window) leave(n *entry) {
-	w.exclude(n, w.entries[w.lo:])
-	if n.seq() > w.told {
-		w.refresh(n, (*amount).sub, -1)
+	rest := w.entries[w.lo:]
+	w.exclude(n, rest)
+	if n.seq() <= w.told {
+		return
 	}
+	if n.is(news) && (w.counts == nil || w.counts[n.n] > 0) {
+		// The value stays by another entry of it, which came later: not told either.
+		if i := slices.IndexFunc(rest, func(o entry) bool { return o.n == n.n }); i >= 0 {
+			rest[i].mark |= news
+			n.mark &^= news
+		}
+	}
+	w.refresh(n, (*amount).sub, -1)
 }
 
 // refresh keeps what has not been told up to date.
