@@ -108,6 +108,9 @@ type Agent struct {
 	ends      ends
 	budget    *budget
 
+	hups  <-chan os.Signal // wishes to read the settings again
+	unhup func()           // ends them
+
 	reloading     sync.Mutex    // held by Reload: one at a time, or an older file could win
 	judged        atomic.Uint64 // events since start
 	droppedBefore uint64        // records that the spools had dropped before this start
@@ -122,12 +125,20 @@ type settingsState struct {
 
 // New loads settings and rules and opens the spools. It starts nothing. Problems
 // of settings or rules are returned as they are, each with file, line and column.
-func New(o Options) (*Agent, error) {
+func New(o Options) (_ *Agent, err error) {
+	// Before the settings are read: one that comes meanwhile must not end the agent.
+	hups, unhup := hangups()
+	defer func() {
+		if err != nil {
+			unhup()
+		}
+	}()
 	cfg, err := loadSettings(o.ConfigFile)
 	if err != nil {
 		return nil, err
 	}
 	a := &Agent{
+		hups: hups, unhup: unhup,
 		o: o, log: o.Log, stateDir: cfg.StateDir, started: time.Now().UTC(),
 		events: make(chan *event.Event, eventQueue), commands: make(chan func()),
 		canaries: newCanaries(), budget: newBudget(), ends: ends{tools: map[string]bool{}}, ended: make(chan struct{}), expiryTold: map[string]string{},
@@ -250,6 +261,7 @@ func (a *Agent) keep(cfg *config.Agent, problems []string) {
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer a.unhup() // not before the end: it would cut the stop short
 	a.rights.end = cancel
 	before, stopped, err := previousRun(a.stateDir)
 	if err != nil {

@@ -84,8 +84,6 @@ func (a *Agent) watchSettings(ctx context.Context) {
 	if w != nil {
 		events, errs = w.Events, w.Errors
 	}
-	hup, stopHup := hangups()
-	defer stopHup()
 	var due <-chan time.Time
 	for {
 		select {
@@ -98,7 +96,7 @@ func (a *Agent) watchSettings(ctx context.Context) {
 		case err := <-errs:
 			a.log.Warn("watch settings", zap.Error(err))
 			due = time.After(settle) // events may have been missed
-		case <-hup:
+		case <-a.hups:
 			due = time.After(0)
 		case <-due:
 			due = nil

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"context"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +18,31 @@ func TestSIGHUPReadsTheSettingsAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.until("they were read again", func() bool { return r.status().Settings.LoadedAt.After(before) })
+}
+
+// A service manager may ask for it as soon as it has started the program: that must not
+// end it.
+func TestASIGHUPThatComesBeforeTheAgentRunsIsHeeded(t *testing.T) {
+	dir := shortDir(t)
+	file := filepath.Join(dir, "agent.yaml")
+	write(t, file, "state_dir: "+filepath.Join(dir, "state")+"\n")
+	a, err := New(Options{ConfigFile: file, Version: "test", Sources: []Source{newScripted()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := a.Status().Settings.LoadedAt
+	if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	r := &running{Agent: a, t: t}
+	r.until("they were read again", func() bool { return a.Status().Settings.LoadedAt.After(before) })
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }
 
 // A pipe that nobody writes to is not waited for: the reload would never end, and
