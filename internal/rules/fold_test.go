@@ -19,7 +19,8 @@ func TestFolding(t *testing.T) {
 		}
 	}
 	// Eight at a time or one by one, at any place.
-	const text = "@AZ[`az{09\x00\x7f QwErTyUiOp éÉ\xff\xc3 KLMNOPQRSTUVWXYZ ſK zzZZ"
+	const text = "@AZ[`az{09\x00\x7f QwErTyUiOp éÉ\xff\xc3 KLMNOPQRSTUVWXYZ ſK zzZZ" +
+		"かなA漢字\u2013B\u2015\u20ac\ue000\u2126\U0001f600鿿ꀀ\u3000\xe3\x81X\xe3AB\xe3\x81\xc1\xe2\x80\xe2\x84\xaa\xe9\xbf\xbfZ"
 	for from := range len(text) {
 		for to := from; to <= len(text); to++ {
 			s := text[from:to]
