@@ -101,7 +101,13 @@ func (a *Agent) tellGap(ctx context.Context) {
 	a.awaitSensors(ctx, openWithin)
 	now := time.Now()
 	g := gap(a.last, now)
-	if ctx.Err() != nil || g == nil {
+	if ctx.Err() != nil || a.last.IsZero() {
+		return
+	}
+	if g == nil { // nor is it known whether the PC was off
+		e := event.New(event.EventsLost, now)
+		e.Message = "the agent was killed, and the clock was set back since: nobody watched for a time that is not known"
+		a.tell(ctx, e)
 		return
 	}
 	if boot, err := host.BootTime(); err != nil || time.Unix(int64(boot), 0).After(a.last) {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // child starts the test binary as an agent on dir and waits until it runs.
@@ -76,6 +77,23 @@ func TestAnAgentThatWasKilledSaysSoAtTheNextStart(t *testing.T) {
 	r.until("the start is told", func() bool { return r.saw(`"agent-started"`, "did not stop cleanly") })
 	if r.saw("agent-crashed") {
 		t.Error("told as a crash")
+	}
+}
+
+// How long nobody watched cannot be known then; that nobody did can.
+func TestTheGapIsToldThoughTheClockWasSetBack(t *testing.T) {
+	dir := shortDir(t)
+	c, _ := child(t, "run", dir)
+	c.Process.Kill()
+	c.Wait()
+	ahead := time.Now().Add(time.Hour)
+	if err := os.Chtimes(filepath.Join(dir, "state", runFile), ahead, ahead); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, dir, "", newScripted())
+	r.until("the gap is told", func() bool { return r.saw(`"events-lost"`, "the agent was killed", "clock was set back") })
+	if r.saw(`"events-lost"`, "nobody watched from") {
+		t.Error("told with times that are not known")
 	}
 }
 

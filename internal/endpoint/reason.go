@@ -52,6 +52,7 @@ var said = []struct{ en, ja string }{
 	{"inotify: no process, no reads, may miss files in fresh folders: %v", "inotify で見ています。プロセスと読み取りは分からず、新しいフォルダーの中のファイルを見逃すことがあります: %[1]s"},
 	{"watch %s: %v", "%[1]s を監視できません: %[2]s"},
 	{"file system does not answer", "ファイルシステムが応答しません"},
+	{"look for what was lost on %s: %v", "%[1]s で、失われた分を探し直せません: %[2]s"},
 	{"watch removable media: %v", "媒体を監視できません: %[1]s"},
 	{"protected places have more than %d folders, reads in the rest are not seen", "守る場所のフォルダーが %[1]s 個を超えました。残りでの読み取りは見えません"},
 
@@ -62,6 +63,10 @@ var said = []struct{ en, ja string }{
 	{"logons are read from %s every %v; locks of the screen and idle desktops are not seen", "%[1]s を %[2]s ごとに読みます。画面のロックと、デスクトップの放置は見えません"},
 	{"this Windows lists no sessions", "この Windows はセッションの一覧を返しません"},
 	{"sessions are looked at every %v; shorter ones, and from where remote ones really come, are not seen: %v", "セッションを %[1]s ごとに調べるので、それより短いものと、遠隔のセッションの本当の接続元は見えません: %[2]s"},
+
+	// The agent.
+	{"the agent was killed; nobody watched from %s to %s (%v): what began and ended meanwhile is not known", "エージェントが強制終了されました。%[1]s から %[2]s まで（%[3]s）見ていません。その間に始まって終わったことは分かりません"},
+	{"the agent was killed, and the clock was set back since: nobody watched for a time that is not known", "エージェントが強制終了され、その後に時計が戻されました。見ていなかった時間の長さは分かりません"},
 
 	// Rules.
 	{"rules in %s: everybody may change them", "ルールの %[1]s は、だれでも変えられます"},
