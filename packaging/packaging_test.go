@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -64,6 +65,32 @@ func TestUnitsStayHardened(t *testing.T) {
 		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 		if t.Logf("%s: %s", unit, lines[len(lines)-1]); err != nil {
 			t.Errorf("%s is worse than %s tenths: %v\n%s", unit, worst, err, out)
+		}
+	}
+}
+
+// systemd gives up on a unit that is started five times within ten seconds
+// (systemd-system.conf(5), DefaultStartLimit...): one that cannot start for a while, as
+// its disk is full, has to come up when it can.
+func TestUnitsAreStartedAgainHoweverOftenTheyEnd(t *testing.T) {
+	for _, unit := range []string{"sekisho-agent.service", "sekisho-console.service"} {
+		text, err := os.ReadFile(unit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seconds := func(key string, otherwise int) int {
+			m := regexp.MustCompile(`(?m)^` + key + `=(\d+)$`).FindSubmatch(text)
+			if m == nil {
+				return otherwise
+			}
+			n, err := strconv.Atoi(string(m[1]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		if !bytes.Contains(text, []byte("\nRestart=always\n")) || 5*seconds("RestartSec", 0) <= seconds("StartLimitIntervalSec", 10) && seconds("StartLimitIntervalSec", 10) > 0 {
+			t.Errorf("%s: systemd gives up when it ends five times in a row", unit)
 		}
 	}
 }
