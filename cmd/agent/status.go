@@ -203,7 +203,7 @@ func rights(r endpoint.Rights) string {
 		}
 	}
 	if r.Problem != "" {
-		line += "  " + r.Problem
+		line += "  " + endpoint.Why(r.Problem, lang.Terminal())
 	}
 	return line
 }

@@ -193,7 +193,7 @@ func (d *doctor) ownRights(r endpoint.Rights) {
 	kept := strings.Join(r.Capabilities, ", ")
 	switch {
 	case r.Problem != "":
-		d.add("DOC-12", "エージェントの権限", "rights of the agent", CheckWarning, r.Problem, r.Problem,
+		d.add("DOC-12", "エージェントの権限", "rights of the agent", CheckWarning, endpoint.Why(r.Problem, "ja"), r.Problem,
 			"同梱の systemd ユニットで root として動かす。何が見えないかは `sekisho-agent status` で分かる", "run it as root by the systemd unit that comes with it; `sekisho-agent status` shows what is not seen")
 	case r.Dropped:
 		d.add("DOC-12", "エージェントの権限", "rights of the agent", CheckOK, "必要なものだけを残した: "+kept, "kept what it needs only: "+kept, "", "")

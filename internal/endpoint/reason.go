@@ -65,6 +65,7 @@ var said = []struct{ en, ja string }{
 	{"sessions are looked at every %v; shorter ones, and from where remote ones really come, are not seen: %v", "セッションを %[1]s ごとに調べるので、それより短いものと、遠隔のセッションの本当の接続元は見えません: %[2]s"},
 
 	// The agent.
+	{"without %s not everything can be seen", "%[1]s がないので、見えないものがあります"},
 	{"the agent was killed; nobody watched from %s to %s (%v): what began and ended meanwhile is not known", "エージェントが強制終了されました。%[1]s から %[2]s まで（%[3]s）見ていません。その間に始まって終わったことは分かりません"},
 	{"the agent was killed, and the clock was set back since: nobody watched for a time that is not known", "エージェントが強制終了され、その後に時計が戻されました。見ていなかった時間の長さは分かりません"},
 

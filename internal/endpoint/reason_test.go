@@ -21,6 +21,7 @@ func TestReasonsInJapanese(t *testing.T) {
 		"kernel notifications refused (in a user namespace the kernel does not announce devices); sysfs is looked through each 1s, shorter visits are missed":                  "カーネルの通知を受けられません（ユーザー名前空間の中では、カーネルが機器を知らせません）。sysfs を 1s ごとに調べるので、それより短い接続は見逃します",
 		"no systemd-logind (connect to the system bus: system bus not found); logons are read from /var/log/wtmp every 2s; locks of the screen and idle desktops are not seen": "systemd-logind がありません（connect to the system bus: system bus not found）。/var/log/wtmp を 2s ごとに読みます。画面のロックと、デスクトップの放置は見えません",
 		"watch /mnt/dead: file system does not answer; watch /mnt/refused: permission denied":                                                                                  "/mnt/dead を監視できません: ファイルシステムが応答しません、/mnt/refused を監視できません: permission denied",
+		"without sys_admin, sys_ptrace not everything can be seen":                                                                                                             "sys_admin, sys_ptrace がないので、見えないものがあります",
 		"drives are looked at each second, shorter visits are missed: not on Wine":                                                                                             "ドライブを毎秒調べるので、それより短い接続は見逃します: not on Wine",
 	} {
 		s := Sensor{Reason: reason}
