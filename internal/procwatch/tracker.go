@@ -283,7 +283,7 @@ func (t *tracker) exit(pid int, at time.Time) *proc {
 	t.died = append(t.died, dying{pid, at})
 	// A flood leaves thousands behind: they go when nobody may ask for them any more,
 	// not when the next flood comes.
-	for len(t.died) > maxDead || t.deadBytes > maxDeadBytes || at.Sub(t.died[0].at) >= deadFor {
+	for len(t.died) > maxDead || len(t.died) > 1 && t.deadBytes > maxDeadBytes || at.Sub(t.died[0].at) >= deadFor {
 		first := t.died[0]
 		if t.died = t.died[1:]; t.dead[first.pid].at.Equal(first.at) { // else the id has died again
 			t.dropDead(first.pid)
