@@ -227,8 +227,11 @@ func (r *run) bad(line, col int, reason string) {
 	}
 }
 
-func (r *run) say(ja, en string) string {
-	if r.o.Lang == "ja" {
+func (r *run) say(ja, en string) string { return say(r.o.Lang, ja, en) }
+
+// say is a text in a language: "ja", else English.
+func say(lang, ja, en string) string {
+	if lang == "ja" {
 		return ja
 	}
 	return en

@@ -196,6 +196,31 @@ tests/b.yml:3:14: there is no event
 	}
 }
 
+func TestRuleTestsThatFailSayWhyInJapanese(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "tests"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"a.yml":       "title: a\nid: 33333333-3333-4333-8333-333333333333\ntaxonomy: ecs\nlogsource: {product: sekisho}\nlevel: low\ndetection: {s: {event.action: x}, condition: s}\n",
+		"tests/a.yml": "tests:\n  - name: n\n    events: [{event: {event.action: x}}]\n    alerts: [{level: high}]\n  - name: m\n    events: [{event: {event.action: x}}]\n    alerts: []\n",
+		"tests/b.yml": "tests:\n  - events: [{at: x, event: {}}]\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out strings.Builder
+	if _, err := TestFiles([]string{dir}, TestOptions{Out: &out, Lang: "ja"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"アラート 1: level は low（正しくは high）", "アラートは 1 件（正しくは 0 件）", `b.yml:2:19: "x" は時間ではありません`} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}
+
 // A site's filter of a shipped rule is tested with that rule; a copy of the
 // shipped rules is tested for itself.
 func TestRuleTestsKnowTheShippedRules(t *testing.T) {

@@ -214,7 +214,7 @@ func testFiles(path string) ([]string, error) {
 // file runs the tests of one file.
 func (s *TestSummary) file(name string, data []byte, su suite, o TestOptions) {
 	s.Files++
-	t := &testFile{name: name}
+	t := &testFile{name: name, lang: o.Lang}
 	t.read(data)
 	failed, ran := len(t.errs) > 0, 0
 	var b strings.Builder
@@ -245,6 +245,7 @@ func (s *TestSummary) file(name string, data []byte, su suite, o TestOptions) {
 
 type testFile struct {
 	name     string
+	lang     string // of messages
 	errs     []string
 	rules    []string
 	defaults map[string]any
@@ -259,22 +260,22 @@ type testCase struct {
 	want     []map[string]any
 }
 
-func (t *testFile) fail(n *yaml.Node, format string, args ...any) {
+func (t *testFile) fail(n *yaml.Node, ja, en string, args ...any) {
 	if len(t.errs) < 50 {
-		t.errs = append(t.errs, fmt.Sprintf("%s:%d:%d: %s", t.name, n.Line, n.Column, visible(fmt.Sprintf(format, args...))))
+		t.errs = append(t.errs, fmt.Sprintf("%s:%d:%d: %s", t.name, n.Line, n.Column, visible(fmt.Sprintf(say(t.lang, ja, en), args...))))
 	}
 }
 
 // keys calls f for each key of a map, and tells the ones that are not known.
 func (t *testFile) keys(n *yaml.Node, known []string, f func(key string, v *yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
-		t.fail(n, "want a map (key: value)")
+		t.fail(n, "「名前: 値」の組でなければなりません", "want a map (key: value)")
 		return
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := n.Content[i]
 		if !slices.Contains(known, k.Value) {
-			t.fail(k, "unknown key %q, want one of %s", k.Value, strings.Join(known, ", "))
+			t.fail(k, "知らないキー %q です（%s のどれか）", "unknown key %q, want one of %s", k.Value, strings.Join(known, ", "))
 			continue
 		}
 		f(k.Value, n.Content[i+1])
@@ -283,7 +284,7 @@ func (t *testFile) keys(n *yaml.Node, known []string, f func(key string, v *yaml
 
 func (t *testFile) decode(n *yaml.Node, v any) bool {
 	if err := n.Decode(v); err != nil {
-		t.fail(n, "%v", err)
+		t.fail(n, "%v", "%v", err)
 		return false
 	}
 	return true
@@ -292,12 +293,12 @@ func (t *testFile) decode(n *yaml.Node, v any) bool {
 func (t *testFile) read(data []byte) {
 	top := &yaml.Node{Line: 1, Column: 1}
 	if len(data) > maxTestFile {
-		t.fail(top, "file of more than %d bytes", maxTestFile)
+		t.fail(top, "ファイルが大きすぎます（上限は %d バイト）", "file of more than %d bytes", maxTestFile)
 		return
 	}
 	load, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithV3Defaults(), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(32))))
 	if err != nil {
-		t.fail(top, "%v", err)
+		t.fail(top, "%v", "%v", err)
 		return
 	}
 	var doc yaml.Node
@@ -307,11 +308,11 @@ func (t *testFile) read(data []byte) {
 			top = &yaml.Node{Line: le.Mark.Line, Column: max(le.Mark.Column, 1)}
 			err = errors.New(le.Message)
 		}
-		t.fail(top, "not YAML: %v", err)
+		t.fail(top, "YAML ではありません: %v", "not YAML: %v", err)
 		return
 	}
 	if len(doc.Content) == 0 {
-		t.fail(top, "there are no tests")
+		t.fail(top, "試験がありません", "there are no tests")
 		return
 	}
 	var tests *yaml.Node
@@ -326,7 +327,7 @@ func (t *testFile) read(data []byte) {
 		}
 	})
 	if tests == nil || tests.Kind != yaml.SequenceNode || len(tests.Content) == 0 {
-		t.fail(doc.Content[0], "there are no tests")
+		t.fail(doc.Content[0], "試験がありません", "there are no tests")
 		return
 	}
 	for _, n := range tests.Content {
@@ -352,7 +353,7 @@ func (t *testFile) one(n *yaml.Node) {
 			t.events(c, v)
 		case "alerts":
 			if v.Kind != yaml.SequenceNode {
-				t.fail(v, "want a list of alerts")
+				t.fail(v, "アラートのリストでなければなりません", "want a list of alerts")
 				return
 			}
 			for _, a := range v.Content {
@@ -373,7 +374,7 @@ func (t *testFile) one(n *yaml.Node) {
 // each calls f for the keys of each entry of a list of maps.
 func (t *testFile) each(n *yaml.Node, known []string, entry func(), f func(key string, v *yaml.Node)) {
 	if n.Kind != yaml.SequenceNode {
-		t.fail(n, "want a list")
+		t.fail(n, "リストでなければなりません", "want a list")
 		return
 	}
 	for _, e := range n.Content {
@@ -432,7 +433,7 @@ func (t *testFile) list(n *yaml.Node) []string {
 
 func (t *testFile) events(c *testCase, n *yaml.Node) {
 	if n.Kind != yaml.SequenceNode {
-		t.fail(n, "want a list of events")
+		t.fail(n, "イベントのリストでなければなりません", "want a list of events")
 		return
 	}
 	now := testStart.Add(-time.Second)
@@ -457,17 +458,17 @@ func (t *testFile) events(c *testCase, n *yaml.Node) {
 			}
 		})
 		if !given {
-			t.fail(en, "there is no event")
+			t.fail(en, "event がありません", "there is no event")
 		}
 		if repeat < 1 || len(c.events)+repeat > maxTestEvents {
-			t.fail(en, "repeat %d: want 1 to %d events in a test", repeat, maxTestEvents)
+			t.fail(en, "repeat %d: 1 つの試験のイベントは 1 から %d 件まで", "repeat %d: want 1 to %d events in a test", repeat, maxTestEvents)
 			return
 		}
 		for i := range repeat {
 			now = at.Add(time.Duration(i) * every)
 			e, err := t.event(fields, len(c.events)+1, i+1, now)
 			if err != nil {
-				t.fail(en, "%v", err)
+				t.fail(en, "%v", "%v", err)
 				return
 			}
 			c.events = append(c.events, e)
@@ -484,7 +485,7 @@ func (t *testFile) duration(n *yaml.Node, s string, d *time.Duration) bool {
 		}
 	}
 	if err != nil {
-		t.fail(n, "%q is not a time span such as 90s, 10m or 1h", s)
+		t.fail(n, "%q は時間ではありません（例 90s、10m、1h）", "%q is not a time span such as 90s, 10m or 1h", s)
 		return false
 	}
 	*d = v
@@ -568,15 +569,15 @@ func (c *testCase) run(su suite, only []string, o TestOptions) string {
 	}
 	var b strings.Builder
 	if len(got) != len(c.want) {
-		fmt.Fprintf(&b, "    %d alerts, want %d\n", len(got), len(c.want))
+		fmt.Fprintf(&b, say(o.Lang, "    アラートは %d 件（正しくは %d 件）\n", "    %d alerts, want %d\n"), len(got), len(c.want))
 		for _, a := range got {
-			fmt.Fprintf(&b, "      got %s %s %s: %s\n", a.Time.Format(time.RFC3339), a.Rule.Table, a.Level, visible(a.Title.EN))
+			fmt.Fprintf(&b, say(o.Lang, "      出たもの: %s %s %s: %s\n", "      got %s %s %s: %s\n"), a.Time.Format(time.RFC3339), a.Rule.Table, a.Level, visible(a.Title.In(o.Lang)))
 		}
 		return b.String()
 	}
 	for i, a := range got {
 		for _, key := range slices.Sorted(maps.Keys(c.want[i])) {
-			differ(&b, i+1, key, c.want[i][key], a)
+			differ(&b, o.Lang, i+1, key, c.want[i][key], a)
 		}
 	}
 	return b.String()
@@ -587,10 +588,10 @@ func indent(s string) string {
 }
 
 // differ tells a difference between a key of a wanted alert and the one there is.
-func differ(b *strings.Builder, n int, key string, want any, a *alert.Alert) {
+func differ(b *strings.Builder, lang string, n int, key string, want any, a *alert.Alert) {
 	check := func(name string, want any, got string) {
 		if w := plain(want); w != got {
-			fmt.Fprintf(b, "    alert %d: %s is %s, want %s\n", n, name, visible(got), visible(w))
+			fmt.Fprintf(b, say(lang, "    アラート %d: %s は %s（正しくは %s）\n", "    alert %d: %s is %s, want %s\n"), n, name, visible(got), visible(w))
 		}
 	}
 	switch key {
@@ -609,7 +610,7 @@ func differ(b *strings.Builder, n int, key string, want any, a *alert.Alert) {
 	case "totals", "keys", "fields":
 		m, ok := want.(map[string]any)
 		if !ok {
-			fmt.Fprintf(b, "    alert %d: %s: want a map\n", n, key)
+			fmt.Fprintf(b, say(lang, "    アラート %d: %s は「名前: 値」の組でなければなりません\n", "    alert %d: %s: want a map\n"), n, key)
 			return
 		}
 		for _, name := range slices.Sorted(maps.Keys(m)) {
