@@ -15,7 +15,8 @@
 //     than a millisecond. Needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the initial
 //     user and pid namespaces. Arguments come from /proc and are missing for
 //     some of the shortest programs; such an event says so in its errors.
-//   - proc-connector. As above without the path of the shortest programs.
+//   - proc-connector. As above without the path of the shortest programs. No rights
+//     needed since Linux 6.6; other users' programs then have no path.
 //   - polling (gopsutil). No rights needed. Lists the processes every second:
 //     what lives shorter can be missed, and so is a second program in the same
 //     process (exec without fork). Other users' programs may be unreadable.
