@@ -78,7 +78,8 @@ func New(o Options) *Judge {
 
 // Event judges an event and returns the alerts it raises. The event is enriched
 // in place; it belongs to the Judge and its alerts from then on and must not be
-// written to, unless the Judge let go of it (see Held). The alerts are the caller's.
+// written to, unless the Judge let go of it (see Held). Nobody may write to the alerts,
+// either: a checkpoint may be writing them down.
 func (j *Judge) Event(e *event.Event) []*alert.Alert {
 	if j.enricher != nil {
 		j.enricher.Apply(e)
