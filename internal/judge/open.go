@@ -84,9 +84,9 @@ func Open(dir string, o Options) (*Judge, error) {
 		s.meta.Began = began.UTC().Round(0)
 	}
 	s.last = began
-	raised, err := j.again()
+	err = j.again()
 	j.recovery.Afresh = errors.Join(afresh, err)
-	j.recovery.Alerts = j.newest(raised)
+	j.recovery.Alerts = j.newest()
 	j.given = j.given[:0]
 	for _, r := range j.recovery.Alerts {
 		j.given = append(j.given, given{raw: r})
@@ -240,7 +240,7 @@ func (j *Judge) load(o Options) error {
 
 // again judges the events of the journal that the checkpoint does not hold, as
 // they were enriched then. The error says that the journal is gone or was set aside.
-func (j *Judge) again() (raised []*alert.Alert, err error) {
+func (j *Judge) again() (err error) {
 	s := j.store
 	next := s.meta.Next // number of the next record, if all can be read; 0: not known
 	pass := func(n uint64) {
@@ -275,7 +275,15 @@ func (j *Judge) again() (raised []*alert.Alert, err error) {
 		j.stats.Events = r.number
 		s.length += int64(len(rec))
 		j.recovery.Events++
-		raised = append(raised, j.judge(e, func() {})...)
+		for _, a := range j.judge(e, func() {}) {
+			j.given = append(j.given, given{a: a})
+		}
+		// As while it was judged first: or long windows would be lost for want of memory.
+		if j.windows.Pressed() && s.due(time.Now(), true) {
+			if j.checkpoint(n+1) == nil {
+				_ = s.wait()
+			}
+		}
 		return nil
 	})
 	if err == nil {
@@ -284,7 +292,7 @@ func (j *Judge) again() (raised []*alert.Alert, err error) {
 		if end < s.meta.Next { // the checkpoint waited until all before it was on disk
 			err = errors.New("journal: what it held is gone")
 		}
-		return raised, err
+		return err
 	}
 	// What it held is in the windows as far as it could be read; a checkpoint
 	// follows at once.
@@ -298,14 +306,14 @@ func (j *Judge) again() (raised []*alert.Alert, err error) {
 	}
 	if oerr != nil {
 		s.journal = journal // closed: what is added is missing, and told
-		return raised, errors.Join(err, oerr)
+		return errors.Join(err, oerr)
 	}
-	return raised, err
+	return err
 }
 
 // newest is the alerts of the checkpoint and those raised since, with what repeats
 // have made of them, each once.
-func (j *Judge) newest(raised []*alert.Alert) []Recovered {
+func (j *Judge) newest() []Recovered {
 	var out []Recovered
 	place := map[string]int{}
 	at := func(id string) int {
@@ -317,13 +325,18 @@ func (j *Judge) newest(raised []*alert.Alert) []Recovered {
 		}
 		return i
 	}
-	for _, g := range j.given {
-		out[at(g.raw.ID)] = g.raw
-	}
 	states := map[int]*alert.Alert{}
-	for _, a := range append(raised, j.book.Changed()...) {
+	for _, g := range j.given {
+		if g.a != nil {
+			states[at(g.a.ID)] = g.a
+		} else {
+			out[at(g.raw.ID)] = g.raw
+		}
+	}
+	for _, a := range append(j.unsettled, j.book.Changed()...) {
 		states[at(a.ID)] = a
 	}
+	j.unsettled = nil
 	for i, a := range states {
 		out[i].JSON = a.AppendJSON(nil)
 	}
@@ -376,9 +389,15 @@ func (j *Judge) StartCheckpoint() error {
 		return nil
 	}
 	_ = s.wait() // of the one before: this one writes what that one could not
+	return j.checkpoint(s.journal.Next())
+}
+
+// checkpoint is StartCheckpoint for what was judged before a record of the journal.
+func (j *Judge) checkpoint(next uint64) error {
+	s := j.store
 	j.unsettled = append(j.unsettled, j.book.Changed()...)
 	c := &checkpoint{
-		meta: meta{Version: storeVersion, Began: s.meta.Began, Checkpoint: time.Now().UTC().Round(0), Events: j.stats.Events, Looked: j.looked, Next: s.journal.Next()},
+		meta: meta{Version: storeVersion, Began: s.meta.Began, Checkpoint: time.Now().UTC().Round(0), Events: j.stats.Events, Looked: j.looked, Next: next},
 	}
 	c.unkept = slices.Clone(j.given)
 	for _, a := range j.unsettled {

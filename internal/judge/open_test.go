@@ -137,6 +137,43 @@ func TestAlertsThatWereRaisedAndNotKeptAreGivenOutAgain(t *testing.T) {
 	}
 }
 
+// More windows than memory holds are in the journal after the last checkpoint: the
+// one that was under way at the kill did not come to its end.
+func TestAStartLosesNoWindowForWantOfMemory(t *testing.T) {
+	p := streamProgram(t)
+	dir := t.TempDir()
+	o := Options{Program: p, Limits: correlate.Limits{Keys: 10_000, Cells: 400}}
+	j := mustOpen(t, dir, o)
+	if err := j.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	before := filepath.Join(t.TempDir(), "judge")
+	copyDir(t, before, dir)
+	for n := range 300 {
+		j.Event(ofKey(n, 0))
+		if j.Due() {
+			if err := j.Checkpoint(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if lost := j.Stats().Windows.Lost; lost != 0 {
+		t.Fatalf("%d lost before the kill", lost)
+	}
+	kill(t, j)
+	db, err := os.ReadFile(filepath.Join(before, dbName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, dbName), db, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j = mustOpen(t, dir, o)
+	if r, st := j.Recovery(), j.Stats(); r.Events != 300 || r.Lost != 0 || r.Afresh != nil || st.Windows.Lost != 0 || st.Problem != "" {
+		t.Errorf("%d events, %d windows lost, %v, %s", r.Events, st.Windows.Lost, r.Afresh, st.Problem)
+	}
+}
+
 // Twenty programs with arguments as long as a system allows make an alert that is
 // longer than an event may be: no reason to begin afresh.
 func TestAnAlertOfHugeEventsIsGivenOutAgain(t *testing.T) {

@@ -19,7 +19,7 @@ func (s *Spool) Next() uint64 {
 // Each calls f with the waiting records from number n on, in order, and takes none out. What cannot be read is passed over; the
 // numbers tell how many are missing. rec is good until f returns. An error of f ends it and is returned as it is.
 //
-// Records that are appended meanwhile may or may not come; f must not use the spool.
+// Records that are appended meanwhile may or may not come; f must not use the spool, but to trim what it has seen.
 func (s *Spool) Each(n uint64, f func(n uint64, rec []byte) error) error {
 	s.mu.Lock()
 	if s.closed {
