@@ -16,6 +16,10 @@ import (
 // is not asked again before it does.
 const statWait = time.Second
 
+// seekWait is the same for a look for folders or files, beside the pipeline: a disk that
+// wakes up, or is busy, takes seconds.
+const seekWait = 15 * time.Second
+
 var errStuck = errors.New("file system does not answer")
 
 // stuck are the file systems that owe an answer, and what is closed with it. One
@@ -27,6 +31,11 @@ type stuck map[volume.Dev]<-chan struct{}
 // most for each file system. What it works on is its own: after an error it may
 // still run. A panic of it is that of who asks.
 func ask[T any](s stuck, dev volume.Dev, question func() (T, error)) (T, error) {
+	return askFor(s, dev, statWait, question)
+}
+
+// askFor is ask with another time to wait.
+func askFor[T any](s stuck, dev volume.Dev, wait time.Duration, question func() (T, error)) (T, error) {
 	var none T
 	if answered, ok := s[dev]; ok {
 		select {
@@ -49,7 +58,7 @@ func ask[T any](s stuck, dev volume.Dev, question func() (T, error)) (T, error) 
 		}()
 		answer, failure = question()
 	}()
-	t := time.NewTimer(statWait)
+	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
 	case <-done:
@@ -148,7 +157,7 @@ type named struct {
 func (c *core) findInode(v *volume.Volume, r *record) (path string, size int64, err error) {
 	dir := filepath.Dir(r.path)
 	x, err := ask(c.stuck, v.Dev, func() (named, error) {
-		d, err := os.Open(v.Reach + dir)
+		d, err := openDir(v.Reach + dir)
 		if err != nil {
 			return named{}, err
 		}

@@ -9,11 +9,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"sekisho/internal/event"
 	"sekisho/internal/volume"
@@ -97,62 +94,67 @@ func TestAMarkThatHangsIsTold(t *testing.T) {
 // protected folders on it, or for what is marked there, must not wait for it.
 func TestALocalDiskThatHangsHoldsNothingUp(t *testing.T) {
 	needFanotify(t)
-	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Skipf("no FUSE here: %v", err)
-	}
-	dead, alive := t.TempDir(), mountTmpfs(t)
-	if err := unix.Mount("disk", dead, "fuse.disk", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse)); err != nil {
-		unix.Close(fuse)
-		t.Skipf("mount FUSE: %v", err)
-	}
-	gone := sync.OnceFunc(func() {
-		unix.Close(fuse) // lets the questions go that hang
-		_ = unix.Unmount(dead, unix.MNT_DETACH)
-	})
-	t.Cleanup(gone)
+	dead, _ := deadDisk(t)
+	alive := mountTmpfs(t)
 	disk := func(at, kind, fsType string, id int) (v volume.Volume) {
 		v.Mount, v.MountName, v.MountID, v.Kind, v.FileSystemType, v.Dev = at, at, id, kind, fsType, volume.Dev{Minor: uint32(1000 + id)}
 		return v
 	}
 	for _, kind := range []string{event.VolumeLocal, event.VolumeRemovable} {
 		t.Run(kind, func(t *testing.T) {
-			all := []volume.Volume{disk(dead, kind, "fuseblk", 1), disk(alive, event.VolumeLocal, "tmpfs", 2)}
-			w := New(Options{Table: oneStick{all[1]}})
-			src, err := w.newNative(newQueue(1000), newProcesses(&w.opts), func(err error) { t.Error(err) })
+			all := volumes{disk(dead, kind, "fuseblk", 1), disk(alive, event.VolumeLocal, "tmpfs", 2)}
+			w := New(Options{Table: all})
+			q := newQueue(1000)
+			src, err := w.newNative(q, newProcesses(&w.opts), func(err error) { t.Error(err) })
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer src.close()
 			f := src.(*fan)
-			f.dirs[filepath.Join(dead, "marked")] = true // as it answered
-			type result struct{ watching, problems []string }
-			done := make(chan result, 1)
-			go func() {
-				for range 2 {
-					var r result
-					r.watching, r.problems = f.sync(all, newPlaces([]Place{{Label: "a", Globs: []string{dead + "/**", alive + "/**"}}}))
-					done <- r
+			f.seeker.wait = 2 * statWait
+			there := filepath.Join(dead, "marked")
+			f.seeker.marked[there] = marked{} // as it answered
+			p := newPlaces([]Place{{Label: "a", Globs: []string{dead + "/**", alive + "/**"}}})
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+				began := time.Now()
+				watching, problems := f.sync(all, p)
+				if d := time.Since(began); d > 2*statWait {
+					t.Fatalf("it waits %v for the disk that hangs", d)
 				}
-			}()
-			for range 2 {
-				select {
-				case r := <-done:
-					if got, want := strings.Join(r.problems, "; "), "watch "+dead+": file system does not answer"; got != want {
-						t.Errorf("problems %q, want %q", got, want)
-					}
-					if !slices.Contains(r.watching, alive) {
-						t.Errorf("watched are %q, want the disk that answers", r.watching)
-					}
-				case <-time.After(20 * statWait):
-					gone()
-					<-done
-					t.Fatal("it waits for the disk that hangs")
+				if strings.Join(problems, "; ") == "watch "+dead+": file system does not answer" && slices.Contains(watching, alive) {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("problems %q, watched are %q", problems, watching)
 				}
 			}
-			src.close()
+			f.seeker.mu.Lock()
+			idle := f.seeker.idle
+			f.seeker.mu.Unlock()
+			if idle != nil {
+				<-idle
+			}
+			if _, ok := f.seeker.marked[there]; !ok {
+				t.Error("the mark on the disk that hangs is given up")
+			}
 		})
 	}
 }
+
+// volumes is a table that does not change.
+type volumes []volume.Volume
+
+func (vs volumes) All() []volume.Volume { return vs }
+func (vs volumes) Lookup(p string) (volume.Volume, bool) {
+	for i := range vs {
+		if within(p, vs[i].Mount) {
+			return vs[i], true
+		}
+	}
+	return volume.Volume{}, false
+}
+func (volumes) Watch() <-chan struct{}  { return nil }
+func (volumes) Unwatch(<-chan struct{}) {}
 
 // Whatever a program that is passed over does never gets to the pipeline.
 func TestIgnoredProgramsArePassedOverByTheReader(t *testing.T) {

@@ -266,22 +266,22 @@ func (c *changes) read() error {
 		now := time.Now()
 		switch {
 		case lost:
-			c.q.push(record{kind: recMissed, at: now})
+			c.q.lose(losses{sought: 1})
 		case len(buf) > 0:
 			if e := parseChanges(buf, extended, func(x change) { c.change(r, x, now) }); e != nil {
-				c.q.push(record{kind: recMissed, at: now})
+				c.q.lose(losses{sought: 1})
 			}
 			c.settleOld(r, now)
 		}
 		if err != nil {
-			c.q.push(record{kind: recResync})
+			c.q.resync()
 		}
 	}
 }
 
 // again has what is watched looked over after a while.
 func (c *changes) again() {
-	time.AfterFunc(restFor, func() { c.q.push(record{kind: recResync}) })
+	time.AfterFunc(restFor, func() { c.q.resync() })
 }
 
 // change takes one change.
@@ -345,7 +345,7 @@ func (c *changes) appeared(r *root, p winpath.Path, x change, now time.Time) {
 	seen := 0
 	_ = filepath.WalkDir(winpath.Verbatim(p.Path), func(at string, d fs.DirEntry, err error) error {
 		if seen++; seen > maxFresh {
-			c.q.lose(1)
+			c.q.lose(losses{sought: 1})
 			return fs.SkipAll
 		}
 		if err == nil && d.Type().IsRegular() {
@@ -460,9 +460,6 @@ func (c *changes) inUse(path string) bool {
 }
 
 func (c *changes) whose(path string) guess { return c.people.whose(path) }
-
-// folders: what is below a root is watched with it.
-func (c *changes) folders([]string, *places) {}
 
 // follow: it does not tell reads.
 func (c *changes) follow(string, fileKey)   {}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,8 +47,6 @@ const (
 	// pace is how long records and files at rest pile up while there are more of
 	// them: what is taken together costs less.
 	pace = 10 * time.Millisecond
-	// foldersWait joins folders made one after the other into one look.
-	foldersWait = 100 * time.Millisecond
 )
 
 // core turns records into events. One goroutine owns it.
@@ -55,6 +55,8 @@ type core struct {
 	q    *queue
 	out  chan<- *event.Event
 	mech string
+	// reason is why it is not the best one; "" if it is.
+	reason string
 	// limited: this build has no better mechanism than the one that runs.
 	limited bool
 	guess   guesser // nil: the mechanism tells of closed files and processes
@@ -73,15 +75,14 @@ type core struct {
 	gone  map[volume.Dev]goneVolume // unmounted a moment ago: its last files are still to be told
 	since time.Time                 // up to when nothing was lost that may be found by looking
 
-	where     map[spot]*volume.Volume // the volume of files in a folder, found since the last sync
-	folders   []string                // that came up in protected places and are not marked yet
-	scan      *rescan                 // that goes on, nil if none does
-	scanAgain bool                    // what was lost meanwhile has to be looked for after it
+	where     map[spot]*volume.Volume    // the volume of files in a folder, found since the last sync
+	scan      *rescan                    // that goes on, nil if none does
+	scanAgain bool                       // what was lost meanwhile has to be looked for after it
+	wait      time.Duration              // seekWait, but for tests
+	unsought  map[string]<-chan struct{} // mounts on which it could not be looked for, as they did not answer; closed when they have
 
 	ending bool           // Run is about to return
 	unsent []*event.Event // that nobody took before ctx was done
-	resync bool           // the mechanism asks for a sync
-	synced time.Time      // when marks were last looked after
 	late   []lateRecord
 	idle   []lateRecord // writes of no interest, unless the read before them comes yet
 	upTo   time.Time    // when lag was last known to have caught up
@@ -96,13 +97,13 @@ type goneVolume struct {
 }
 
 func newCore(w *Watcher, q *queue, procs *processes, out chan<- *event.Event) *core {
-	return &core{w: w, q: q, procs: procs, out: out, reads: newRecentReads(), lin: newLineage(), burst: newBursts(), stuck: stuck{}, gone: map[volume.Dev]goneVolume{}, where: map[spot]*volume.Volume{}}
+	return &core{w: w, q: q, procs: procs, out: out, reads: newRecentReads(), lin: newLineage(), burst: newBursts(), stuck: stuck{}, gone: map[volume.Dev]goneVolume{}, where: map[spot]*volume.Volume{}, wait: seekWait}
 }
 
 // run works until ctx is done. The cause of that, if it is not the caller's, is
 // returned.
 func (c *core) run(ctx context.Context, src source, mech, reason string, quiet time.Duration) error {
-	c.mech, c.src = mech, src
+	c.mech, c.src, c.reason = mech, src, reason
 	c.lin.files.gone = func(id fileKey, x carrier) { src.unfollow(x.path, id) }
 	c.set = newSettle(quiet, max(c.w.opts.MaxDelay, quiet))
 	c.guess, _ = src.(guesser)
@@ -118,17 +119,9 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 	defer timer.Stop()
 
 	c.since = time.Now()
-	c.sync(ctx, src, reason)
+	c.sync(ctx)
 	for {
 		took := c.work(ctx)
-		if c.resync {
-			c.sync(ctx, src, reason)
-		}
-		if len(c.folders) > 0 && time.Since(c.synced) > foldersWait {
-			c.synced = time.Now()
-			src.folders(c.folders, c.place)
-			c.folders = nil
-		}
 		now := time.Now()
 		c.settleLate(ctx, now)
 		c.lookAt(c.set.due(now))
@@ -151,9 +144,6 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 		if len(c.idle) > 0 {
 			wait = min(wait, max(time.Until(c.idle[0].due), lateFor/2))
 		}
-		if len(c.folders) > 0 {
-			wait = min(wait, foldersWait)
-		}
 		if c.missed > 0 {
 			wait = min(wait, lostEvery)
 		}
@@ -170,16 +160,14 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 		case <-wake:
 		case <-timer.C:
 		case <-scanned:
-			if c.scan = nil; c.scanAgain {
-				c.rescanNow(ctx)
-			}
+			c.scanned(ctx)
 		case <-table:
-			c.sync(ctx, src, reason)
+			c.sync(ctx)
 		case <-c.w.kick:
-			c.sync(ctx, src, reason)
+			c.sync(ctx)
 		case <-resync.C:
 			if len(c.place.globs) > 0 {
-				c.sync(ctx, src, reason)
+				c.sync(ctx)
 			}
 		case <-ctx.Done():
 			c.flush()
@@ -201,6 +189,10 @@ func (c *core) work(ctx context.Context) (took bool) {
 	for i := range all {
 		c.handle(ctx, all[i])
 		c.q.done()
+	}
+	// Before what was lost is looked for: what comes after that is told.
+	if !c.ending && c.q.tookResync() {
+		c.sync(ctx)
 	}
 	c.lost(ctx, lostEvery)
 	if !c.look && !c.scanAgain && since.After(c.since) {
@@ -232,8 +224,8 @@ func (c *core) flush() {
 }
 
 // sync takes over what is mounted and protected now.
-func (c *core) sync(ctx context.Context, src source, reason string) {
-	c.folders, c.resync, c.synced = nil, false, time.Now()
+func (c *core) sync(ctx context.Context) {
+	now := time.Now()
 	clear(c.where)
 	before, places := c.vols, c.byDev
 	c.vols = c.w.opts.Table.All()
@@ -246,28 +238,36 @@ func (c *core) sync(ctx context.Context, src source, reason string) {
 		}
 	}
 	for dev, g := range c.gone {
-		if c.synced.Sub(g.at) > goneFor {
+		if now.Sub(g.at) > goneFor {
 			delete(c.gone, dev)
 		}
 	}
 	for dev, i := range places {
 		if _, there := c.byDev[dev]; !there && len(c.gone) < maxGone {
-			c.gone[dev] = goneVolume{before[i], c.synced}
+			c.gone[dev] = goneVolume{before[i], now}
 		}
 	}
-	watching, problems := src.sync(c.vols, c.place)
+	watching, problems := c.src.sync(c.vols, c.place)
+	for _, at := range slices.Sorted(maps.Keys(c.unsought)) {
+		select {
+		case <-c.unsought[at]:
+			delete(c.unsought, at)
+		default:
+			problems = append(problems, fmt.Sprintf("look for what was lost on %s: %v", at, errStuck))
+		}
+	}
 	if n := len(problems) - maxProblems; n > 0 {
 		problems = append(problems[:maxProblems:maxProblems], fmt.Sprintf("and %d more", n))
 	}
 	state := endpoint.SensorOK
 	switch {
-	case len(problems) > 0 || reason != "" && !c.limited:
+	case len(problems) > 0 || c.reason != "" && !c.limited:
 		state = endpoint.SensorDegraded
-	case reason != "":
+	case c.reason != "":
 		state = endpoint.SensorLimited
 	}
-	if reason != "" {
-		problems = append([]string{reason}, problems...)
+	if c.reason != "" {
+		problems = append([]string{c.reason}, problems...)
 	}
 	if e := c.w.setState(state, c.mech, strings.Join(problems, "; "), watching); e != nil {
 		c.send(ctx, e)
@@ -284,19 +284,19 @@ func (c *core) sync(ctx context.Context, src source, reason string) {
 // lost tells what was lost and looks for it where that helps, not oftener than
 // every so long.
 func (c *core) lost(ctx context.Context, every time.Duration) {
-	n := c.q.tookLost()
-	c.look = c.look || n > 0
-	n += c.q.tookRemote()
-	c.w.lost.Add(n)
-	c.missed += n
+	l := c.q.tookLost()
+	c.look = c.look || l.sought > 0
+	c.w.lost.Add(l.sought + l.gone)
+	c.missed += l.sought + l.gone
 	if c.missed == 0 || time.Since(c.toldOf) < every {
 		return
 	}
-	n, c.missed, c.toldOf = c.missed, 0, time.Now()
+	n := c.missed
+	c.missed, c.toldOf = 0, time.Now()
 	e := event.New(event.EventsLost, time.Now())
 	e.Sensor = c.mech
 	e.Lost = &event.Lost{Count: event.Some(int64(n))}
-	e.Message = fmt.Sprintf("at least %d file events were lost: a queue was full, or their files could not be opened", n)
+	e.Message = fmt.Sprintf("at least %d file events were lost: a queue was full, which takes reads first, or their files could not be opened", n)
 	c.send(ctx, e)
 	if c.look && !c.ending {
 		c.look = false
@@ -404,15 +404,6 @@ func (c *core) handle(ctx context.Context, r record) {
 	}
 	now := time.Now()
 	switch r.kind {
-	case recResync:
-		c.resync = true
-		return
-	case recMissed:
-		c.q.lose(1)
-		return
-	case recFolder:
-		c.folders = append(c.folders, r.path)
-		return
 	case recRenamed, recDeleted:
 		if c.applied(&r) {
 			return
@@ -434,7 +425,7 @@ func (c *core) handle(ctx context.Context, r record) {
 		// On a volume that nothing is known of. Without a device it is of no
 		// interest: an overlay of a container has several numbers.
 		if r.kind == recWrote && r.dev.Major != 0 {
-			c.q.lose(1)
+			c.q.lose(losses{sought: 1})
 		}
 		return
 	}
@@ -482,7 +473,7 @@ func (c *core) noteRead(ctx context.Context, r *record, v *volume.Volume, label 
 	if !own && !carries {
 		return
 	}
-	x := read{path: r.path, name: filepath.Base(r.path), size: r.size, sum: r.look.sum, carried: !own, at: r.at}
+	x := read{path: r.path, name: filepath.Base(r.path), size: r.size, sum: r.look.sum, carried: !own, at: r.at, late: r.late}
 	// What lies in a protected place is of that place, unless it came from another.
 	if carries && (label == "" || held.cargo.lead().label != "") {
 		x.cargo = held.cargo

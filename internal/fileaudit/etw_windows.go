@@ -81,7 +81,7 @@ func (w *Watcher) newTracing(q *queue, fail context.CancelCauseFunc) *tracing {
 	t := &tracing{w: w, q: q, raw: newQueue(w.opts.MaxQueued), stuck: stuck{}, samplers: map[volume.Dev]*sampler{}}
 	t.look = t.lookInto
 	t.ctx, t.end = context.WithCancel(context.Background())
-	t.kernelFiles = newKernelFiles(w.self, t.raw.push, q.lose)
+	t.kernelFiles = newKernelFiles(w.self, t.raw.push, func(n uint64) { q.lose(losses{sought: n}) })
 	t.all.Go(func() {
 		if err := guard(func() error { t.complete(); return nil }); err != nil {
 			fail(err)
@@ -107,7 +107,7 @@ func (t *tracing) watchLosses(s *etw.Session, fail context.CancelCauseFunc) {
 		case <-tick.C:
 		}
 		if events, buffers, err := s.Lost(); err == nil && events+buffers > told {
-			t.q.lose(events + buffers - told)
+			t.q.lose(losses{sought: events + buffers - told})
 			told = events + buffers
 		}
 		if time.Since(t.began) < silentFor {
@@ -134,8 +134,8 @@ func (t *tracing) complete() {
 			}
 		}
 		ready = t.q.pushAll(ready)
-		if n := t.raw.tookLost(); n > 0 {
-			t.q.lose(n)
+		if l := t.raw.tookLost(); l != (losses{}) {
+			t.q.lose(l)
 		}
 		select {
 		case <-t.raw.wake:
@@ -248,9 +248,6 @@ func (h handleReader) ReadAt(b []byte, off int64) (n int, err error) {
 	}
 	return n, nil
 }
-
-// folders: what is below a folder is watched with it.
-func (t *tracing) folders([]string, *places) {}
 
 // sync watches all shares, media, folders of sync programs and of protected places,
 // and what is made new on local disks.

@@ -33,7 +33,7 @@ const (
 	maskLocal  = unix.FAN_CLOSE_WRITE
 	maskNames  = unix.FAN_RENAME | unix.FAN_DELETE | unix.FAN_ONDIR
 
-	// maxRemote bounds the groups for remote mounts; a user may have 128 groups
+	// maxRemote bounds the groups for mounts that may not answer; a user may have 128 groups
 	// (fs.fanotify.max_user_groups). What is beyond shares the last.
 	maxRemote = 64
 	// maxMarkers bounds the marks that are asked for at once: each may hang.
@@ -69,14 +69,13 @@ type fan struct {
 	main  *group         // with descriptors: local disks, protected folders
 	media *group         // with descriptors: what may be unmounted at any moment
 	names *group         // with names: moves and deletions; nil if refused
-	far   map[int]*group // with descriptors: remote mounts by mount id
+	far   map[int]*group // with descriptors: mounts that may not answer, by mount id
 	last  *group         // of far, the one that further mounts share
 
-	marked  map[int]uint64  // mask by mount id, of main and far
-	dirs    map[string]bool // protected folders marked
-	skip    func(string) bool
-	stuck   stuck          // local disks that do not answer
-	renames map[int]string // local disks whose renames are told, by mount id
+	marked map[int]uint64 // mask by mount id, of main and far
+	seeker *seeker        // of folders
+	sought seeking        // what it was asked for last
+	stale  atomic.Bool    // it is to look again: a folder may have come that nobody told
 
 	facts    atomic.Pointer[fanFacts]
 	places   atomic.Pointer[places] // whose folders are marked: protected, and of sync programs
@@ -84,7 +83,7 @@ type fan struct {
 	lastRead atomic.Int64           // when a file of interest was last read, in ns since began; 0: never
 
 	mu      sync.Mutex       // guards all below
-	marks   map[int]*marking // of remote mounts, by mount id
+	marks   map[int]*marking // of mounts that may not answer, by mount id
 	todo    []*marking       // not begun yet
 	markers int              // goroutines that work on them
 
@@ -98,8 +97,7 @@ type fanFacts struct {
 	named      map[volume.Dev]bool   // moves and deletions are told
 	local      map[volume.Dev]bool   // watched only for what is copied to it from elsewhere
 	unsampled  map[volume.Dev]bool   // a look into a file may fetch it from far away
-	folders    map[string]bool       // of protected places, by handleKey
-	mounts     map[[8]byte]mountFact // by the id that names carry
+	mounts     map[[8]byte]mountFact // of those that are named, by the id that names carry
 }
 
 type mountFact struct {
@@ -108,7 +106,8 @@ type mountFact struct {
 }
 
 func (w *Watcher) newNative(q *queue, procs *processes, fail context.CancelCauseFunc) (source, error) {
-	f := &fan{w: w, q: q, procs: procs, fail: fail, began: time.Now(), stuck: stuck{}, far: map[int]*group{}, dirs: map[string]bool{}, marks: map[int]*marking{}, followed: map[fileKey]bool{}}
+	f := &fan{w: w, q: q, procs: procs, fail: fail, began: time.Now(), far: map[int]*group{}, marks: map[int]*marking{}, followed: map[fileKey]bool{}}
+	f.seeker = newSeeker(f)
 	f.facts.Store(&fanFacts{})
 	f.places.Store(w.space.Load())
 	var err error
@@ -128,10 +127,18 @@ func (f *fan) close() {
 	for _, g := range f.far {
 		g.close()
 	}
+	f.seeker.ended.Store(true)
+	t := time.NewTimer(statWait)
+	defer t.Stop()
 	for _, g := range []*group{f.main, f.media, f.names} {
-		if g != nil {
-			g.close()
-			<-g.done
+		if g == nil {
+			continue
+		}
+		g.close()
+		select {
+		case <-g.done:
+		case <-t.C: // it hangs in a disk that does not answer
+			t.Reset(0)
 		}
 	}
 }
@@ -153,6 +160,7 @@ func (f *fan) readFiles(g *group, b []byte) {
 		if k.fd >= 0 {
 			unix.Close(k.fd)
 		}
+		g.behind = max(g.behind-1, 0)
 	}); err != nil {
 		f.fail(err)
 	}
@@ -175,7 +183,7 @@ func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
 		return
 	}
 	r := record{
-		at: at, pid: k.pid, size: int64(st.Size), ino: st.Ino,
+		at: at, late: at.Sub(f.happened(g)), pid: k.pid, size: int64(st.Size), ino: st.Ino,
 		dev: volume.Dev{Major: st.Dev_major, Minor: st.Dev_minor},
 	}
 	if st.Mask&unix.STATX_BTIME != 0 {
@@ -361,12 +369,14 @@ func trueName(path string, gone bool) string {
 
 // readNames takes records with names.
 func (f *fan) readNames(g *group, b []byte) {
-	facts := f.facts.Load()
+	facts, inside := f.facts.Load(), f.seeker.facts.Load()
 	dirs := map[string]string{} // folders resolved within this read, by handle
 	resolve := func(n nameInfo) (string, volume.Dev, bool) {
 		m, ok := facts.mounts[n.fsid]
 		if !ok {
-			return "", volume.Dev{}, false
+			if m, ok = inside.mounts[n.fsid]; !ok {
+				return "", volume.Dev{}, false
+			}
 		}
 		key := handleKey(n)
 		dir, ok := dirs[key]
@@ -387,14 +397,16 @@ func (f *fan) readNames(g *group, b []byte) {
 			unix.Close(k.fd)
 		}
 		if k.mask&unix.FAN_Q_OVERFLOW != 0 {
-			g.tell(record{kind: recMissed, at: time.Now()})
+			f.lose(g)
+			f.stale.Store(true) // folders may have come meanwhile
+			f.q.resync()
 			return
 		}
 		if k.pid == f.w.self || k.mask&unix.FAN_CREATE != 0 && k.mask&(unix.FAN_ONDIR|unix.FAN_RENAME|unix.FAN_DELETE) == 0 {
 			return // a file that was made is told when it is written
 		}
 		// A disk with protected folders tells every rename: those elsewhere go unresolved.
-		if m := facts.mounts[k.name.fsid]; !facts.named[m.dev] && !facts.folders[handleKey(k.name)] && !facts.folders[handleKey(k.old)] {
+		if m := facts.mounts[k.name.fsid]; !facts.named[m.dev] && !inside.folders[handleKey(k.name)] && !inside.folders[handleKey(k.old)] {
 			return
 		}
 		path, dev, ok := resolve(k.name)
@@ -415,8 +427,7 @@ func (f *fan) readNames(g *group, b []byte) {
 			g.tell(r)
 		}
 		if r.dir && k.mask&(unix.FAN_CREATE|unix.FAN_RENAME) != 0 && f.inPlace(path) {
-			r.kind, r.from = recFolder, ""
-			g.tell(r)
+			f.seeker.come(path)
 		}
 	}); err != nil {
 		f.fail(err)
@@ -453,17 +464,13 @@ func openHandle(mount string, n nameInfo) (string, error) {
 
 // sync marks what is to be watched and is not, and takes back what is no longer.
 func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string) {
-	all, dead := f.answering(all)
-	for _, at := range slices.Sorted(maps.Keys(dead)) {
-		problems = append(problems, fmt.Sprintf("watch %s: %v", at, errStuck))
-	}
 	sources := !p.empty()
 	for i := range all {
 		sources = sources || isShare(&all[i])
 	}
 	var clouds []string
 	want, marked := map[int]uint64{}, map[volume.Dev]bool{}
-	facts := &fanFacts{changeTime: map[volume.Dev]bool{}, named: map[volume.Dev]bool{}, local: map[volume.Dev]bool{}, unsampled: map[volume.Dev]bool{}, folders: map[string]bool{}, mounts: map[[8]byte]mountFact{}}
+	facts := &fanFacts{changeTime: map[volume.Dev]bool{}, named: map[volume.Dev]bool{}, local: map[volume.Dev]bool{}, unsampled: map[volume.Dev]bool{}, mounts: map[[8]byte]mountFact{}}
 	for i := range all {
 		v := &all[i]
 		if v.Hidden {
@@ -491,11 +498,16 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 			watching = append(watching, mountOf(v))
 		}
 		if isRemote(v) {
-			f.markRemote(v, mask)
+			f.markBeside(v, mask)
 			continue
 		}
 		if marked[v.Dev] {
 			continue // a second mount of the same file system
+		}
+		if mayHang(v) {
+			f.markBeside(v, mask)
+			marked[v.Dev] = true
+			continue
 		}
 		// Marking again what is marked costs nothing, and a device number may come back with another stick.
 		whole, err := mark(f.near(v), unix.FAN_MARK_ADD, mask, reachOf(v))
@@ -510,7 +522,11 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 		if f.names != nil && isMedia(v) && unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, maskNames, unix.AT_FDCWD, reachOf(v)) == nil {
 			// Not so on exFAT, overlay, FUSE: renames are found by looking.
 			facts.named[v.Dev] = true
-			facts.nameMount(v)
+			if id, ok := fileSystemID(reachOf(v)); ok {
+				if m, ok := facts.mounts[id]; !ok || len(reachOf(v)) < len(m.path) {
+					facts.mounts[id] = mountFact{reachOf(v), v.Dev}
+				}
+			}
 		}
 	}
 	for i := range all {
@@ -537,37 +553,17 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 		problems = append(problems, fmt.Sprintf("watch removable media: %v", errStuck))
 	}
 	f.marked = want
-	p, odd := p.with(clouds)
-	f.places.Store(p)
-	dirs, more := f.markDirs(all, dead, p, facts)
-	more = append(more, odd...)
+	with, odd := p.with(clouds)
+	f.places.Store(with)
 	f.facts.Store(facts)
+	// That the status is to be told anew does not mean another look.
+	if old, now := f.sought, time.Now(); f.stale.Swap(false) || old.of != p || now.Sub(old.at) >= resyncEvery-time.Second || !sameMounts(old.all, all) {
+		f.sought = seeking{of: p, places: with, all: all, own: maps.Clone(f.far), at: now}
+		f.seeker.seek(f.sought)
+	}
+	dirs, more := f.seeker.found()
+	more = slices.DeleteFunc(append(odd, more...), func(p string) bool { return slices.Contains(problems, p) })
 	return append(watching, dirs...), append(problems, more...)
-}
-
-// answering returns the volumes without those that hang, and the mount points of these.
-// A local disk hangs for good only where a program shows it, as ntfs-3g does, and that is
-// asked; shares are marked beside.
-func (f *fan) answering(all []volume.Volume) (answer []volume.Volume, dead map[string]bool) {
-	dead = map[string]bool{}
-	for i := range all {
-		v := &all[i]
-		if v.FileSystemType != "fuseblk" {
-			continue
-		}
-		if _, err := ask(f.stuck, v.Dev, func() (os.FileInfo, error) { return os.Lstat(reachOf(v)) }); errors.Is(err, errStuck) {
-			dead[mountOf(v)] = true
-		}
-	}
-	if len(dead) == 0 {
-		return all, dead
-	}
-	for _, v := range all {
-		if !dead[mountOf(&v)] {
-			answer = append(answer, v)
-		}
-	}
-	return answer, dead
 }
 
 // near is the group for a volume that is not remote.
@@ -590,16 +586,24 @@ func mark(g *group, how uint, mask uint64, path string) (whole bool, err error) 
 	return false, err
 }
 
-// markRemote marks a mount that may not answer, without waiting for it, in a
+// mayHang reports whether a server or a program answers for the files of a volume,
+// and may not, also where it is asked for them (ntfs-3g).
+func mayHang(v *volume.Volume) bool { return isRemote(v) || v.FileSystemType == "fuseblk" }
+
+// markBeside marks a mount that may not answer, without waiting for it, in a
 // group of its own.
-func (f *fan) markRemote(v *volume.Volume, mask uint64) {
+func (f *fan) markBeside(v *volume.Volume, mask uint64) {
 	if f.far[v.MountID] != nil {
 		return
 	}
 	g := f.last
 	if len(f.far) < maxRemote || g == nil {
+		kind := onShares
+		if !isRemote(v) {
+			kind = onMedia
+		}
 		var err error
-		if g, err = f.open(onShares, f.readFiles); err != nil {
+		if g, err = f.open(kind, f.readFiles); err != nil {
 			g = f.main
 		} else if len(f.far) == maxRemote-1 {
 			f.last = g
@@ -617,7 +621,7 @@ func (f *fan) markRemote(v *volume.Volume, mask uint64) {
 	}
 }
 
-// marking is the mark of a remote mount.
+// marking is the mark of a mount that may not answer.
 type marking struct {
 	group    *group
 	mask     uint64
@@ -632,7 +636,7 @@ type marking struct {
 
 // markTodo marks what is to be marked, until there is nothing left. It may hang.
 func (f *fan) markTodo() {
-	late := time.AfterFunc(markWait, func() { f.q.push(record{kind: recResync}) })
+	late := time.AfterFunc(markWait, func() { f.q.resync() })
 	defer late.Stop()
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -647,7 +651,7 @@ func (f *fan) markTodo() {
 			m.why = err.Error()
 		}
 		if m.why != "" || time.Since(m.since) > markWait {
-			f.q.push(record{kind: recResync})
+			f.q.resync()
 		}
 	}
 	f.markers--
@@ -672,140 +676,16 @@ func (f *fan) markProblems(want map[int]uint64) (problems []string) {
 	return problems
 }
 
-// nameMount notes where the file system is that names tell by its id.
-func (x *fanFacts) nameMount(v *volume.Volume) (id [8]byte, ok bool) {
-	path := reachOf(v)
+// fileSystemID is the id that names carry of files of a mount.
+func fileSystemID(mount string) (id [8]byte, ok bool) {
 	var st unix.Statfs_t
-	if err := unix.Statfs(path, &st); err != nil {
+	if err := unix.Statfs(mount, &st); err != nil {
 		return id, false
 	}
 	for i, w := range st.Fsid.Val {
 		binary.NativeEndian.PutUint32(id[4*i:], uint32(w))
 	}
-	if m, ok := x.mounts[id]; !ok || len(path) < len(m.path) {
-		x.mounts[id] = mountFact{path, v.Dev}
-	}
 	return id, true
-}
-
-const maskDirs = maskWrites | maskReads | unix.FAN_EVENT_ON_CHILD
-
-// notHere says which folders protected places are not looked for in: those of
-// remote mounts, which are watched as a whole, of the kernel's own, and of mounts that
-// hang.
-func notHere(all []volume.Volume, dead map[string]bool) func(dir string) bool {
-	skip := maps.Clone(dead)
-	for i := range all {
-		if isRemote(&all[i]) || all[i].Kind == event.VolumeVirtual && !takesCopies(&all[i]) {
-			skip[mountOf(&all[i])] = true
-		}
-	}
-	return func(dir string) bool { return skip[dir] }
-}
-
-// markDirs marks the folders of protected places on local disks.
-func (f *fan) markDirs(all []volume.Volume, dead map[string]bool, p *places, facts *fanFacts) (dirs, problems []string) {
-	f.skip = notHere(all, dead)
-	dirs, problems = p.dirs(f.skip)
-	ids := map[int][8]byte{} // of the file systems that names are told on, by mount id
-	hangs := func(dir string) bool {
-		for at := range dead {
-			if within(dir, at) {
-				return true
-			}
-		}
-		return false
-	}
-	have := make(map[string]bool, len(dirs))
-	for _, d := range dirs {
-		have[d] = true
-		if err := f.markDir(d, facts, ids); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			problems = append(problems, fmt.Sprintf("watch %s: %v", d, err))
-		}
-	}
-	for d := range f.dirs {
-		switch {
-		case have[d]:
-		case hangs(d):
-			have[d] = true // marked still, for all that is known
-		default:
-			for _, g := range []*group{f.main, f.media} {
-				_ = unix.FanotifyMark(g.fd, unix.FAN_MARK_REMOVE|unix.FAN_MARK_ONLYDIR, maskDirs, unix.AT_FDCWD, d)
-			}
-			if f.names != nil {
-				_ = unix.FanotifyMark(f.names.fd, unix.FAN_MARK_REMOVE|unix.FAN_MARK_ONLYDIR, maskNames|unix.FAN_CREATE, unix.AT_FDCWD, d)
-			}
-		}
-	}
-	f.dirs = have
-	for id, path := range f.renames {
-		if _, ok := ids[id]; !ok {
-			_ = unix.FanotifyMark(f.names.fd, unix.FAN_MARK_REMOVE|unix.FAN_MARK_FILESYSTEM, unix.FAN_RENAME|unix.FAN_ONDIR, unix.AT_FDCWD, path)
-		}
-	}
-	f.renames = map[int]string{}
-	for i := range all {
-		if _, ok := ids[all[i].MountID]; ok {
-			f.renames[all[i].MountID] = mountOf(&all[i])
-		}
-	}
-	return dirs, problems
-}
-
-// markDir marks one folder. A folder that was deleted and made again has lost
-// its mark, so what is marked is marked again.
-func (f *fan) markDir(d string, facts *fanFacts, ids map[int][8]byte) error {
-	v, ok := f.w.opts.Table.Lookup(d)
-	g := f.main
-	if ok {
-		g = f.near(&v)
-	}
-	if err := unix.FanotifyMark(g.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_ONLYDIR|unix.FAN_MARK_DONT_FOLLOW, maskDirs, unix.AT_FDCWD, d); err != nil {
-		return err
-	}
-	if g := f.places.Load().glob(d); g != nil && g.alone {
-		return nil
-	}
-	if f.names == nil || unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_ONLYDIR|unix.FAN_MARK_DONT_FOLLOW,
-		maskNames|unix.FAN_CREATE, unix.AT_FDCWD, d) != nil {
-		return nil // new folders are found on a timer
-	}
-	if !ok {
-		return nil
-	}
-	id, ok := ids[v.MountID]
-	if !ok {
-		// The mark on a folder does not tell where a file is moved to; that on the disk does.
-		_ = unix.FanotifyMark(f.names.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_RENAME|unix.FAN_ONDIR, unix.AT_FDCWD, mountOf(&v))
-		if id, ok = facts.nameMount(&v); !ok {
-			return nil
-		}
-		ids[v.MountID] = id
-	}
-	if h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, d, 0); err == nil {
-		facts.folders[handleKey(nameInfo{fsid: id, handle: h.Bytes()})] = true
-	}
-	return nil
-}
-
-// folders marks folders that came up in protected places, and what is below
-// them already.
-func (f *fan) folders(tops []string, _ *places) {
-	p := f.places.Load()
-	old := f.facts.Load()
-	facts := &fanFacts{changeTime: old.changeTime, named: old.named, local: old.local, unsampled: old.unsampled, mounts: maps.Clone(old.mounts), folders: maps.Clone(old.folders)}
-	ids := map[int][8]byte{}
-	for _, top := range tops {
-		for _, d := range p.under(top, f.skip) {
-			if len(f.dirs) >= maxDirs {
-				break
-			}
-			if f.markDir(d, facts, ids) == nil { // else gone again, or the next sync tells
-				f.dirs[d] = true
-			}
-		}
-	}
-	f.facts.Store(facts)
 }
 
 // identity is the device and inode of a file.
@@ -861,12 +741,4 @@ func (p *places) covers(file string) bool { return p.glob(file) != nil }
 func (p *places) empty() bool {
 	source := func(g labelled) bool { return !g.alone }
 	return !slices.ContainsFunc(p.globs, source) && !slices.ContainsFunc(p.shares, source)
-}
-
-// under returns those of dirs that are a given folder or lie below it.
-func (p *places) under(top string, skip func(dir string) bool) []string {
-	dirs, _ := p.walk(&walker{skip: func(d string) bool {
-		return skip(d) || !within(d, top) && !within(top, d)
-	}, top: top})
-	return dirs
 }

@@ -77,7 +77,7 @@
 // export with root_squash that root may not read (counted as lost); those that an
 // NFS server calls gone (counted from Linux 6.13 on); a file that is deleted again
 // before it is told; what happens while a queue is full, which is counted, told as
-// events-lost and, as far as it was written to removable volumes and protected
+// events-lost (reads first) and, as far as it was written to removable volumes and protected
 // folders, looked for afterwards (100,000 files of each); sources as docs/limits.md
 // lists them.
 //
@@ -238,8 +238,6 @@ type source interface {
 	// sync makes it watch what is to be watched now, and says what it watches and
 	// what it cannot.
 	sync(all []volume.Volume, p *places) (watching []string, problems []string)
-	// folders makes it watch folders that came up in protected places.
-	folders(dirs []string, p *places)
 	// follow makes it tell reads of one more file, which holds something of a
 	// watched place; unfollow ends that.
 	follow(path string, id fileKey)

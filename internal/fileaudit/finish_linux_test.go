@@ -264,13 +264,13 @@ func TestOnlyWhatMayBeLostIsLookedFor(t *testing.T) {
 	began := c.since
 	up.elsewhere = began.Add(time.Minute)
 	c.work(t.Context())
-	c.q.loseRemote(3)
+	c.q.lose(losses{gone: 3})
 	c.work(t.Context())
 	if c.scan != nil || len(out) != 1 {
 		t.Errorf("a loss on a share: %d events, looks for it: %v", len(out), c.scan != nil)
 	}
 	up.elsewhere = began.Add(2 * time.Minute)
-	c.q.lose(1)
+	c.q.lose(losses{sought: 1})
 	c.work(t.Context())
 	if want := began.Add(time.Minute); !c.look || !c.since.Equal(want) {
 		t.Errorf("it is to look (%v) since %v, want %v", c.look, c.since, want)

@@ -66,7 +66,9 @@ type group struct {
 	written map[fileKey]bool      // written to and not closed since
 	rested  map[fileKey]time.Time // when it had been written to last, at the last close
 	sampler sampler
-	forgot  time.Time // when written was cleared: what is closed soon after counts as written to
+	behind  int           // records that waited when a read took long, not read yet
+	since   time.Duration // when that began, since fan.began
+	forgot  time.Time     // when written was cleared: what is closed soon after counts as written to
 }
 
 // newGroup makes a group for records with names, or with files, and says how much
@@ -101,7 +103,7 @@ func (f *fan) open(kind groupKind, read func(*group, []byte)) (*group, error) {
 		return nil, err
 	}
 	if eager {
-		g.slow = time.AfterFunc(hangsFor, func() { f.q.push(record{kind: recResync}) })
+		g.slow = time.AfterFunc(hangsFor, func() { f.q.resync() })
 		g.slow.Stop()
 	}
 	go func() {
@@ -226,6 +228,7 @@ func (f *fan) drain(g *group, buf []byte, bad *int, read func(*group, []byte)) (
 			if read(g, buf[:n]); len(g.seen) >= maxSeen || g.eager {
 				g.seen = f.q.pushAll(g.seen)
 			}
+			f.notes(g)
 		default:
 			// The file of an event could not be opened (gone on its server, too many
 			// open files): the event is lost, the next may be fine.
@@ -238,13 +241,35 @@ func (f *fan) drain(g *group, buf []byte, bad *int, read func(*group, []byte)) (
 	return reads, nil
 }
 
+// notes notes how many records waited while a read took long: nobody knows when they came.
+func (f *fan) notes(g *group) {
+	began := time.Duration(g.busy.Load())
+	if g.kind == withNames || time.Since(f.began)-began < lagFor {
+		return
+	}
+	if g.behind == 0 {
+		g.since = began
+	}
+	if n, err := unix.IoctlGetInt(g.fd, unix.TIOCINQ); err == nil {
+		g.behind = n / fanHeader
+	}
+}
+
+// happened is from when on what was just read may have happened.
+func (f *fan) happened(g *group) time.Time {
+	if g.behind > 0 {
+		return f.began.Add(g.since)
+	}
+	return f.began.Add(time.Duration(g.busy.Load()))
+}
+
 // lose counts an event of a group as lost.
 func (f *fan) lose(g *group) {
 	if g.kind == onShares {
-		f.q.loseRemote(1)
+		f.q.lose(losses{gone: 1})
 		return
 	}
-	f.q.lose(1)
+	f.q.lose(losses{sought: 1})
 }
 
 // begins notes that a group begins to read, which may hang if it is eager.
@@ -265,7 +290,7 @@ func (f *fan) rests(g *group) {
 // answered ends what begins began, and has it told that a read took long and is over.
 func (f *fan) answered(g *group) {
 	if g.eager && g.busy.Load() != 0 && !g.slow.Stop() {
-		f.q.push(record{kind: recResync})
+		f.q.resync()
 	}
 }
 
@@ -280,7 +305,10 @@ func (f *fan) hangs(g *group, d time.Duration) bool {
 func (f *fan) caughtUp(now time.Time) (shares, elsewhere time.Time) {
 	shares, elsewhere = now, f.drained(f.media, f.drained(f.main, now))
 	for _, g := range f.far {
-		if !f.hangs(g, statWait) {
+		switch {
+		case g.kind != onShares:
+			elsewhere = f.drained(g, elsewhere)
+		case !f.hangs(g, statWait):
 			shares = f.drained(g, shares)
 		}
 	}
@@ -307,12 +335,4 @@ func (g *group) tell(r record) { g.seen = append(g.seen, r) }
 func (g *group) forget() {
 	clear(g.written)
 	g.forgot = time.Now()
-}
-
-// loseRemote is lose for what was lost on a share.
-func (q *queue) loseRemote(n uint64) {
-	q.mu.Lock()
-	q.remote += n
-	q.mu.Unlock()
-	q.signal()
 }

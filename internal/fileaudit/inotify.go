@@ -66,10 +66,9 @@ func (n *inotify) read() {
 			if !ok {
 				return
 			}
+			n.q.lose(losses{sought: 1})
 			if errors.Is(err, fsnotify.ErrEventOverflow) {
-				n.q.push(record{kind: recMissed, at: time.Now()})
-			} else {
-				n.q.lose(1)
+				n.q.resync() // folders may have come meanwhile
 			}
 		}
 	}
@@ -127,9 +126,6 @@ func (n *inotify) fresh(dir string) {
 		return nil
 	})
 }
-
-// folders: event has seen to it.
-func (n *inotify) folders([]string, *places) {}
 
 // follow: it does not tell reads.
 func (n *inotify) follow(string, fileKey)   {}

@@ -651,7 +651,7 @@ func TestFoldersBelowANewFolder(t *testing.T) {
 		"b/new/x": nil, "c": nil,
 	} {
 		var read []string
-		got := p.under(filepath.Join(root, top), func(d string) bool { read = append(read, d); return false })
+		got := p.under(filepath.Join(root, top), &walker{skip: func(d string) bool { read = append(read, d); return false }})
 		for i := range got {
 			got[i] = strings.TrimPrefix(got[i], root+"/")
 		}

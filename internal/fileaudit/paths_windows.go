@@ -171,3 +171,6 @@ func finalName(h windows.Handle) (string, error) {
 	}
 	return winpath.Canonical(windows.UTF16ToString(buf[:n]), nil).Path, nil
 }
+
+// openDir opens a folder to list it.
+func openDir(dir string) (*os.File, error) { return os.Open(dir) }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -135,7 +136,9 @@ type walker struct {
 	dirs     []string
 	problems []string
 	skip     func(string) bool
-	top      string // if set, only this folder and what is below it is of interest
+	ask      func(dir string, question func()) bool // asks the file system of a folder, if not nil, and reports whether it answered; else the question may go on
+	found    func(dir string)                       // told of each folder, if not nil
+	top      string                                 // if set, only this folder and what is below it is of interest
 	full     bool
 }
 
@@ -154,6 +157,9 @@ func (w *walker) add(dir string) bool {
 	}
 	w.have[dir] = true
 	w.dirs = append(w.dirs, dir)
+	if w.found != nil {
+		w.found(dir)
+	}
 	return true
 }
 
@@ -164,8 +170,7 @@ func (w *walker) walk(dir string, elems []string, depth int) {
 		return
 	}
 	w.seen[key] = true
-	fi, err := os.Lstat(dir)
-	if err != nil || !fi.IsDir() {
+	if !w.isDir(dir) {
 		return
 	}
 	sub := func(name string) string { return filepath.Join(dir, name) }
@@ -187,7 +192,7 @@ func (w *walker) walk(dir string, elems []string, depth int) {
 			w.walk(sub(name), elems, depth+1)
 		}
 	case !strings.ContainsAny(elems[0], `*?[{\`):
-		if fi, err := os.Lstat(sub(elems[0])); len(elems) == 1 && (err != nil || !fi.IsDir()) {
+		if len(elems) == 1 && !w.isDir(sub(elems[0])) {
 			w.add(dir) // a file, or something to come
 			return
 		}
@@ -210,20 +215,49 @@ func (w *walker) folders(dir string) []string {
 		name, _, _ := strings.Cut(strings.TrimLeft(w.top[len(dir):], string(filepath.Separator)), string(filepath.Separator))
 		return []string{name}
 	}
-	return folders(dir)
+	var names []string
+	if !w.asked(dir, func() { names = folders(dir) }) {
+		return nil
+	}
+	return names
 }
 
-// folders lists the folders in a folder; links are not followed.
-func folders(dir string) []string {
-	entries, err := os.ReadDir(dir)
+// isDir reports whether there is a folder; a link to one is none.
+func (w *walker) isDir(dir string) bool {
+	is := false
+	return w.asked(dir, func() {
+		fi, err := os.Lstat(dir)
+		is = err == nil && fi.IsDir()
+	}) && is
+}
+
+func (w *walker) asked(dir string, question func()) bool {
+	if w.ask != nil {
+		return w.ask(dir, question)
+	}
+	question()
+	return true
+}
+
+// folders lists the folders in a folder, maxDirs at most; links are not followed. A
+// folder may hold a million files.
+func folders(dir string) (names []string) {
+	f, err := openDir(dir)
 	if err != nil {
 		return nil
 	}
-	var names []string
-	for _, e := range entries {
-		if e.IsDir() {
-			names = append(names, e.Name())
+	defer f.Close()
+	for len(names) < maxDirs {
+		entries, err := f.ReadDir(256)
+		for _, e := range entries {
+			if e.IsDir() {
+				names = append(names, e.Name())
+			}
+		}
+		if err != nil {
+			break
 		}
 	}
+	slices.Sort(names)
 	return names
 }

@@ -17,19 +17,17 @@ const (
 	recRead                      // closed after reading
 	recRenamed                   // from -> path
 	recDeleted
-	recFolder // a folder came up in a protected place
-	recResync // the mechanism has something to say of what it watches
-	recMissed // the kernel's queue overflowed
 )
 
 // record is what a mechanism saw, free of descriptors.
 type record struct {
 	kind    recordKind
 	at      time.Time
-	pid     int    // 0: unknown
-	path    string // "": longer than the kernel tells
-	from    string // old path of a rename; "": its folder is gone
-	size    int64  // -1: unknown
+	late    time.Duration // it may have happened so much earlier: what was before it took long to read
+	pid     int           // 0: unknown
+	path    string        // "": longer than the kernel tells
+	from    string        // old path of a rename; "": its folder is gone
+	size    int64         // -1: unknown
 	dev     volume.Dev
 	ino     uint64 // 0: unknown
 	dir     bool
@@ -61,8 +59,14 @@ type queue struct {
 	records []record
 	given   []record // the last ones, whose room is used again
 	taken   int      // given to the consumer and not done yet
-	dropped uint64
-	remote  uint64 // lost on shares, where nobody looks for it
+	losses  losses
+	again   bool // see resync
+}
+
+// losses is how many records were lost.
+type losses struct {
+	sought uint64 // what was written on media and in protected places: it is looked for
+	gone   uint64 // of shares, and reads: nobody looks for it
 }
 
 func newQueue(limit int) *queue { return &queue{wake: make(chan struct{}, 1), max: limit} }
@@ -70,29 +74,42 @@ func newQueue(limit int) *queue { return &queue{wake: make(chan struct{}, 1), ma
 // push adds a record, or counts it as lost.
 func (q *queue) push(r record) {
 	q.mu.Lock()
-	if len(q.records)+q.taken >= q.max {
-		q.dropped++
-	} else {
-		q.records = append(q.records, r)
-	}
+	q.add(&r)
 	q.mu.Unlock()
 	q.signal()
 }
 
-// pushAll adds records, or counts those as lost for which there is no room, and
-// returns the empty list for the next.
+// pushAll is push for several, and returns the empty list for the next.
 func (q *queue) pushAll(all []record) []record {
 	if len(all) == 0 {
 		return all
 	}
 	q.mu.Lock()
-	n := min(len(all), max(q.max-len(q.records)-q.taken, 0))
-	q.records = append(q.records, all[:n]...)
-	q.dropped += uint64(len(all) - n)
+	if len(q.records)+q.taken+len(all) <= q.max/2 {
+		q.records = append(q.records, all...)
+	} else {
+		for i := range all {
+			q.add(&all[i])
+		}
+	}
 	q.mu.Unlock()
 	q.signal()
 	clear(all)
 	return all[:0]
+}
+
+// add adds a record if there is room: up to half of it for reads and for what seems to
+// be of no interest, so that writes go last. mu is held.
+func (q *queue) add(r *record) {
+	minor := r.kind == recOpened || r.kind == recRead || r.idle
+	switch n := len(q.records) + q.taken; {
+	case n < q.max/2, n < q.max && !minor:
+		q.records = append(q.records, *r)
+	case minor:
+		q.losses.gone++
+	default:
+		q.losses.sought++
+	}
 }
 
 // maxKept is how many records a list has room for that is kept to be used again:
@@ -128,12 +145,40 @@ func (q *queue) signal() {
 	}
 }
 
-// lose counts n records that were lost before they could be pushed.
-func (q *queue) lose(n uint64) {
+// lose counts records that were lost before they could be pushed.
+func (q *queue) lose(l losses) {
 	q.mu.Lock()
-	q.dropped += n
+	q.losses.sought += l.sought
+	q.losses.gone += l.gone
 	q.mu.Unlock()
 	q.signal()
+}
+
+// tookLost returns what was lost since it was last called.
+func (q *queue) tookLost() losses {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.losses
+	q.losses = losses{}
+	return l
+}
+
+// resync asks the consumer to look anew at what is watched: it has changed, or the
+// mechanism has something to say of it.
+func (q *queue) resync() {
+	q.mu.Lock()
+	q.again = true
+	q.mu.Unlock()
+	q.signal()
+}
+
+// tookResync reports whether that was asked for since it was last called.
+func (q *queue) tookResync() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	again := q.again
+	q.again = false
+	return again
 }
 
 // take returns all records, which are the consumer's until it takes again; it calls
@@ -155,23 +200,4 @@ func (q *queue) done() {
 	q.mu.Lock()
 	q.taken--
 	q.mu.Unlock()
-}
-
-// tookLost returns how many were lost since it was last called, but for those of
-// shares.
-func (q *queue) tookLost() uint64 {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	n := q.dropped
-	q.dropped = 0
-	return n
-}
-
-// tookRemote returns how many were lost on shares since it was last called.
-func (q *queue) tookRemote() uint64 {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	n := q.remote
-	q.remote = 0
-	return n
 }

@@ -46,7 +46,8 @@ type read struct {
 	cargo      *cargo
 	carried    bool // not in a watched place itself
 	at         time.Time
-	closed     bool // after reading; else only opened, which may be to write
+	late       time.Duration // it may have been read so much earlier
+	closed     bool          // after reading; else only opened, which may be to write
 }
 
 // reader is a process and what it read.
@@ -273,7 +274,7 @@ func (rr *recentReads) packed(w who, path string, since, until time.Time) (*carg
 		took := false
 		for e := r.files.Front(); e != nil; e = e.Next() {
 			x := e.Value.(*read)
-			if x.at.Before(since) || x.at.After(until) || x.path == path && !x.carried {
+			if x.at.Before(since) || x.at.Add(-x.late).After(until) || x.path == path && !x.carried {
 				continue
 			}
 			to.all = append(to.all, x.cargo)
