@@ -248,8 +248,6 @@ const (
 
 const gramLen = 4
 
-func gramAt(s []byte, i int) uint32 { return binary.LittleEndian.Uint32(s[i:]) }
-
 // groupAt is the group of width bytes at i.
 func groupAt(s string, i, width int) (g uint32) {
 	for k := width - 1; k >= 0; k-- {
