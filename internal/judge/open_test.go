@@ -414,47 +414,31 @@ func TestAJournalOfANewerVersionIsReadAsFarAsItIsKnown(t *testing.T) {
 }
 
 func TestRecordsThatCannotBeReadAreCounted(t *testing.T) {
-	p := pack(t, rules.Options{})
-	dir, after := left(t, p)
-	path := filepath.Join(dir, journalName, "00000000000000000041.seg")
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, serial := range []string{"S45", "S47"} {
-		b[bytes.Index(b, []byte(`"`+serial+`"`))+1] ^= 1
-	}
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	j := mustOpen(t, dir, Options{Program: p})
-	if r := j.Recovery(); r.Lost != 2 || r.Events != 18 || len(r.Alerts) != len(after)-2 {
-		t.Errorf("got %+v", r)
-	}
-	kill(t, j)
-	j = mustOpen(t, dir, Options{Program: p})
-	if r := j.Recovery(); r.Lost != 0 || r.Events != 0 {
-		t.Errorf("counted again: %+v", r)
-	}
-}
-
-func TestTheFirstRecordsAfterACheckpointAreCountedToo(t *testing.T) {
-	p := pack(t, rules.Options{})
-	dir, after := left(t, p)
-	path := filepath.Join(dir, journalName, "00000000000000000041.seg")
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, serial := range []string{"S40", "S41"} {
-		b[bytes.Index(b, []byte(`"`+serial+`"`))+1] ^= 1
-	}
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	j := mustOpen(t, dir, Options{Program: p})
-	if r := j.Recovery(); r.Lost != 2 || r.Events != 18 || len(r.Alerts) != len(after)-2 {
-		t.Errorf("got %+v", r)
+	for name, serials := range map[string][]string{"in the midst": {"S45", "S47"}, "first after the checkpoint": {"S40", "S41"}} {
+		t.Run(name, func(t *testing.T) {
+			p := pack(t, rules.Options{})
+			dir, after := left(t, p)
+			path := filepath.Join(dir, journalName, "00000000000000000041.seg")
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, serial := range serials {
+				b[bytes.Index(b, []byte(`"`+serial+`"`))+1] ^= 1
+			}
+			if err := os.WriteFile(path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			j := mustOpen(t, dir, Options{Program: p})
+			if r := j.Recovery(); r.Lost != 2 || r.Events != 18 || len(r.Alerts) != len(after)-2 {
+				t.Errorf("got %+v", r)
+			}
+			kill(t, j)
+			j = mustOpen(t, dir, Options{Program: p})
+			if r := j.Recovery(); r.Lost != 0 || r.Events != 0 {
+				t.Errorf("counted again: %+v", r)
+			}
+		})
 	}
 }
 
