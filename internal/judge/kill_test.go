@@ -289,9 +289,9 @@ func number(t *testing.T, name string, otherwise int) int {
 func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
 	keys, total, kills := number(t, "SEKISHO_FAULTS_KEYS", 2000), number(t, "SEKISHO_FAULTS_EVENTS", 6000), number(t, "SEKISHO_FAULTS_KILLS", 8)
 	evidence := number(t, "SEKISHO_FAULTS_EVIDENCE", correlate.DefaultLimits.Evidence)
-	from := 0 // how far the child that ran last had come when it began
-	// kill gets the child and a channel that is closed once it judges.
-	run := func(dir string, kill func(c *exec.Cmd, judging <-chan struct{})) (done bool) {
+	// kill gets the child, and once it judges, how far it had come when it began;
+	// run returns that too.
+	run := func(dir string, kill func(c *exec.Cmd, judging <-chan int)) (from int, done bool) {
 		c := exec.Command(os.Args[0])
 		c.Env = append(os.Environ(), "SEKISHO_TEST_ROLE=judge", "SEKISHO_TEST_DIR="+dir, fmt.Sprintf("SEKISHO_TEST_STREAM=%d %d %d", total, keys, evidence))
 		out, err := c.StdoutPipe()
@@ -302,13 +302,13 @@ func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		judging := make(chan struct{})
+		judging := make(chan int, 1)
 		go kill(c, judging)
 		var said []string
 		for sc := bufio.NewScanner(out); sc.Scan(); {
 			if said = append(said, sc.Text()); len(said) == 1 {
 				_, _ = fmt.Sscanf(said[0], "from %d", &from) // or it says what it should not
-				close(judging)
+				judging <- from
 			}
 		}
 		c.Wait()
@@ -316,36 +316,35 @@ func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
 		if len(said) > 1 && !strings.HasPrefix(said[1], "done") || len(said) == 1 && !strings.HasPrefix(said[0], "from ") {
 			t.Fatal("the child says what it should not")
 		}
-		return len(said) > 1
+		return from, len(said) > 1
 	}
 	uncut, cut := t.TempDir(), t.TempDir()
 	began := time.Now()
-	if !run(uncut, func(*exec.Cmd, <-chan struct{}) {}) {
+	if _, done := run(uncut, func(*exec.Cmd, <-chan int) {}); !done {
 		t.Fatal("the uncut run did not end")
 	}
 	whole := time.Since(began)
 	rnd := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
-	killed, done := 0, false
+	killed, from, done := 0, 0, false
 	for !done {
 		// Shares of what is left, so that the kills are spread over all of it.
-		wait := func() time.Duration {
-			if killed >= kills {
-				return time.Hour
-			}
-			left := float64(whole) * float64(total-from) / float64(total) / float64(kills-killed+1)
-			return time.Duration(2*left*rnd.Float64()) + 10*time.Millisecond
-		}
+		share, last := 2*rnd.Float64()/float64(kills-min(killed, kills)+1), killed >= kills
 		ended := make(chan struct{})
-		opening := killed%4 == 3 // every fourth may fall into the start
-		done = run(cut, func(c *exec.Cmd, judging <-chan struct{}) {
+		begun, opening := from, killed%4 == 3 // every fourth may fall into the start
+		from, done = run(cut, func(c *exec.Cmd, judging <-chan int) {
 			if !opening {
 				select {
-				case <-judging:
+				case begun = <-judging:
 				case <-ended:
+					return
 				}
 			}
+			wait := 10*time.Millisecond + time.Duration(float64(whole)*share*float64(total-begun)/float64(total))
+			if last {
+				wait = time.Hour
+			}
 			select {
-			case <-time.After(wait()):
+			case <-time.After(wait):
 				c.Process.Kill()
 			case <-ended:
 			}
