@@ -16,6 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
 	"sekisho/internal/endpoint"
 	"sekisho/test/stack"
 )
@@ -124,10 +127,17 @@ func BenchmarkCopy(b *testing.B) {
 
 // pairs runs a command with the agent and without, SEKISHO_BENCH_PAIRS (5) times in
 // turn. It tells the median of the ratios of each pair; the ratio of the least
-// times, which what else runs on the machine has the smallest part in; and what the
-// agent itself took, of the command's CPU.
+// times, which what else runs on the machine has the smallest part in; and, of the
+// command's CPU, what the agent itself took and what eBPF programs did, which
+// counts as the command's. Pairs differ by more than what they look for where a
+// machine is shared; those two do not.
 func pairs(b *testing.B, s *stack.Stack, command func() *exec.Cmd) {
-	type run struct{ took, cpu, agent float64 } // seconds
+	type run struct{ took, cpu, agent, bpf float64 } // seconds
+	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+	if err != nil {
+		b.Fatalf("count the time of eBPF programs: %v", err)
+	}
+	defer stats.Close()
 	var lost uint64
 	once := func(with bool) (r run) {
 		if !with {
@@ -139,8 +149,9 @@ func pairs(b *testing.B, s *stack.Stack, command func() *exec.Cmd) {
 		c := command()
 		time.Sleep(settle) // after starting the agent, or clearing up
 		var before endpoint.Status
+		var bpf time.Duration
 		if with {
-			before = status(b, s)
+			before, bpf = status(b, s), bpfTime(b)
 		}
 		var said bytes.Buffer
 		c.Stdout, c.Stderr = &said, &said
@@ -152,7 +163,7 @@ func pairs(b *testing.B, s *stack.Stack, command func() *exec.Cmd) {
 		if with {
 			time.Sleep(settle) // what it has to tell yet
 			after := status(b, s)
-			r.agent = after.CPUSeconds - before.CPUSeconds
+			r.agent, r.bpf = after.CPUSeconds-before.CPUSeconds, (bpfTime(b) - bpf).Seconds()
 			for _, x := range after.Sensors {
 				if x.State != endpoint.SensorOff {
 					lost += x.Lost
@@ -163,7 +174,7 @@ func pairs(b *testing.B, s *stack.Stack, command func() *exec.Cmd) {
 	}
 	for b.Loop() {
 		once(false) // disks and caches are warm from here on
-		var took, cpu, agent, with, without []float64
+		var took, cpu, agent, bpf, with, without []float64
 		for n := range setting(b, "SEKISHO_BENCH_PAIRS", 5) {
 			var w, wo run
 			if n%2 == 0 { // what drifts does not count for one of them
@@ -173,17 +184,36 @@ func pairs(b *testing.B, s *stack.Stack, command func() *exec.Cmd) {
 			}
 			with, without = append(with, w.took), append(without, wo.took)
 			took, cpu = append(took, (w.took/wo.took-1)*100), append(cpu, (w.cpu/wo.cpu-1)*100)
-			agent = append(agent, w.agent/w.cpu*100)
-			b.Logf("pair %d: %.2f s, with the agent %.2f s (%+.1f %%); CPU %.2f s, %.2f s (%+.1f %%), the agent's %.2f s; load average %s",
-				n+1, wo.took, w.took, took[n], wo.cpu, w.cpu, cpu[n], w.agent, loadAverage())
+			agent, bpf = append(agent, w.agent/w.cpu*100), append(bpf, w.bpf/w.cpu*100)
+			b.Logf("pair %d: %.2f s, with the agent %.2f s (%+.1f %%); CPU %.2f s, %.2f s (%+.1f %%), of eBPF %.3f s, the agent's %.2f s; load average %s",
+				n+1, wo.took, w.took, took[n], wo.cpu, w.cpu, cpu[n], w.bpf, w.agent, loadAverage())
 		}
 		b.ReportMetric(middle(took), "slower-%")
 		b.ReportMetric((slices.Min(with)/slices.Min(without)-1)*100, "slower-at-least-%")
 		b.ReportMetric(middle(cpu), "more-cpu-%")
 		b.ReportMetric(middle(agent), "agent-cpu-%")
+		b.ReportMetric(middle(bpf), "ebpf-cpu-%")
 		b.ReportMetric(slices.Min(without), "s-without")
 		b.ReportMetric(float64(lost), "lost")
 	}
+}
+
+// bpfTime is how long all eBPF programs of the machine ran since it was asked to count.
+func bpfTime(b *testing.B) (sum time.Duration) {
+	b.Helper()
+	for id, err := ebpf.ProgramGetNextID(0); err == nil; id, err = ebpf.ProgramGetNextID(id) {
+		p, err := ebpf.NewProgramFromID(id)
+		if err != nil {
+			continue // gone since
+		}
+		st, err := p.Stats()
+		p.Close()
+		if err != nil {
+			b.Fatal(err)
+		}
+		sum += st.Runtime
+	}
+	return sum
 }
 
 func middle(x []float64) float64 {
