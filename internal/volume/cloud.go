@@ -17,6 +17,7 @@ const (
 	maxHomes       = 1000
 	maxClouds      = 256
 	maxHomeEntries = 4096 // of one home folder
+	maxConfigs     = 8    // settings files of one kind in a home folder
 )
 
 // cloud is a folder on a disk that a program keeps in step with a cloud.
@@ -84,8 +85,7 @@ func cloudsIn(homes []string, configs []cloudConfig, skip func(home string) bool
 			}
 		}
 		for _, c := range configs {
-			files, _ := filepath.Glob(filepath.Join(home, filepath.FromSlash(c.glob)))
-			for _, file := range files[:min(len(files), 8)] {
+			for _, file := range c.files(home) {
 				for _, p := range c.parse(readSome(file)) {
 					if rest, ok := strings.CutPrefix(p, "~/"); ok {
 						p = filepath.Join(home, rest)
@@ -99,6 +99,30 @@ func cloudsIn(homes []string, configs []cloudConfig, skip func(home string) bool
 	return all
 }
 
+// files returns where settings files may be in a home folder. It is not left to
+// filepath.Glob, which a pipe in a folder's place holds up.
+func (c *cloudConfig) files(home string) []string {
+	found := []string{home}
+	for part := range strings.SplitSeq(c.glob, "/") {
+		var next []string
+		for _, dir := range found {
+			names := []string{part}
+			if strings.Contains(part, "*") {
+				names = slices.DeleteFunc(someNames(dir, maxHomeEntries), func(name string) bool {
+					ok, _ := filepath.Match(part, name)
+					return !ok
+				})
+				slices.Sort(names)
+			}
+			for _, name := range names {
+				next = append(next, filepath.Join(dir, name))
+			}
+		}
+		found = next[:min(len(next), maxConfigs)]
+	}
+	return found
+}
+
 // plainName is a folder's name without what programs append for an account.
 func plainName(name string) string {
 	name, _, _ = strings.Cut(name, " - ")
@@ -108,7 +132,7 @@ func plainName(name string) string {
 
 // someNames lists names in a folder, so many at most.
 func someNames(dir string, limit int) []string {
-	f, err := os.Open(dir)
+	f, err := openFolder(dir)
 	if err != nil {
 		return nil
 	}
@@ -117,20 +141,29 @@ func someNames(dir string, limit int) []string {
 	return names
 }
 
-// readSome reads the beginning of a settings file, which a user may have made a
-// pipe.
+// readSome reads the beginning of a settings file.
 func readSome(name string) []byte {
-	fi, err := os.Lstat(name)
-	if err != nil || !fi.Mode().IsRegular() {
-		return nil
-	}
-	f, err := os.Open(name)
+	f, err := openFile(name)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
 	b, _ := io.ReadAll(io.LimitReader(f, maxCloudConfig))
 	return b
+}
+
+// seekClouds looks for folders of sync programs; false if that does not answer. While
+// one look hangs there is no other, which would take one more of the few that may.
+func (w *Watcher) seekClouds(look func() []cloud) ([]cloud, bool) {
+	if w.seeking.Load() {
+		return nil, false
+	}
+	found, err := bounded(w.guard, func() []cloud {
+		w.seeking.Store(true)
+		defer w.seeking.Store(false)
+		return look()
+	})
+	return found, err == nil
 }
 
 // parseOneDrive reads `sync_dir = "~/OneDrive"` (abraunegg's client).

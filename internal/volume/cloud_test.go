@@ -1,10 +1,12 @@
 package volume
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"sekisho/internal/event"
 )
@@ -85,6 +87,37 @@ func TestWhoKeepsAFolderInStep(t *testing.T) {
 	for path, want := range map[string]bool{`C:\Users\taro\OneDrive`: true, `D:\x`: true, `C:\`: false, `C:`: false, `\\fs1\share\x`: false, `C:\a\..\..`: false, `\\?\C:\x`: false, "": false} {
 		if got := isFolderOfDrive(path); got != want {
 			t.Errorf("isFolderOfDrive(%q) = %v", path, got)
+		}
+	}
+}
+
+// A look that hangs leaves room for other questions, however often it is time for one.
+func TestOneLookForSyncFoldersMayHang(t *testing.T) {
+	w := New(Options{StatTimeout: 10 * time.Millisecond})
+	answer := make(chan struct{})
+	defer close(answer)
+	for range 2 * maxHanging {
+		if _, ok := w.seekClouds(func() []cloud { <-answer; return nil }); ok {
+			t.Fatal("it did not wait")
+		}
+	}
+	if _, err := boundedBy(w.guard, time.Minute, func() int { return 1 }); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhereSettingsFilesAre(t *testing.T) {
+	home := filepath.Join(t.TempDir(), "[taro]")
+	for i := range maxConfigs + 2 {
+		if err := os.MkdirAll(filepath.Join(home, ".config", fmt.Sprint("onedrive", i)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for glob, want := range map[string]int{".config/onedrive*/config": maxConfigs, ".config/x*/config": 0, ".none/*": 0, "a/b": 1} {
+		c := cloudConfig{glob: glob}
+		got := c.files(home)
+		if len(got) != want || want == maxConfigs && got[1] != filepath.Join(home, ".config", "onedrive1", "config") || glob == "a/b" && got[0] != filepath.Join(home, "a", "b") {
+			t.Errorf("%s: got %q", glob, got)
 		}
 	}
 }

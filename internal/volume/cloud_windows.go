@@ -27,7 +27,7 @@ var windowsConfigs = []cloudConfig{
 // lookForClouds looks for folders of sync programs. A look that hangs changes
 // nothing.
 func (w *Watcher) lookForClouds() {
-	found, err := bounded(w.guard, func() []cloud {
+	found, ok := w.seekClouds(func() []cloud {
 		all := registeredClouds()
 		for _, c := range slices.Concat(accountClouds(), homeClouds()) {
 			if !slices.ContainsFunc(all, func(o cloud) bool { return strings.EqualFold(o.path, c.path) }) {
@@ -36,7 +36,7 @@ func (w *Watcher) lookForClouds() {
 		}
 		return all[:min(len(all), maxClouds)]
 	})
-	if err == nil {
+	if ok {
 		w.clouds = found
 	}
 }

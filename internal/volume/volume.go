@@ -178,6 +178,7 @@ type Watcher struct {
 	guard   *guard
 	started bool // Run's own: it was told what was there at the start
 	clouds  []cloud
+	seeking atomic.Bool              // clouds are looked for
 	cloudID map[string]int           // Run's own: mount ids made up for folders, by path
 	servers map[int]server           // Run's own: who answers for a told mount, by its id; may be gone by its end
 	phoneID int                      // Run's own: the last id made up for a phone

@@ -160,8 +160,8 @@ func (w *Watcher) lookForClouds(far map[string]bool) bool {
 	if far[filepath.Join(w.opt.HomeRoot, "home")] {
 		return false
 	}
-	found, err := bounded(w.guard, func() []cloud { return findClouds(w.opt.HomeRoot, func(home string) bool { return far[home] }) })
-	if err != nil || slices.Equal(found, w.clouds) {
+	found, ok := w.seekClouds(func() []cloud { return findClouds(w.opt.HomeRoot, func(home string) bool { return far[home] }) })
+	if !ok || slices.Equal(found, w.clouds) {
 		return false
 	}
 	w.clouds = found
