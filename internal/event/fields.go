@@ -1,6 +1,7 @@
 package event
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sort"
@@ -20,7 +21,8 @@ type Field struct {
 	Type Type
 
 	place place
-	get   func(*Event) Value // instead of these, where a value is not just what is stored; zero Value: absent
+	get   func(*Event) Value // instead, where there is a value though none is stored; zero Value: absent
+	own   place              // then: of what is stored
 	set   func(*Event, Value)
 }
 
@@ -142,7 +144,7 @@ func moment(name string, at func(e *Event, mk bool) *time.Time) Field {
 // class is a list field that stands for the action's own list when it is unset.
 func class(name string, at func(e *Event) *[]string, def func(Action) []string) Field {
 	f := list(name, func(e *Event, _ bool) *[]string { return at(e) })
-	f.place = place{}
+	f.own, f.place = f.place, place{}
 	f.get = func(e *Event) Value {
 		l := *at(e)
 		if l == nil {
@@ -236,25 +238,15 @@ func envelope[T any](at func(*Event) *T) func(*Event, bool) *T {
 	return func(e *Event, _ bool) *T { return at(e) }
 }
 
-// action lets Action be a text field like any other.
-var action = Field{Name: "event.action", Type: String,
-	get: func(e *Event) Value {
-		if e.Action == "" {
-			return Value{}
-		}
-		return Text(string(e.Action))
-	},
-	set: func(e *Event, v Value) { e.Action = Action(v.s) }}
-
 // kind is "event" unless said otherwise.
-var kind = Field{Name: "event.kind", Type: String,
-	get: func(e *Event) Value {
-		if e.Kind == "" {
-			return Text("event")
-		}
-		return Text(e.Kind)
-	},
-	set: func(e *Event, v Value) { e.Kind = v.s }}
+var kind = func() Field {
+	f := str("event.kind", envelope(func(e *Event) *string { return &e.Kind }))
+	f.own, f.place = f.place, place{}
+	f.get = func(e *Event) Value { return Text(cmp.Or(e.Kind, usualKind)) }
+	return f
+}()
+
+const usualKind = "event"
 
 // table holds every field of the product, sorted by name at start. Names are
 // ECS 9; what ECS lacks is under sekisho.
@@ -263,7 +255,7 @@ var table = []Field{
 	moment("event.created", envelope(func(e *Event) *time.Time { return &e.Created })),
 	str("event.id", envelope(func(e *Event) *string { return &e.ID })),
 	kind,
-	action,
+	str("event.action", envelope(func(e *Event) *string { return (*string)(&e.Action) })),
 	class("event.category", func(e *Event) *[]string { return &e.Category }, func(a Action) []string { return classes[a].category }),
 	class("event.type", func(e *Event) *[]string { return &e.Type }, func(a Action) []string { return classes[a].typ }),
 	str("message", envelope(func(e *Event) *string { return &e.Message })),
@@ -516,7 +508,6 @@ func (e *Event) Str(id FieldID) (s string, ok bool) {
 // TextFields is fields of type String or List, to be read together.
 type TextFields struct {
 	parts []partTexts
-	rest  []FieldID // of those that have no place of their own
 }
 
 // partTexts is where texts, and lists of them, lie in one part of an event; in
@@ -530,11 +521,7 @@ type partTexts struct {
 func NewTextFields(ids []FieldID) *TextFields {
 	t := &TextFields{}
 	for _, id := range ids {
-		p := places[id]
-		if p.typ == None {
-			t.rest = append(t.rest, id)
-			continue
-		}
+		p := cmp.Or(places[id], table[id].own)
 		i := slices.IndexFunc(t.parts, func(x partTexts) bool { return x.part == p.part })
 		if i < 0 {
 			i = len(t.parts)
@@ -551,7 +538,8 @@ func NewTextFields(ids []FieldID) *TextFields {
 }
 
 // Long appends to buf the texts of n bytes or more that the event has in the
-// fields, those of lists among them, and returns it; n is at least 1.
+// fields, those of lists among them, and returns it; n is at least 1. Those of
+// UnsetTexts are left out.
 func (t *TextFields) Long(e *Event, n int, buf []string) []string {
 	for i := range t.parts {
 		p := &t.parts[i]
@@ -568,16 +556,6 @@ func (t *TextFields) Long(e *Event, n int, buf []string) []string {
 			buf = appendLong(buf, *(*[]string)(unsafe.Add(from, offset)), n)
 		}
 	}
-	for _, id := range t.rest {
-		switch v := table[id].get(e); v.typ {
-		case String:
-			if len(v.s) >= n {
-				buf = append(buf, v.s)
-			}
-		case List:
-			buf = appendLong(buf, v.list, n)
-		}
-	}
 	return buf
 }
 
@@ -588,6 +566,16 @@ func appendLong(buf, texts []string, n int) []string {
 		}
 	}
 	return buf
+}
+
+// UnsetTexts is the texts that fields have of which an event says nothing:
+// event.kind, event.category and event.type.
+func UnsetTexts() []string {
+	texts := []string{usualKind}
+	for _, c := range classes {
+		texts = append(append(texts, c.category...), c.typ...)
+	}
+	return texts
 }
 
 // recordedEmpty reports whether a field was recorded as "" or [].

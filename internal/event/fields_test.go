@@ -23,6 +23,9 @@ func TestEveryFieldIsReadWhereItWasWritten(t *testing.T) {
 				if v.Str() != "" {
 					want = []string{v.Str()}
 				}
+				if g.Name != f.Name && !slices.ContainsFunc(want, func(text string) bool { return !slices.Contains(UnsetTexts(), text) }) {
+					want = nil
+				}
 				if long := NewTextFields([]FieldID{FieldID(id)}).Long(&e, 1, nil); !slices.Equal(long, want) {
 					t.Errorf("%s: TextFields got %q, want %q", g.Name, long, want)
 				}

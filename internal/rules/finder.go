@@ -16,11 +16,12 @@ type finder struct {
 	field  int
 	number uint64        // among the finders of a program
 	recurs bool          // the field's texts come again and again: see recall
-	direct bool          // and are those of a field of the event table,
+	direct bool          // they are those of a field of the event table,
 	id     event.FieldID // this one
 	ends   ends
 	groups groups
 	hints  []hintNode
+	late   []int32 // late finders of the field
 }
 
 // find notes the facts that the folded texts of the field establish, or leaves
@@ -30,15 +31,15 @@ func (f *finder) find(s *scratch) {
 		switch text, ok := s.e.Str(f.id); {
 		case !ok:
 			return
-		case len(text) <= recallBytes:
-			s.recall.ask(f, text)
+		case len(text) <= longBytes:
+			s.recall.ask(question{finder: f, text: text})
 			return
 		}
 	}
 	switch v := s.slot(f.field); {
 	case !v.present:
-	case f.recurs && v.joint == 0 && v.value().Type() == event.String && len(v.text) <= recallBytes:
-		s.recall.ask(f, v.text)
+	case f.recurs && v.value().Type() == event.String && len(v.before)+len(v.text) < longBytes:
+		s.recall.ask(question{finder: f, before: v.before, joint: v.joint, text: v.text})
 	default:
 		f.look(s)
 	}
@@ -191,7 +192,7 @@ func (x *ends) find(s *scratch, text []byte) {
 // common one. Most groups of a text are in no literal, which marks (a bit by
 // hash) tell.
 type groups struct {
-	width int      // bytes of a group: 3 or 4
+	width int      // bytes of a group: 2 to 4
 	marks []uint64 // bit set by hash
 	mul   uint32   // spreads groups; what is above their bytes it leaves out
 	size  uint64   // how many marks there are, a power of two
@@ -420,8 +421,8 @@ func (x *groups) collect(hits *[maxHits]hit, padded []byte, from, to int) (found
 // rules exclude. It runs when the first of them is asked for.
 type lateFinder struct {
 	field  int
-	width  int    // of the texts: 2, 3, or gramLen for longer ones too
-	groups groups // none where grams know all
+	width  int // of the texts: 2, 3, or gramLen for longer ones too
+	groups groups
 }
 
 // lateRun is what an event had a late finder do.
@@ -547,13 +548,15 @@ const (
 func (n *lateNode) cost() int { return 2 + min(n.count, maxWords) }
 
 func (n *lateNode) match(s *scratch) bool {
-	f := &s.bucket.late[n.finder]
-	texts := s.folded(f.field)
-	if n.fact.match(s) || len(texts) == 0 {
-		return len(texts) > 0
+	if n.fact.match(s) {
+		return true
 	}
-	asked := &s.ran[n.finder]
+	f, asked := &s.bucket.late[n.finder], &s.ran[n.finder]
 	if asked.passed {
+		return false
+	}
+	texts := s.folded(f.field)
+	if len(texts) == 0 {
 		return false
 	}
 	var g *grams
@@ -618,23 +621,24 @@ func (s *scratch) note(facts []int32) {
 
 func (s *scratch) noteOne(f int32) { s.facts[f>>6] |= 1 << (f & 63) }
 
-// zeroed is a bit set of n bits, all clear, in the room of old.
-func zeroed(old []uint64, n int) []uint64 {
-	words := (n + 63) / 64
-	out := slices.Grow(old[:0], words)[:words]
+// zeroed is n zero values in the room of old.
+func zeroed[T any](old []T, n int) []T {
+	out := slices.Grow(old[:0], n)[:n]
 	clear(out)
 	return out
 }
+
+// wordsOf is how many words a bit set of n bits has.
+func wordsOf(n int) int { return (n + 63) / 64 }
 
 // candidates is the bit set of a bucket's entries that the event may match, and
 // establishes the facts.
 func (s *scratch) candidates(b *bucket) []uint64 {
 	s.bucket = b
-	s.facts = zeroed(s.facts, len(b.asked)-1)
+	s.facts = zeroed(s.facts, wordsOf(len(b.asked)-1))
 	s.facts[0] = 1 << always
-	s.asked, s.held = zeroed(s.asked, b.memos), zeroed(s.held, b.memos)
-	s.ran = slices.Grow(s.ran[:0], len(b.late))[:len(b.late)]
-	clear(s.ran)
+	s.memos = zeroed(s.memos, wordsOf(b.memos))
+	s.ran = zeroed(s.ran, len(b.late))
 	for i := range b.finders {
 		b.finders[i].find(s)
 	}

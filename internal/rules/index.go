@@ -3,6 +3,7 @@ package rules
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"sekisho/internal/event"
@@ -179,7 +180,6 @@ func (b *bucket) build(getters []Getter) {
 			b.always[i>>6] |= 1 << (i & 63)
 		}
 		candidates[i] = facts
-		en.split(facts)
 	}
 	asks := make([][]int32, len(ix.weights))
 	for i, facts := range candidates {
@@ -189,7 +189,7 @@ func (b *bucket) build(getters []Getter) {
 			}
 		}
 	}
-	b.asking = zeroed(nil, len(asks))
+	b.asking = make([]uint64, wordsOf(len(asks)))
 	b.asked = make([]int32, 0, len(asks)+1)
 	for f, l := range asks {
 		if len(l) > 0 {
@@ -201,10 +201,33 @@ func (b *bucket) build(getters []Getter) {
 	b.asked = append(b.asked, int32(len(b.asks)))
 	for i := range b.entries {
 		en := &b.entries[i]
+		en.node = established(en.node, asks)
+		en.split(candidates[i])
 		en.node = gathered(en.node)
 	}
 	b.finders, b.late = ix.finders(getters, asks), ix.lateFinders()
+	for i := range b.late {
+		for k := range b.finders {
+			if f := &b.finders[k]; f.field == b.late[i].field {
+				f.late = append(f.late, int32(i))
+			}
+		}
+	}
 	b.memos = len(ix.memos)
+}
+
+// established is a node with facts for the hints that finders establish: those
+// that make candidates.
+func established(n node, asks [][]int32) node {
+	switch n := n.(type) {
+	case *hintNode:
+		if len(asks[n.fact]) > 0 {
+			return n.fact
+		}
+	case notNode:
+		return notNode{established(n.x, asks)}
+	}
+	return branches(n, func(n node) node { return established(n, asks) })
 }
 
 // split takes facts that have to hold, or must not, out of the entry's node, to be
@@ -319,25 +342,45 @@ func (en *entry) match(s *scratch) bool {
 		!en.not[0].match(s) && !en.not[1].match(s) && !en.not[2].match(s) && !en.not[3].match(s) && en.node.match(s)
 }
 
-// memoNode is a condition that is no fact, answered once an event for all the
-// rules that have it: mostly exceptions, which rules copy from each other.
+// memoNode is a condition on a field that is no fact, answered once an event for
+// all the rules that have it (mostly exceptions, which rules copy from each other),
+// and once for a text that is kept.
 type memoNode struct {
-	id int32
-	x  node
+	id    int32
+	field int
+	x     node
 }
 
 func (n memoNode) cost() int { return n.x.cost() }
 
 func (n memoNode) match(s *scratch) bool {
 	w, bit := n.id>>6, uint64(1)<<(n.id&63)
-	if s.asked[w]&bit == 0 {
-		s.asked[w] |= bit
-		if n.x.match(s) {
-			s.held[w] |= bit
+	if m := &s.memos[w]; m.asked&bit == 0 {
+		m.asked |= bit
+		if n.answer(s) {
+			m.held |= bit
 		}
 	}
-	return s.held[w]&bit != 0
+	return s.memos[w].held&bit != 0
 }
+
+func (n memoNode) answer(s *scratch) bool {
+	k := s.recall.of(n.field)
+	if k == nil {
+		return n.x.match(s)
+	}
+	w, bit := n.id>>6, uint64(1)<<(n.id&63)
+	if m := &k.memos[w]; m.asked&bit == 0 {
+		m.asked |= bit
+		if n.x.match(s) {
+			m.held |= bit
+		}
+	}
+	return k.memos[w].held&bit != 0
+}
+
+// answers is those to 64 memoNodes.
+type answers struct{ asked, held uint64 }
 
 // litKey is a literal to look for in the folded texts of a field.
 type litKey struct {
@@ -508,9 +551,9 @@ func appendText(b, text []byte) []byte {
 func (ix *indexer) shared(n node) node {
 	switch n := n.(type) {
 	case *textNode:
-		return ix.memo(n.name(), n)
+		return ix.memo(n.name(), n.field, n)
 	case *regexNode:
-		return ix.memo(n.name(), n)
+		return ix.memo(n.name(), n.field, n)
 	case notNode:
 		return notNode{ix.excluded(n.x)}
 	}
@@ -577,10 +620,10 @@ func boolByte(b bool) byte {
 	return 0
 }
 
-func (ix *indexer) memo(name []byte, n node) node {
+func (ix *indexer) memo(name []byte, field int, n node) node {
 	m, ok := ix.memos[string(name)]
 	if !ok {
-		m = memoNode{int32(len(ix.memos)), n}
+		m = memoNode{int32(len(ix.memos)), field, n}
 		ix.memos[string(name)] = m
 	}
 	return m
@@ -645,7 +688,7 @@ func (ix *indexer) text(n *textNode, triggering bool) node {
 		if triggering {
 			return x // shared comes later
 		}
-		return ix.memo(x.name(), x)
+		return ix.memo(x.name(), n.field, x)
 	}
 	hinted := func(chars []charset, x node) node {
 		if !triggering {
@@ -704,7 +747,7 @@ func (ix *indexer) regex(n *regexNode, triggering bool) node {
 	for i := range n.res {
 		var x node = &regexNode{field: n.field, res: n.res[i : i+1], all: n.all}
 		if !triggering {
-			x = ix.memo(x.(*regexNode).name(), x)
+			x = ix.memo(x.(*regexNode).name(), n.field, x)
 		}
 		need := &n.res[i].need
 		var keys []litKey
@@ -779,8 +822,14 @@ func (ix *indexer) keywords(n node) node {
 	return branches(n, ix.keywords)
 }
 
-// textual is the fields outside finders that can hold a pattern's literal.
+// textual is the fields outside finders that can hold a pattern's literal; nil: all
+// there are.
 func (ix *indexer) textual(p *pattern) *elsewhere {
+	for _, text := range event.UnsetTexts() {
+		if strings.Contains(text, string(p.lit)) {
+			return nil
+		}
+	}
 	var numbers charset
 	numbers.add("0123456789+-.:tz" + "true" + "false") // folded
 	out := &elsewhere{}
@@ -950,7 +999,7 @@ func (ix *indexer) lateFinders() []lateFinder {
 	for i, k := range ix.lateKeys {
 		var lits []*lit
 		for _, l := range ix.lateOrder {
-			if k.width > 2 && l.field == k.field && min(len(l.text), gramLen) == k.width {
+			if l.field == k.field && min(len(l.text), gramLen) == k.width {
 				lits = append(lits, l)
 			}
 		}

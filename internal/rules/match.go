@@ -59,8 +59,8 @@ type scratch struct {
 	set     []uint64 // candidates
 	bucket  *bucket  // the event's; before, that of the event before
 
-	asked, held []uint64  // bit sets, see memoNode
-	ran         []lateRun // by late finder
+	memos []answers // see memoNode
+	ran   []lateRun // by late finder
 
 	long []string     // of keywordNode
 	hits [maxHits]hit // of groups
@@ -108,6 +108,8 @@ func (s *scratch) begin(e *event.Event) {
 func (s *scratch) end() {
 	s.e = nil
 	clear(s.long)
+	clear(s.recall.asked)
+	s.recall.asked = s.recall.asked[:0]
 	if cap(s.arena) > maxArena {
 		s.arena = nil
 		for i := range s.slots {
@@ -218,7 +220,11 @@ func (s *scratch) folded(i int) [][]byte {
 	}
 	if !f.folded {
 		f.folded = true
-		f.fold = s.texts(f, f.fold, true)
+		if k := s.recall.of(i); k != nil {
+			f.fold = append(f.fold[:0], k.folded)
+		} else {
+			f.fold = s.texts(f, f.fold, true)
+		}
 	}
 	return f.fold
 }
@@ -228,6 +234,10 @@ func (s *scratch) chars(i int) *charset {
 	f := s.slot(i)
 	if !f.charred {
 		f.charred = true
+		if k := s.recall.of(i); k != nil {
+			f.chars = k.chars
+			return &f.chars
+		}
 		f.chars = charset{}
 		for _, t := range s.folded(i) {
 			f.chars.addFolded(t)
