@@ -68,15 +68,15 @@ func (s *Spool) Each(n uint64, f func(n uint64, rec []byte) error) error {
 // Trim says that the records below number n are done with: the segments that hold only such are deleted, and count as committed.
 // The rest of them stays until its segment is full, so that most calls write nothing. With a batch leased it is ErrLeased.
 func (s *Spool) Trim(n uint64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.turn()
+	defer s.over()
 	if s.closed {
 		return ErrClosed
 	}
 	if s.leased != nil {
 		return ErrLeased
 	}
-	st, k := s.state, 0
+	st := s.state
 	for _, seg := range s.segs {
 		if seg.next > n || s.w != nil && s.w.seg == seg {
 			break
@@ -86,16 +86,17 @@ func (s *Spool) Trim(n uint64) error {
 			st.Front = seg.next
 		}
 		st.Committed += uint64(seg.live)
-		k++
 	}
-	if k == 0 {
+	if st == s.state {
 		return nil
 	}
 	if err := s.save(st); err != nil {
 		return fmt.Errorf("trim spool: %w", err)
 	}
-	for _, seg := range s.segs[:k] {
-		seg.live = 0
+	for _, seg := range s.segs {
+		if seg.next <= st.Front {
+			seg.live = 0
+		}
 	}
 	s.front = headerBytes
 	s.trim()

@@ -35,8 +35,8 @@ func (s *Spool) Lease(maxRecords, maxBytes int) (*Batch, error) {
 	if maxRecords <= 0 || maxBytes <= 0 {
 		return nil, errors.New("lease of nothing from spool")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.turn()
+	defer s.over()
 	if s.closed {
 		return nil, ErrClosed
 	}
@@ -124,6 +124,9 @@ func (b *Batch) take(seg *segment, off int64, next uint64, maxRecords, maxBytes 
 
 // pass settles all records below end as unreadable.
 func (s *Spool) pass(end uint64) error {
+	if s.w != nil {
+		s.w.err = errors.New("segment is unreadable") // perhaps no longer the file of that name: nothing may get into it meanwhile
+	}
 	st := s.state
 	st.Dropped.Corrupt += end - st.Front
 	st.Front = end
@@ -131,14 +134,13 @@ func (s *Spool) pass(end uint64) error {
 		return err
 	}
 	for _, seg := range s.segs {
-		seg.live = 0
-		seg.damaged = true
-	}
-	if s.w != nil {
-		s.w.err = errors.New("segment is unreadable") // perhaps no longer the file of that name
+		if seg.next <= end {
+			seg.live = 0
+			seg.damaged = true
+		}
 	}
 	s.trim()
-	if len(s.segs) > 0 {
+	if len(s.segs) > 0 && s.segs[0].next <= end {
 		s.front = s.segs[0].size
 	}
 	return nil
@@ -181,8 +183,8 @@ func (b *Batch) done() {
 // are counted as Losses.Refused. The rest goes back. As with Commit, on an error all of them stay in the queue.
 func (b *Batch) Settle(delivered, refused int) error {
 	s := b.s
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.turn()
+	defer s.over()
 	if s.closed {
 		return ErrClosed
 	}

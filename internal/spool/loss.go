@@ -13,8 +13,8 @@ import (
 // Until then TakeLoss returns the same loss again, after a crash too; what is lost meanwhile comes in a later one. So a loss is
 // never forgotten, and one that was appended twice is the same record twice, which the receiver tells by its ID.
 func (s *Spool) TakeLoss() (Loss, bool, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.turn()
+	defer s.over()
 	if s.closed {
 		return Loss{}, false, ErrClosed
 	}
@@ -38,8 +38,8 @@ func (s *Spool) TakeLoss() (Loss, bool, error) {
 
 // ReportLoss says that the loss with this ID was appended somewhere durable. An ID that is not on offer changes nothing.
 func (s *Spool) ReportLoss(id string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.turn()
+	defer s.over()
 	if s.closed {
 		return ErrClosed
 	}
@@ -55,8 +55,8 @@ func (s *Spool) ReportLoss(id string) error {
 // CountFull counts n records that the caller gave up because Append kept returning ErrFull, so that they are told of
 // with the other losses. It needs no space on disk.
 func (s *Spool) CountFull(n int) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.turn()
+	defer s.over()
 	if s.closed {
 		return ErrClosed
 	}

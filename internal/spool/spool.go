@@ -112,19 +112,25 @@ func (o Options) withDefaults() (Options, error) {
 }
 
 // Spool is an open queue. All its methods may be called at the same time from several goroutines.
+//
+// Whoever changes the state (what is settled, leased or lost) has a turn for it, and lets go of mu while the disk takes that: an
+// append never waits for what others do there, unless it is over a cap and needs a turn itself.
 type Spool struct {
 	dir    string
 	o      Options
 	lock   *os.File
+	store  *stateFile
 	notify chan struct{}
 	timers sync.WaitGroup // the interval sync, waited for by Close
 
+	syncNames func(dir string) error // syncDir, but in tests
+
+	order sync.Mutex // held for a turn, taken before mu
 	mu    sync.Mutex // guards all below
 	moved *sync.Cond // on mu: a sync has ended
 
 	closed  bool
-	state   state
-	store   *stateFile
+	state   state      // changed in a turn only
 	segs    []*segment // oldest first; state.Front is in the first of them that is not settled
 	bytes   int64      // sum of segs[].size
 	front   int64      // offset of record state.Front in segs[0], if that one is begun
@@ -136,7 +142,7 @@ type Spool struct {
 	leased  *Batch
 	spare   Batch // memory of the last settled batch, to be used again
 	buf     []byte
-	garbage []string // paths that could not be deleted yet
+	gone    []*segment // settled, and their files still to be taken away
 	ballast bool
 	lastErr error
 }
@@ -166,11 +172,12 @@ func Open(dir string, o Options) (*Spool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open spool %s: %w", dir, full(err))
 	}
-	s := &Spool{dir: dir, o: o, lock: lock, notify: make(chan struct{}, 1)}
+	s := &Spool{dir: dir, o: o, lock: lock, notify: make(chan struct{}, 1), syncNames: syncDir}
 	s.moved = sync.NewCond(&s.mu)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.turn()
+	defer s.over()
 	if err := s.recover(); err != nil {
+		s.gone = nil
 		if s.store != nil {
 			s.store.close()
 		}
@@ -208,7 +215,7 @@ func (s *Spool) recover() error {
 	for i, base := range bases {
 		last := i == len(bases)-1
 		if !last && bases[i+1] <= s.state.Front {
-			s.remove(s.path(base)) // settled before the crash
+			s.discard(&segment{base: base}) // settled before the crash
 			continue
 		}
 		if buf, err = s.recoverSegment(base, last, buf); err != nil {
@@ -233,7 +240,7 @@ func (s *Spool) recoverSegment(base uint64, last bool, buf []byte) ([]byte, erro
 	}
 	s.next = max(s.next, base)
 	if len(b) < headerBytes {
-		s.remove(path) // a crash while it was created; it never held a record
+		s.note(os.Remove(path)) // a crash while it was created; it never held a record
 		return b, nil
 	}
 	h, ok := parseHeader(b)
@@ -243,7 +250,7 @@ func (s *Spool) recoverSegment(base uint64, last bool, buf []byte) ([]byte, erro
 				return b, err
 			}
 		}
-		s.setAside(base)
+		s.discard(&segment{base: base, damaged: true})
 		return b, nil
 	}
 	seg := &segment{base: base, seed: h.seed(), next: base}
@@ -277,7 +284,7 @@ func (s *Spool) recoverSegment(base uint64, last bool, buf []byte) ([]byte, erro
 	}
 	s.next = max(s.next, seg.next)
 	if seg.live == 0 {
-		s.retire(seg)
+		s.discard(seg)
 		return b, nil
 	}
 	if len(s.segs) == 0 {
@@ -303,8 +310,42 @@ func (s *Spool) countTorn(base uint64, offset int64) error {
 // MaxRecordBytes is the length of the longest record that Append takes.
 func (s *Spool) MaxRecordBytes() int { return int(s.o.SegmentBytes - headerBytes - frameBytes) }
 
+// turn begins a turn: until it is over nobody else changes the state. It takes mu, which is let go of while the disk takes what
+// was changed (save) and when the turn is over.
+func (s *Spool) turn() {
+	s.order.Lock()
+	s.mu.Lock()
+}
+
+// over ends a turn. The files of what it settled are taken away without mu.
+func (s *Spool) over() {
+	gone := s.gone
+	s.gone = nil
+	s.mu.Unlock()
+	if len(gone) > 0 {
+		left, err := s.clear(gone)
+		s.mu.Lock()
+		s.gone = append(s.gone, left...)
+		s.note(err)
+		s.mu.Unlock()
+	}
+	s.order.Unlock()
+}
+
+// inTurn gives an append, which has mu, a turn for f. Meanwhile everything may change.
+func (s *Spool) inTurn(f func() error) error {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	s.turn()
+	defer s.over()
+	if s.closed {
+		return ErrClosed
+	}
+	return f()
+}
+
 // Append adds records to the end of the queue and copies them. With durable it returns when they are on disk; appends that
-// wait at the same time share one sync.
+// wait at the same time share one sync. Without, it waits for the disk only where it begins a segment, or drops the oldest.
 //
 // The error wraps ErrEmptyRecord, ErrTooLarge (both before anything is written), ErrFull or ErrClosed; after ErrFull a later
 // call may succeed. Records that fit into one segment together are all in the queue or, on ErrFull, none. Of more, the first may
@@ -380,38 +421,41 @@ func (s *Spool) write(total int64, recs [][]byte) (*writer, error) {
 
 // room returns the segment to write total bytes to, after making a new one and dropping old ones as the caps ask.
 func (s *Spool) room(total, now int64) (*writer, error) {
-	if s.closed {
-		return nil, ErrClosed
-	}
-	if err := s.expire(now); err != nil {
-		return nil, err
-	}
+	over := func() bool { return s.w != nil && s.segs[0] != s.w.seg && s.bytes+total > s.o.MaxBytes }
 	for {
-		if s.closed {
+		w := s.w
+		switch {
+		case s.closed:
 			return nil, ErrClosed
-		}
-		if w := s.w; w != nil {
-			if w.err == nil && w.seg.size+total <= s.o.SegmentBytes && !s.old(w.seg, now, s.o.MaxAge/8) {
-				break
+		case s.expired(now):
+			if err := s.inTurn(func() error { return s.expire(now) }); err != nil {
+				return nil, err
 			}
-		}
-		if s.syncing {
-			s.moved.Wait()
-			continue
-		}
-		if s.w != nil {
-			s.seal()
-		}
-		if err := s.create(); err != nil {
-			return nil, err
+		case w == nil || w.err != nil || w.seg.size+total > s.o.SegmentBytes || s.old(w.seg, now, s.o.MaxAge/8):
+			if s.syncing {
+				s.moved.Wait()
+				continue
+			}
+			if w != nil {
+				s.seal()
+			}
+			if err := s.create(); err != nil {
+				return nil, err
+			}
+		case over():
+			err := s.inTurn(func() error {
+				if !over() {
+					return nil
+				}
+				return s.drop(causeOverflow)
+			})
+			if err != nil {
+				return nil, err
+			}
+		default:
+			return w, nil
 		}
 	}
-	for s.bytes+total > s.o.MaxBytes && s.segs[0] != s.w.seg {
-		if err := s.drop(causeOverflow); err != nil {
-			return nil, err
-		}
-	}
-	return s.w, nil
 }
 
 // old reports whether seg's first waiting record is older than age; never if age is 0.
@@ -419,17 +463,16 @@ func (s *Spool) old(seg *segment, now int64, age time.Duration) bool {
 	return age > 0 && seg.live > 0 && seg.oldest < now-int64(age)
 }
 
+// expired reports whether the oldest segment is to be dropped for its age, and can be.
+func (s *Spool) expired(now int64) bool {
+	return s.o.MaxAge > 0 && len(s.segs) > 0 && s.segs[0].live > 0 && s.segs[0].newest < now-int64(s.o.MaxAge) &&
+		(!s.syncing || s.w == nil || s.w.seg != s.segs[0]) // being synced: next time
+}
+
 // expire drops the segments whose newest record is over MaxAge.
 func (s *Spool) expire(now int64) error {
-	if s.o.MaxAge == 0 {
-		return nil
-	}
-	cutoff := now - int64(s.o.MaxAge)
-	for len(s.segs) > 0 && s.segs[0].live > 0 && s.segs[0].newest < cutoff {
+	for s.expired(now) {
 		if s.w != nil && s.w.seg == s.segs[0] {
-			if s.syncing {
-				return nil // next time
-			}
 			s.seal()
 		}
 		if err := s.drop(causeExpired); err != nil {
@@ -481,6 +524,9 @@ func (s *Spool) seal() {
 	s.note(w.f.Close())
 	s.moved.Broadcast()
 	s.trim()
+	gone := s.gone
+	s.gone = nil
+	s.discard(gone...)
 }
 
 // syncTo returns when w's records below end are on disk.
@@ -543,12 +589,12 @@ func (s *Spool) Sync() error {
 
 // Close syncs and closes the spool. A batch still leased stays in the queue. A second Close returns ErrClosed.
 func (s *Spool) Close() error {
-	s.mu.Lock()
+	s.turn()
 	for s.syncing {
 		s.moved.Wait()
 	}
 	if s.closed {
-		s.mu.Unlock()
+		s.over()
 		return ErrClosed
 	}
 	s.closed = true
@@ -560,8 +606,9 @@ func (s *Spool) Close() error {
 		s.seal()
 		err = w.err
 	}
+	s.gone = nil // what is left is for the next Open
 	err = errors.Join(err, s.store.close(), s.lock.Close())
-	s.mu.Unlock()
+	s.over()
 	s.timers.Wait()
 	if err != nil {
 		return fmt.Errorf("close spool: %w", err)
@@ -603,6 +650,7 @@ type Stats struct {
 
 // Stats returns the present figures.
 func (s *Spool) Stats() Stats {
+	bad, _ := s.list(".bad")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Stats{
@@ -612,6 +660,7 @@ func (s *Spool) Stats() Stats {
 		Appended:  s.next - 1,
 		Committed: s.state.Committed,
 		Dropped:   s.state.Dropped,
+		BadFiles:  len(bad),
 		Ballast:   s.ballast,
 	}
 	// Unreadable records are counted on disk when the reader passes them; they are known before.
@@ -622,9 +671,6 @@ func (s *Spool) Stats() Stats {
 			st.OldestUnixNano = max(seg.oldest, s.settled)
 			break
 		}
-	}
-	if bad, err := s.list(".bad"); err == nil {
-		st.BadFiles = len(bad)
 	}
 	if s.lastErr != nil {
 		st.LastError = s.lastErr.Error()
@@ -665,7 +711,7 @@ func (s *Spool) drop(cause cause) error {
 	return nil
 }
 
-// trim deletes the settled segments at the front.
+// trim takes the settled segments off the front of the queue.
 func (s *Spool) trim() {
 	for len(s.segs) > 0 {
 		seg := s.segs[0]
@@ -675,49 +721,49 @@ func (s *Spool) trim() {
 		s.segs = slices.Delete(s.segs, 0, 1)
 		s.bytes -= seg.size
 		s.front = headerBytes
-		s.retire(seg)
+		s.gone = append(s.gone, seg)
 	}
 }
 
-// retire takes a settled segment's file away, or aside if it was damaged.
-func (s *Spool) retire(seg *segment) {
-	if seg.damaged {
-		s.setAside(seg.base)
-		return
-	}
-	s.remove(s.path(seg.base))
-}
-
-// remove deletes a file, now or (a virus scanner may hold it) with a later one.
-func (s *Spool) remove(path string) {
-	paths := append(s.garbage, path)
-	s.garbage = nil
-	for _, p := range paths {
-		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			s.garbage = append(s.garbage, p)
-			s.note(err)
+// clear takes the files of settled segments away, or aside if they were damaged. It needs no lock. left is what could not be
+// deleted (a virus scanner may hold it) and wants another try. A name that comes back with a loss of power is settled by its number.
+func (s *Spool) clear(gone []*segment) (left []*segment, err error) {
+	for _, seg := range gone {
+		if seg.damaged {
+			aside, aerr := s.setAside(seg.base)
+			err = errors.Join(err, aerr)
+			if aside {
+				continue
+			}
+		}
+		if rerr := os.Remove(s.path(seg.base)); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
+			left = append(left, seg)
 		}
 	}
-	s.note(syncDir(s.dir))
+	return left, errors.Join(err, s.syncNames(s.dir))
 }
 
-// setAside keeps a damaged segment as .bad, and of these the newest that fit in an eighth of MaxBytes.
-func (s *Spool) setAside(base uint64) {
+// discard is clear, with mu, for what nobody else waits for.
+func (s *Spool) discard(gone ...*segment) {
+	if len(gone) > 0 {
+		left, err := s.clear(gone)
+		s.gone = append(s.gone, left...)
+		s.note(err)
+	}
+}
+
+// setAside keeps a damaged segment as .bad, and of these the newest that fit in an eighth of MaxBytes; false if it is where it was.
+func (s *Spool) setAside(base uint64) (bool, error) {
 	path := s.path(base)
 	kept := strings.TrimSuffix(path, ".seg") + ".bad"
 	if err := os.Rename(path, kept); err != nil {
-		s.note(err)
-		s.remove(path)
-		return
+		return false, err
 	}
 	if s.o.Aside != nil {
 		s.o.Aside(kept)
 	}
 	bad, err := s.list(".bad")
-	if err != nil {
-		s.note(err)
-		return
-	}
 	slices.Reverse(bad)
 	size := int64(0)
 	for i, b := range bad {
@@ -726,10 +772,10 @@ func (s *Spool) setAside(base uint64) {
 			size += fi.Size()
 		}
 		if i > 0 && size > s.o.MaxBytes/8 {
-			s.note(os.Remove(p))
+			err = errors.Join(err, os.Remove(p))
 		}
 	}
-	s.note(syncDir(s.dir))
+	return true, err
 }
 
 func (s *Spool) path(base uint64) string {
@@ -757,17 +803,23 @@ func (s *Spool) list(suffix string) ([]uint64, error) {
 	return bases, nil
 }
 
-// save makes st the state, on disk and then in memory.
+// save makes st the state, on disk and then in memory. It is for whoever has the turn, and without mu while the disk takes it.
 func (s *Spool) save(st state) error {
-	err := s.store.write(&st)
+	err := s.put(&st)
 	if isFull(err) && s.releaseBallast() {
-		err = s.store.write(&st)
+		err = s.put(&st)
 	}
 	if err != nil {
 		return full(fmt.Errorf("write spool state: %w", err))
 	}
 	s.state = st
 	return nil
+}
+
+func (s *Spool) put(st *state) error {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	return s.store.write(st)
 }
 
 // note remembers a failure that no caller waits for.

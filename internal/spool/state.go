@@ -31,7 +31,10 @@ const slotBytes = 4096
 
 // stateFile holds a state in two slots that are overwritten in turn: a write that is cut short leaves the other one. It
 // needs no new space and no rename, so it works on a full disk, where committing is what makes room.
-type stateFile struct{ f *os.File }
+type stateFile struct {
+	f    *os.File
+	sync func(*os.File) error // syncFile, but in tests
+}
 
 // openState opens or makes the file; found is false if it holds no state.
 func openState(path string) (sf *stateFile, st state, found bool, err error) {
@@ -59,7 +62,7 @@ func openState(path string) (sf *stateFile, st state, found bool, err error) {
 			st, found = got, true
 		}
 	}
-	return &stateFile{f: f}, st, found, nil
+	return &stateFile{f, syncFile}, st, found, nil
 }
 
 // write stores st in the older slot; it returns when that is on disk.
@@ -72,7 +75,7 @@ func (sf *stateFile) write(st *state) error {
 	if _, err := sf.f.WriteAt(b, int64(st.Seq%2)*slotBytes); err != nil {
 		return err
 	}
-	return syncFile(sf.f)
+	return sf.sync(sf.f)
 }
 
 func (sf *stateFile) close() error { return sf.f.Close() }
