@@ -360,7 +360,7 @@ func (c *changes) wrote(r *root, p winpath.Path, x change, now time.Time) {
 	if x.dir || x.link || !c.wanted(r, p.Path) {
 		return
 	}
-	rec := record{kind: recWrote, at: now, path: p.Path, size: x.size, dev: r.dev, ino: x.id, born: x.born, changed: true, names: true}
+	rec := record{kind: recWrote, at: now, path: p.Path, size: x.size, dev: r.dev, ino: x.id, born: x.born, names: true}
 	// Who makes a file has it open. Later it may be a virus scanner.
 	made := x.kind == changeAdded || x.kind == changeStreamAdded
 	if !x.full || made || p.Stream != "" {

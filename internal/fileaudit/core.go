@@ -444,9 +444,6 @@ func (c *core) handle(ctx context.Context, r record) {
 	case recOpened, recRead:
 		c.noteRead(ctx, &r, v, label, now)
 	case recWrote:
-		if !r.changed && r.size > 0 && (watched || label != "") {
-			return // opened for writing, as many programs do to read a document, and not written to
-		}
 		c.reads.wrote(r.pid, r.path)
 		if r.pid != 0 && !c.reads.empty(now) {
 			r.source = c.reads.named(r.pid, r.path) // in a flood it may be forgotten when this is told

@@ -27,7 +27,8 @@ import (
 const (
 	// What is asked of each kind of place. FAN_MODIFY tells whether a file that
 	// was open for writing was written to; the kernel joins it with the close if
-	// we have not read it yet.
+	// we have not read it yet. On local disks, where everybody writes all the time,
+	// the file's change time says so, on file systems that keep one.
 	maskWrites = unix.FAN_MODIFY | unix.FAN_CLOSE_WRITE
 	maskReads  = unix.FAN_OPEN | unix.FAN_CLOSE_NOWRITE
 	maskLocal  = unix.FAN_CLOSE_WRITE
@@ -45,10 +46,14 @@ const (
 	hangsFor = 15 * time.Second
 	// maxModified bounds the files known to have been written to and not closed.
 	maxModified = 1 << 16
-	// maxClosed bounds the files whose change time is remembered.
+	// maxClosed bounds the files whose times are remembered.
 	maxClosed = 1 << 13
 	// freshFor: a change time younger than this may be of the write just closed.
 	freshFor = time.Minute
+	// heldFor is the same for the time of the last write, which neither a rename nor
+	// new rights change: a program may take long until it closes, fsync(2) on a slow
+	// disk minutes.
+	heldFor = 10 * time.Minute
 )
 
 // keepsChangeTime are file systems on which every write, also by a memory map,
@@ -93,11 +98,11 @@ type fan struct {
 
 // fanFacts is what readers need to know of the mounts; replaced, never changed.
 type fanFacts struct {
-	changeTime map[volume.Dev]bool   // keepsChangeTime
-	named      map[volume.Dev]bool   // moves and deletions are told
-	local      map[volume.Dev]bool   // watched only for what is copied to it from elsewhere
-	unsampled  map[volume.Dev]bool   // a look into a file may fetch it from far away
-	mounts     map[[8]byte]mountFact // of those that are named, by the id that names carry
+	noChangeTime map[volume.Dev]bool   // not of keepsChangeTime; those with subvolumes, whose files have other numbers, are
+	named        map[volume.Dev]bool   // moves and deletions are told
+	local        map[volume.Dev]bool   // watched only for what is copied to it from elsewhere
+	unsampled    map[volume.Dev]bool   // a look into a file may fetch it from far away
+	mounts       map[[8]byte]mountFact // of those that are named, by the id that names carry
 }
 
 type mountFact struct {
@@ -215,28 +220,14 @@ func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
 			g.tell(r)
 		}
 	}
-	if k.mask&unix.FAN_CLOSE_WRITE != 0 {
-		r.changed = g.written[id] || time.Since(g.forgot) < freshFor
-		delete(g.written, id)
-		// Written by a memory map, by io_submit(2), of which the kernel tells nothing,
-		// or before the file system was marked.
-		last := st.Mtime
-		if facts.changeTime[r.dev] {
-			last = st.Ctime
+	// Many programs open a document for writing only to read it. One without a link
+	// was deleted while it was open, or never had a name.
+	if k.mask&unix.FAN_CLOSE_WRITE != 0 && g.wrote(id, &st, r.at, !facts.noChangeTime[r.dev]) && st.Nlink > 0 {
+		r.kind, r.idle = recWrote, facts.local[r.dev] && f.idle(r.at, id, r.path)
+		if tracing {
+			f.lookInto(g, facts, k.fd, &r)
 		}
-		when := time.Unix(last.Sec, int64(last.Nsec))
-		r.changed = r.changed || !g.rested[id].Equal(when) && r.at.Sub(when) < freshFor
-		if len(g.rested) >= maxClosed {
-			clear(g.rested)
-		}
-		g.rested[id] = when
-		if st.Nlink > 0 { // else it was deleted while open, or never had a name
-			r.kind, r.idle = recWrote, facts.local[r.dev] && f.idle(r.at, id, r.path)
-			if tracing {
-				f.lookInto(g, facts, k.fd, &r)
-			}
-			g.tell(r)
-		}
+		g.tell(r)
 	}
 	if k.mask&unix.FAN_CLOSE_NOWRITE != 0 {
 		r.kind = recRead
@@ -244,6 +235,28 @@ func (f *fan) file(g *group, facts *fanFacts, k kernelRecord) {
 		f.lookInto(g, facts, k.fd, &r)
 		g.tell(r)
 	}
+}
+
+// wrote reports whether a file that was open for writing was written to since it was
+// closed before, as far as can be known. keeps: its file system is of keepsChangeTime.
+func (g *group) wrote(id fileKey, st *unix.Statx_t, now time.Time, keeps bool) bool {
+	wrote := g.written[id] || now.Sub(g.forgot) < freshFor
+	delete(g.written, id)
+	// By its times: written by a memory map, by io_submit(2), of which the kernel tells
+	// nothing, on a local disk, or before the file system was marked.
+	was, is := g.rested[id], fileTimes{time.Unix(st.Ctime.Sec, int64(st.Ctime.Nsec)), time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec))}
+	switch {
+	case keeps && !is.changed.Equal(was.changed) && now.Sub(is.changed) < freshFor:
+		wrote = true
+	case is.written.Equal(was.written):
+	case now.Sub(is.written) < heldFor, !keeps && st.Size == 0: // an empty file is made without a write
+		wrote = true
+	}
+	if len(g.rested) >= maxClosed {
+		clear(g.rested)
+	}
+	g.rested[id] = is
+	return wrote
 }
 
 // idle reports whether a file written on a local disk seems to be of no interest:
@@ -470,13 +483,14 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 	}
 	var clouds []string
 	want, marked := map[int]uint64{}, map[volume.Dev]bool{}
-	facts := &fanFacts{changeTime: map[volume.Dev]bool{}, named: map[volume.Dev]bool{}, local: map[volume.Dev]bool{}, unsampled: map[volume.Dev]bool{}, mounts: map[[8]byte]mountFact{}}
+	facts := &fanFacts{noChangeTime: map[volume.Dev]bool{}, named: map[volume.Dev]bool{}, local: map[volume.Dev]bool{}, unsampled: map[volume.Dev]bool{}, mounts: map[[8]byte]mountFact{}}
 	for i := range all {
 		v := &all[i]
 		if v.Hidden {
 			continue
 		}
 		var mask uint64
+		local := false
 		switch {
 		case v.Folder: // its disk is marked for what is copied to it, itself below
 			clouds = append(clouds, mountOf(v))
@@ -486,15 +500,17 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 		case isShare(v):
 			mask = maskWrites | maskReads
 		case sources && takesCopies(v) && !isRemote(v):
-			mask = maskLocal
+			if mask, local = maskLocal, true; !keepsChangeTime[v.FileSystemType] {
+				mask = maskWrites
+			}
 		default:
 			continue
 		}
 		want[v.MountID] = mask
-		facts.changeTime[v.Dev] = keepsChangeTime[v.FileSystemType]
-		facts.local[v.Dev] = mask == maskLocal
+		facts.noChangeTime[v.Dev] = !keepsChangeTime[v.FileSystemType]
+		facts.local[v.Dev] = local
 		facts.unsampled[v.Dev] = v.Kind == event.VolumeCloudSync
-		if mask != maskLocal {
+		if !local {
 			watching = append(watching, mountOf(v))
 		}
 		if isRemote(v) {

@@ -47,7 +47,7 @@ func TestFilesOfAStickThatWasPulledAreTold(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			r := record{kind: recWrote, at: time.Now(), path: filepath.Join(stick, "gone.doc"), size: 7, dev: dev, ino: 1 << 30, changed: true, names: true}
+			r := record{kind: recWrote, at: time.Now(), path: filepath.Join(stick, "gone.doc"), size: 7, dev: dev, ino: 1 << 30, names: true}
 			c.handle(t.Context(), r)
 			c.finish(t.Context(), c.set.take(time.Now().Add(time.Hour)), false)
 			if len(out) != tt.want {
@@ -124,7 +124,7 @@ func TestAFullSettleLosesNoFileThatGrows(t *testing.T) {
 	dir := t.TempDir()
 	c, dev, out := stickAt(t, dir, Options{})
 	write := func(name string, size int64) record {
-		return record{kind: recWrote, at: time.Now(), path: filepath.Join(dir, name), size: size, dev: dev, changed: true}
+		return record{kind: recWrote, at: time.Now(), path: filepath.Join(dir, name), size: size, dev: dev}
 	}
 	if err := os.WriteFile(filepath.Join(dir, "first"), []byte("has grown"), 0o600); err != nil {
 		t.Fatal(err)
@@ -176,7 +176,7 @@ func TestWhatWaitsAtTheEndIsTold(t *testing.T) {
 		if err := os.WriteFile(name, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c.handle(ctx, record{kind: recWrote, at: time.Now(), path: name, dev: dev, changed: true})
+		c.handle(ctx, record{kind: recWrote, at: time.Now(), path: name, dev: dev})
 	}
 	for p := c.set.take(time.Now().Add(time.Hour)); p != nil; p = c.set.take(time.Now().Add(time.Hour)) {
 		c.finish(ctx, p, false)
@@ -205,7 +205,7 @@ func TestWhatWaitsAtTheEndIsTold(t *testing.T) {
 
 func TestAWriteToAnUnknownVolumeCountsAsLost(t *testing.T) {
 	c, _, out := stickAt(t, t.TempDir(), Options{})
-	c.handle(t.Context(), record{kind: recWrote, at: time.Now(), path: "/elsewhere/x", size: 1, dev: volume.Dev{Major: 8, Minor: 99}, changed: true})
+	c.handle(t.Context(), record{kind: recWrote, at: time.Now(), path: "/elsewhere/x", size: 1, dev: volume.Dev{Major: 8, Minor: 99}})
 	c.lost(t.Context(), 0)
 	if e := <-out; e.Action != event.EventsLost || e.Lost.Count.V != 1 {
 		t.Errorf("told %s %+v", e.Action, e.Lost)
@@ -235,7 +235,7 @@ func TestAWriteWaitsForTheReadBeforeIt(t *testing.T) {
 				return &event.Process{PID: event.Some(int64(pid))}, nil
 			}})
 			c.lag = &upTo{}
-			r := record{kind: recWrote, at: time.Now().Add(-tt.age), pid: 77, path: name, size: 7, dev: dev, changed: true}
+			r := record{kind: recWrote, at: time.Now().Add(-tt.age), pid: 77, path: name, size: 7, dev: dev}
 			c.handle(t.Context(), r)
 			if tt.caughtUp {
 				x := read{path: "/mnt/hr/plan.doc", name: "plan.doc", size: 7, at: time.Now(), cargo: single(origin{path: "/mnt/hr/plan.doc", size: 7, kind: event.VolumeNetwork, share: "nas:/hr"})}

@@ -64,12 +64,16 @@ type group struct {
 	// Owned by the reader:
 	seen    []record              // not in the queue yet
 	written map[fileKey]bool      // written to and not closed since
-	rested  map[fileKey]time.Time // when it had been written to last, at the last close
+	rested  map[fileKey]fileTimes // at the last close
 	sampler sampler
 	behind  int           // records that waited when a read took long, not read yet
 	since   time.Duration // when that began, since fan.began
 	forgot  time.Time     // when written was cleared: what is closed soon after counts as written to
 }
+
+// fileTimes are when a file was changed, its name and rights included, and when it was
+// written to.
+type fileTimes struct{ changed, written time.Time }
 
 // newGroup makes a group for records with names, or with files, and says how much
 // to read of it at once. The files are opened by the kernel without waiting: a
@@ -97,7 +101,7 @@ func (f *fan) open(kind groupKind, read func(*group, []byte)) (*group, error) {
 		return nil, err
 	}
 	eager := kind == onMedia || kind == onShares
-	g := &group{fd: fd, size: size, kind: kind, eager: eager, stop: make(chan struct{}), done: make(chan struct{}), written: map[fileKey]bool{}, rested: map[fileKey]time.Time{}}
+	g := &group{fd: fd, size: size, kind: kind, eager: eager, stop: make(chan struct{}), done: make(chan struct{}), written: map[fileKey]bool{}, rested: map[fileKey]fileTimes{}}
 	if g.ready, err = newReady(fd); err != nil {
 		unix.Close(fd)
 		return nil, err

@@ -75,7 +75,7 @@ func (n *inotify) read() {
 }
 
 func (n *inotify) event(e fsnotify.Event) {
-	r := record{at: time.Now(), path: e.Name, size: -1, changed: true}
+	r := record{at: time.Now(), path: e.Name, size: -1}
 	switch {
 	case e.Has(fsnotify.Create), e.Has(fsnotify.Write):
 		fi, err := os.Lstat(e.Name)
@@ -119,7 +119,7 @@ func (n *inotify) fresh(dir string) {
 			return nil
 		}
 		if fi, err := d.Info(); err == nil && d.Type().IsRegular() {
-			r := record{at: time.Now(), path: p, size: fi.Size(), changed: true}
+			r := record{at: time.Now(), path: p, size: fi.Size()}
 			r.dev, r.ino = identity(fi)
 			n.q.push(r)
 		}

@@ -512,7 +512,6 @@ func (k *kernelFiles) push(f *openFile, kind recordKind, at time.Time) {
 		k.lastRead.Store(max(int64(time.Since(k.began)), 1))
 	}
 	rec := k.record(f, kind, at)
-	rec.changed = f.wrote || f.fresh
 	if kind == recWrote && f.want&(wantWrites|wantHeld) == 0 {
 		rec.idle = k.sinceRead() > readFor
 	}

@@ -185,7 +185,7 @@ func TestAMoveOutOfAFolderThatIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, ino := identity(fi)
-	c.handle(t.Context(), record{kind: recWrote, at: time.Now(), path: stick + "/d/a", size: 5, dev: dev, ino: ino, changed: true, names: true})
+	c.handle(t.Context(), record{kind: recWrote, at: time.Now(), path: stick + "/d/a", size: 5, dev: dev, ino: ino, names: true})
 	c.handle(t.Context(), record{kind: recRenamed, at: time.Now(), path: stick + "/b", size: -1, dev: dev, names: true})
 	c.finish(t.Context(), c.set.take(time.Now().Add(time.Hour)), false)
 	if len(out) != 1 {

@@ -12,7 +12,7 @@ import (
 type recordKind uint8
 
 const (
-	recWrote   recordKind = iota // closed after writing; by inotify: written
+	recWrote   recordKind = iota // closed after it was written to; by inotify: written
 	recOpened                    // opened, to read or to write
 	recRead                      // closed after reading
 	recRenamed                   // from -> path
@@ -21,25 +21,24 @@ const (
 
 // record is what a mechanism saw, free of descriptors.
 type record struct {
-	kind    recordKind
-	at      time.Time
-	late    time.Duration // it may have happened so much earlier: what was before it took long to read
-	pid     int           // 0: unknown
-	path    string        // "": longer than the kernel tells
-	from    string        // old path of a rename; "": its folder is gone
-	size    int64         // -1: unknown
-	dev     volume.Dev
-	ino     uint64 // 0: unknown
-	dir     bool
-	changed bool // written to, or so it may be: see fan.wrote
-	names   bool // moves and deletions on this file system are told
-	found   bool // by looking, after a loss
-	grew    int  // how often it was found to grow and put off
-	idle    bool // written on a local disk while nothing of interest was read, as far as the mechanism saw
-	look    sample
-	source  *read     // of the same name, by the same process, just before
-	born    time.Time // when the file was made; zero: unknown
-	likely  bool      // the process had the file open, which is all that is known
+	kind   recordKind
+	at     time.Time
+	late   time.Duration // it may have happened so much earlier: what was before it took long to read
+	pid    int           // 0: unknown
+	path   string        // "": longer than the kernel tells
+	from   string        // old path of a rename; "": its folder is gone
+	size   int64         // -1: unknown
+	dev    volume.Dev
+	ino    uint64 // 0: unknown
+	dir    bool
+	names  bool // moves and deletions on this file system are told
+	found  bool // by looking, after a loss
+	grew   int  // how often it was found to grow and put off
+	idle   bool // written on a local disk while nothing of interest was read, as far as the mechanism saw
+	look   sample
+	source *read     // of the same name, by the same process, just before
+	born   time.Time // when the file was made; zero: unknown
+	likely bool      // the process had the file open, which is all that is known
 
 	// Of event tracing, until the file has been asked:
 	stream string // an alternate data stream of the file

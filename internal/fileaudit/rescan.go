@@ -205,5 +205,5 @@ func (s *rescan) file(p, reach string, d fs.DirEntry, at volume.Dev) (r record, 
 		return r, false
 	}
 	dev, ino := identity(fi)
-	return record{kind: recWrote, at: time.Now(), path: properName(strings.TrimPrefix(p, reach)), size: fi.Size(), dev: dev, ino: ino, changed: true, found: true}, at == (volume.Dev{}) || dev == at
+	return record{kind: recWrote, at: time.Now(), path: properName(strings.TrimPrefix(p, reach)), size: fi.Size(), dev: dev, ino: ino, found: true}, at == (volume.Dev{}) || dev == at
 }
