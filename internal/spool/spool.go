@@ -523,6 +523,11 @@ func (s *Spool) seal() {
 	}
 	s.note(w.f.Close())
 	s.moved.Broadcast()
+	if w.seg.next == w.seg.base { // its first write failed: the segment that follows has its number and name
+		s.segs = s.segs[:len(s.segs)-1]
+		s.bytes -= w.seg.size
+		s.note(os.Remove(s.path(w.seg.base)))
+	}
 	s.trim()
 	gone := s.gone
 	s.gone = nil

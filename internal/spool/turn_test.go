@@ -204,3 +204,32 @@ func TestAKillBetweenAnyTwoStepsOfTrimming(t *testing.T) {
 		mustClose(t, c)
 	}
 }
+
+// A segment whose first record could not be written is not there: the next has its number, and so the name of its file.
+func TestASegmentThatNeverHeldARecordIsNotThere(t *testing.T) {
+	s := mustOpen(t, t.TempDir(), small)
+	mustAppend(t, s, false, "a")
+	s.mu.Lock()
+	s.seal() // as when it is full
+	if err := s.create(); err != nil {
+		t.Fatal(err)
+	}
+	s.w.f.Close() // a disk that refuses writing and cutting
+	s.mu.Unlock()
+	if err := s.Append(false, []byte("b")); err == nil {
+		t.Fatal("it could be written")
+	}
+	mustAppend(t, s, false, "c", "d")
+	b, err := s.Lease(1, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Commit(); err != nil { // takes what is settled away
+		t.Fatal(err)
+	}
+	equal(t, "the rest", drain(t, s), []string{"c", "d"})
+	if st := s.Stats(); st.Dropped.Total() != 0 || st.Committed != 3 {
+		t.Errorf("%+v", st)
+	}
+	balanced(t, s)
+}
