@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -120,4 +121,31 @@ func TestWhereSettingsFilesAre(t *testing.T) {
 			t.Errorf("%s: got %q", glob, got)
 		}
 	}
+}
+
+// A user renames a sync folder again and again: no memory of it stays.
+func TestSyncFoldersThatAreRenamedLeaveNothing(t *testing.T) {
+	w := newBench(t)
+	kept := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	var before int64
+	last := 0
+	for i := range 20_000 {
+		w.clouds = []cloud{{fmt.Sprintf("/home/mallory/OneDrive - %050d", i), "OneDrive"}}
+		gone, come := w.feed(rootLine)
+		if len(come) != 1 || come[0].MountID >= last || i > 0 && (len(gone) != 1 || gone[0].MountID != last) {
+			t.Fatalf("%d: gone %+v, come %+v", i, gone, come)
+		}
+		if last = come[0].MountID; i == 1000 {
+			before = kept()
+		}
+	}
+	if more := kept() - before; more > 500<<10 {
+		t.Errorf("%d KB stay", more>>10)
+	}
+	runtime.KeepAlive(w)
 }

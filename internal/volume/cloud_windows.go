@@ -97,8 +97,8 @@ func (w *Watcher) withClouds(list []Volume) []Volume {
 	disks := newMounts(list)
 	for _, c := range w.clouds {
 		if i, ok := disks.lookup(windowsKey(c.path)); ok && list[i].Kind == event.VolumeLocal {
-			v := w.folder(c, &list[i])
-			v.MountName, v.DOSName, v.MountID, v.ParentID, v.Root = "", c.path, 0, 0, `\`
+			v := folder(c, &list[i])
+			v.MountName, v.DOSName, v.ParentID, v.Root = "", c.path, 0, `\`
 			list = append(list, v)
 		}
 	}

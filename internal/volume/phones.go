@@ -50,8 +50,8 @@ func (w *Watcher) lookForPhones(b *blocks) (gone, come []change) {
 			*v = was[j]
 			continue
 		}
-		w.phoneID--
-		v.MountID = w.phoneID
+		w.madeUp--
+		v.MountID = w.madeUp
 		come = append(come, change{Volume: *v, message: "phone or camera opened by a program, without a mount"})
 	}
 	for i := range was {

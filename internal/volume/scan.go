@@ -28,8 +28,12 @@ func (w *Watcher) update(lines, others []mountLine, b *blocks, size func(mount s
 	b.forget()
 	old := w.table.All()
 	was := make(map[int]int, len(old)) // mount id to index in old
+	folders := map[string]int{}        // path to the same
 	for i := range old {
 		was[old[i].MountID] = i
+		if old[i].Folder {
+			folders[old[i].Mount] = i
+		}
 	}
 
 	type lying struct {
@@ -78,10 +82,13 @@ func (w *Watcher) update(lines, others []mountLine, b *blocks, size func(mount s
 		if !ok {
 			continue
 		}
-		v := w.folder(f, &all[disk])
-		if j, ok := was[v.MountID]; ok && old[j].Folder && old[j].Mount == v.Mount {
+		v := folder(f, &all[disk])
+		if j, ok := folders[f.path]; ok {
+			v.MountID = old[j].MountID
 			delete(was, v.MountID)
 		} else {
+			w.madeUp--
+			v.MountID = w.madeUp
 			fresh[len(all)] = &change{message: cloudFolder + f.provider}
 		}
 		all = append(all, v)
@@ -121,16 +128,8 @@ func (w *Watcher) update(lines, others []mountLine, b *blocks, size func(mount s
 }
 
 // folder is the volume of a folder on a disk that is kept in step with a cloud.
-func (w *Watcher) folder(f cloud, disk *Volume) Volume {
-	if w.cloudID == nil {
-		w.cloudID = map[string]int{}
-	}
-	id, ok := w.cloudID[f.path]
-	if !ok {
-		id = -1 - len(w.cloudID) // the kernel's are positive
-		w.cloudID[f.path] = id
-	}
-	v := Volume{MountID: id, ParentID: disk.MountID, Dev: disk.Dev, Mount: f.path, Root: "/", Folder: true}
+func folder(f cloud, disk *Volume) Volume {
+	v := Volume{ParentID: disk.MountID, Dev: disk.Dev, Mount: f.path, Root: "/", Folder: true}
 	v.MountName, v.FileSystemType, v.Kind, v.Share = f.path, disk.FileSystemType, event.VolumeCloudSync, f.provider
 	v.Writable, v.Encrypted = disk.Writable, disk.Encrypted
 	return v

@@ -179,9 +179,8 @@ type Watcher struct {
 	started bool // Run's own: it was told what was there at the start
 	clouds  []cloud
 	seeking atomic.Bool              // clouds are looked for
-	cloudID map[string]int           // Run's own: mount ids made up for folders, by path
 	servers map[int]server           // Run's own: who answers for a told mount, by its id; may be gone by its end
-	phoneID int                      // Run's own: the last id made up for a phone
+	madeUp  int                      // Run's own: the last id made up for a folder or a phone; the kernel's are positive
 	phones  atomic.Pointer[[]Volume] // phones that a program has open without a mount; written by Run only
 
 	proofs chan string // asked for by Prove
@@ -201,7 +200,6 @@ func New(opt Options) *Watcher {
 
 		proofs:  make(chan string, 1),
 		servers: map[int]server{},
-		phoneID: -1 << 20, // below those of folders
 	}
 	w.phones.Store(&[]Volume{})
 	return w
