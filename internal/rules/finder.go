@@ -211,16 +211,19 @@ func (x *groups) hash(four uint32) uint64 { return uint64(four*x.mul) * x.size >
 // groupLit is what is looked at of a literal at first: the eight bytes from its
 // group on, or as many as there are. Nearly always that decides.
 type groupLit struct {
-	word, mask uint64
-	fact       int32 // where the literal establishes just one
-	one        bool  // it does
-	more       bool  // what groupText says counts too
-	size       uint8 // bytes of mask
-	last       uint8 // 1: the last of its head; else 0
+	word uint64
+	fact int32 // where the literal establishes just one
+	one  bool  // it does
+	more bool  // what groupText says counts too
+	free uint8 // bits of word that are not the literal's, the upper ones
+	last uint8 // 1: the last of its head; else 0
 }
 
-// differs says where a text differs from what is looked at.
-func (l *groupLit) differs(word uint64) uint64 { return (word ^ l.word) & l.mask }
+// differs says whether a text differs from what is looked at; 0: it does not.
+func (l *groupLit) differs(word uint64) uint64 { return (word ^ l.word) << (l.free & 63) }
+
+// size is how many bytes are looked at.
+func (l *groupLit) size() int { return 8 - int(l.free)/8 }
 
 // groupText is the rest of a literal. What it has of bytes and facts ends where
 // that of the next begins.
@@ -317,12 +320,11 @@ func newGroups(lits []*lit, width int) (x groups) {
 		if i == 0 || hash(all[i-1])>>headShift != h>>headShift {
 			x.heads[h>>headShift] = int32(i)
 		}
-		l := groupLit{fact: a.facts[0], one: len(a.facts) == 1, size: uint8(min(8, len(a.text)-a.at))}
-		for k := range int(l.size) {
+		l := groupLit{fact: a.facts[0], one: len(a.facts) == 1, free: uint8(8 * max(0, 8-(len(a.text)-a.at)))}
+		for k := range l.size() {
 			l.word |= uint64(a.text[a.at+k]) << (8 * k)
-			l.mask |= 0xff << (8 * k)
 		}
-		l.more = int(l.size) < len(a.text) || a.shape == prefix || !l.one
+		l.more = l.size() < len(a.text) || a.shape == prefix || !l.one
 		if i+1 == len(all) || hash(all[i+1])>>headShift != h>>headShift {
 			l.last = 1
 		}
@@ -369,7 +371,7 @@ func (x *groups) find(s *scratch, text []byte) {
 				case l.differs(word) != 0 || l.one && factNode(l.fact).match(s): // another, or known already
 				case l.more:
 					x.compare(s, k, i, text)
-				case i+int(l.size) <= n:
+				case i+l.size() <= n:
 					s.noteOne(l.fact)
 				}
 				if l.last != 0 {

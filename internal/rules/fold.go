@@ -84,6 +84,11 @@ func foldInto(b []byte, s string) int {
 			i, n = i+3, n+3
 			continue
 		}
+		if i+3 < len(s) && c == 0xf0 && s[i+1] == 0x9f && s[i+2]&s[i+3]&0xc0 == 0x80 && (s[i+2]|s[i+3])&0x40 == 0 {
+			b[n], b[n+1], b[n+2], b[n+3] = c, 0x9f, s[i+2], s[i+3] // U+1F000 to U+1FFFF: emoji
+			i, n = i+4, n+4
+			continue
+		}
 		r, size := utf8.DecodeRuneInString(s[i:])
 		if r == utf8.RuneError && size == 1 {
 			b[n] = c
