@@ -125,7 +125,7 @@ func (s *Set) addLong(tc *touch, e *event.Event, t int64, n, flag uint64) {
 		v, _ := number(def, e)
 		f = amountOf(v)
 	}
-	l.fill(t, f)
+	f = l.fill(t, f)
 	s.release(w, l.first())
 	w.unseen++
 	tc.total = float64(l.events)
@@ -166,8 +166,13 @@ func (s *Set) addLong(tc *touch, e *event.Event, t int64, n, flag uint64) {
 	tc.fired = fulfils(def, def.In(e), tc.total) && (def.Type != rules.TemporalOrdered || tc.last() == int(tc.total)-1)
 }
 
-// fill counts an event in its bucket and empties those that the window has left.
-func (l *long) fill(t int64, f amount) {
+// maxBucket bounds the sum of a bucket, 2 PiB, so that those of a window cannot
+// overflow.
+const maxBucket = 1 << 51
+
+// fill counts an event in its bucket, with as much of its amount as that takes, and
+// empties those that the window has left.
+func (l *long) fill(t int64, f amount) amount {
 	size := l.c.bucket
 	oldest := floorDiv(t-l.c.span, size)
 	old := 0
@@ -184,9 +189,13 @@ func (l *long) fill(t int64, f amount) {
 	}
 	b := &l.buckets[len(l.buckets)-1]
 	b.n++
+	if sum := b.sum.whole + f.whole; sum < -maxBucket || sum > maxBucket {
+		f = amount{}
+	}
 	b.sum.add(f)
 	l.events++
 	l.sum.add(f)
+	return f
 }
 
 func floorDiv(a, b int64) int64 {

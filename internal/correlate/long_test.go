@@ -160,3 +160,19 @@ func flush(t testing.TB, s *Set, store mapStore) {
 		t.Fatal(err)
 	}
 }
+
+// Nobody's numbers are so large that their sum becomes another's.
+func TestSumsOfMonthsDoNotOverflow(t *testing.T) {
+	for _, sign := range []int64{1, -1} {
+		p := program(t, "  type: value_sum\n  rules: [a]\n  timespan: 90d\n  condition: {field: sekisho.copy.files, gte: 1}")
+		l := newLong(New(p, Limits{}, nil).corrs[0])
+		for d := range int64(91) {
+			for range 6000 {
+				l.fill(d*int64(24*time.Hour), amountOf(float64(sign*maxAmount)))
+			}
+		}
+		if sum := l.sum.whole * sign; sum != 91*maxBucket || l.events != 91*6000 {
+			t.Errorf("%d events sum up to %d", l.events, l.sum.whole)
+		}
+	}
+}
