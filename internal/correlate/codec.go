@@ -15,12 +15,19 @@ import (
 //	exact window:  version, type, used, told, entries, evidence
 //	long window:   version, type, time of the newest event, used, fresh, unseen, level, buckets, values, marks, times, evidence
 //	combination:   8 bytes big endian: Unix time in ns when it was last seen
-//	state:         version, started, watermark, late, seq, time of the last sweep, long windows, steps of the clock, first-seen rules: prefix and when they were first in force
+//	state:         version, started, watermark, late, seq, time of the last sweep, long windows, steps of the clock, the rules in force (8 bytes; see inForce), first-seen rules: prefix and when they were first in force
 //
 // Lists begin with their length. Times in lists are differences. Hashes are 8
 // bytes. A number of a value_sum or value_avg is its whole part where it has no
 // other, else the 8 bytes of a float64.
 const codecVersion = 1
+
+// stateVersion is that of the state; stateWithoutRules does not tell the rules in
+// force.
+const (
+	stateVersion      = 2
+	stateWithoutRules = 1
+)
 
 // kinds are the first byte of keys in a Store.
 const (

@@ -331,6 +331,7 @@ func (s *Set) Swap(p *rules.Program) {
 			s.drop(w)
 		}
 	}
+	s.kept.seen = slices.DeleteFunc(s.kept.seen, func(f fresh) bool { return !slices.Contains(s.knowns, f.k) })
 	s.kept.sweep = true
 }
 

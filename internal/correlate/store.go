@@ -1,6 +1,7 @@
 package correlate
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -323,9 +324,26 @@ func (s *Set) sweep() (o overdue, err error) {
 	return o, err
 }
 
+// inForce is a hash of what counts: it is another one where a rule came or went.
+func (s *Set) inForce() uint64 {
+	var all []prefix
+	for _, c := range s.corrs {
+		all = append(all, c.prefix)
+	}
+	for _, k := range s.knowns {
+		all = append(all, k.prefix)
+	}
+	slices.SortFunc(all, func(a, b prefix) int { return bytes.Compare(a[:], b[:]) })
+	var b []byte
+	for _, p := range all {
+		b = append(b, p[:]...)
+	}
+	return hash(b)
+}
+
 // appendState appends what is kept of the Set itself.
 func (s *Set) appendState(b []byte, swept int64, stored int) []byte {
-	b = append(b, codecVersion, 0)
+	b = append(b, stateVersion, 0)
 	if s.started {
 		b[1] = 1
 	}
@@ -338,6 +356,7 @@ func (s *Set) appendState(b []byte, swept int64, stored int) []byte {
 	for _, st := range s.steps {
 		b = appendInt(appendUint(b, st.seq), st.t)
 	}
+	b = append64(b, s.inForce())
 	for _, k := range s.knowns {
 		if k.begun {
 			b = append(b, k.prefix[:]...)
@@ -349,7 +368,8 @@ func (s *Set) appendState(b []byte, swept int64, stored int) []byte {
 
 func (s *Set) readState(value []byte) error {
 	r := &reader{b: value}
-	if r.byte() != codecVersion {
+	version := r.byte()
+	if version != stateVersion && version != stateWithoutRules {
 		return errValue
 	}
 	started := r.byte() == 1
@@ -359,6 +379,7 @@ func (s *Set) readState(value []byte) error {
 	for range r.count(2, maxSteps) {
 		steps = append(steps, step{r.bounded(1 << 60), r.time(0)})
 	}
+	others := version == stateWithoutRules || r.u64() != s.inForce()
 	begun := map[prefix]int64{}
 	for len(r.b) > 0 {
 		p := r.bytes(uint64(len(prefix{})))
@@ -372,6 +393,7 @@ func (s *Set) readState(value []byte) error {
 	}
 	s.started, s.watermark, s.late, s.seq, s.kept.swept, s.steps = started, watermark, int(late), seq, swept, steps
 	s.stats.Stored = int(stored)
+	s.kept.sweep = others // what they counted is forgotten, though this is the run after
 	for _, k := range s.knowns {
 		if t, ok := begun[k.prefix]; ok {
 			k.since, k.begun = t, true

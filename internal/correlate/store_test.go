@@ -539,3 +539,85 @@ func FuzzValues(f *testing.F) {
 		observe(s, p, e)
 	})
 }
+
+// What a rule counted is forgotten where it was not in force for a while, be that
+// over a swap, a start, or both, and however soon it comes back.
+func TestARuleThatWasAwayHasForgotten(t *testing.T) {
+	// Programs with a rule and without, and what one more event makes fire if what
+	// came before is forgotten, and if not.
+	other := strings.ReplaceAll(newShare, "33333333-3333-4333-8333-333333333333", "33333333-3333-4333-8333-333333333334")
+	for _, c := range []struct {
+		name           string
+		with, without  *rules.Program
+		before, after  []*event.Event
+		forgotten, not string
+	}{
+		{"long window", program(t, longByUser), program(t),
+			[]*event.Event{fileNamed(ev(0, "a", "u"), "x")}, []*event.Event{fileNamed(ev(60, "a", "u"), "y")}, "a", "a c0"},
+		{"first-seen", compiled(t, newShare), compiled(t, other),
+			[]*event.Event{ev(0, "a", "u")}, []*event.Event{ev(0, "b", "v"), ev(40*day, "a", "u")}, "fresh", ""},
+	} {
+		for _, how := range []string{"not away", "start", "swap", "swap and kill"} {
+			t.Run(c.name+", "+how, func(t *testing.T) {
+				store := mapStore{}
+				s := load(t, c.with, Limits{}, store)
+				for _, e := range c.before {
+					see(s, c.with, e)
+				}
+				flush(t, s, store)
+				switch how {
+				case "not away":
+					s = load(t, c.with, Limits{}, store)
+				case "start":
+					s = load(t, c.without, Limits{}, store)
+					flush(t, s, store)
+					s = load(t, c.with, Limits{}, store)
+				case "swap":
+					s = load(t, c.with, Limits{}, store) // what was counted is in the Store only
+					s.Swap(c.without)
+					flush(t, s, store) // as a judge does before it swaps
+					s.Swap(c.with)
+				case "swap and kill":
+					s = load(t, c.with, Limits{}, store)
+					s.Swap(c.without)
+					s = load(t, c.without, Limits{}, store)
+					flush(t, s, store)
+					s.Swap(c.with)
+				}
+				got := ""
+				for _, e := range c.after {
+					got = see(s, c.with, e)
+				}
+				want := c.forgotten
+				if how == "not away" {
+					want = c.not
+				}
+				if got != want {
+					t.Errorf("got %q, want %q", got, want)
+				}
+			})
+		}
+	}
+}
+
+func fileNamed(e *event.Event, name string) *event.Event {
+	e.File.Name = name
+	return e
+}
+
+// A state that does not tell the rules in force is good for all the rest.
+func TestAStateWithoutRulesIsRead(t *testing.T) {
+	p := program(t, longByUser)
+	store := mapStore{}
+	s := New(p, Limits{}, store)
+	observe(s, p, ev(0, "a", "u"))
+	flush(t, s, store)
+	v := store[string(stateKey)]
+	v = slices.Clone(v[:len(v)-8])
+	v[0] = stateWithoutRules
+	store[string(stateKey)] = v
+	again := load(t, p, Limits{}, store)
+	if !again.Newest().Equal(s.Newest()) || again.seq != s.seq || again.Stats().Broken != 0 || !again.kept.sweep {
+		t.Errorf("%v, seq %d, %+v, want %v, seq %d", again.Newest(), again.seq, again.Stats(), s.Newest(), s.seq)
+	}
+}
