@@ -421,28 +421,9 @@ func TestMain(m *testing.M) {
 // can be stopped.
 func TestADeadShareStopsNothingElse(t *testing.T) {
 	needFanotify(t)
-	if _, err := exec.LookPath("bindfs"); err != nil {
-		t.Skip("no bindfs (apt-get install bindfs)")
-	}
-	behind, share, stick := t.TempDir(), t.TempDir(), mountTmpfs(t)
+	behind, stick := t.TempDir(), mountTmpfs(t)
 	run(t, `printf %0100d 1 > "$1/plan.doc"`, behind)
-	server := exec.Command("bindfs", "-f", behind, share)
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { // after the watcher has been stopped, with the server dead
-		_ = server.Process.Kill()
-		_ = server.Wait()
-		_ = unix.Unmount(share, unix.MNT_DETACH)
-	})
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if _, err := os.Stat(filepath.Join(share, "plan.doc")); err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Skip("bindfs does not mount here")
-		}
-	}
+	share, server := shown(t, behind)
 	w, out := watch(t, Options{}, map[string]string{share: "nas:/vol"}, stick)
 	run(t, `cp "$1/plan.doc" "$2/plan.doc"`, share, stick)
 	e := collect(out, 1, 700*time.Millisecond)
@@ -496,7 +477,7 @@ func TestFoldersOfSyncPrograms(t *testing.T) {
 	run(t, `mkdir -p "$1/sub" "$2"; cp /bin/cp "$2/onedrive"`, cloud, filepath.Join(root, "bin"))
 	hr := filepath.Join(root, "hr")
 	run(t, `mkdir "$1"; head -c 5000 /dev/urandom > "$1/plan.doc"`, hr)
-	w, out := watchAs(t, Options{Protected: []Place{{Label: "hr", Globs: []string{hr}}}}, volume.Options{HomeRoot: root}, nil, cloud)
+	w, out := watchAs(t, Options{Protected: []Place{{Label: "hr", Globs: []string{hr}}}}, volume.Options{HomeRoot: root}, asShares(nil), cloud)
 	run(t, `cp "$1/plan.doc" "$2/sub/x"; echo mine > "$2/y"; "$3/bin/onedrive" /etc/hostname "$2/brought"; echo 1 > "$3/elsewhere"`, hr, cloud, root)
 	var got []string
 	for _, e := range collect(out, 2, time.Second) {
@@ -525,7 +506,7 @@ func TestCopiesInOtherMountNamespaces(t *testing.T) {
 		t.Skipf("unshare: %v", err)
 	}
 	defer func() { _ = in.Close(); _ = cmd.Wait() }()
-	w, out := watchAs(t, Options{}, volume.Options{RemovablePaths: []string{dir}, HomeRoot: dir}, nil)
+	w, out := watchAs(t, Options{}, volume.Options{RemovablePaths: []string{dir}, HomeRoot: dir}, asShares(nil))
 	for deadline := time.Now().Add(time.Minute); !slices.Contains(w.Status().Watching, dir); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("status %+v", w.Status())
@@ -609,7 +590,7 @@ func TestAStickIsFreeOnceItIsWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w, out := watchAs(t, Options{}, volume.Options{RemovablePaths: []string{at}, HomeRoot: t.TempDir()}, nil)
+	w, out := watchAs(t, Options{}, volume.Options{RemovablePaths: []string{at}, HomeRoot: t.TempDir()}, asShares(nil))
 	var busy []string
 	const rounds = 20
 	for range rounds {
