@@ -983,3 +983,26 @@ func TestAReloadKeepsTheWindowsThatCountTheSame(t *testing.T) {
 		})
 	}
 }
+
+// Opening a store that is as it should be writes nothing: on a full disk what was
+// counted goes on counting.
+func TestOpeningADatabaseChangesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), dbName)
+	open := func() []byte {
+		db, err := openDB(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	if before := open(); !bytes.Equal(open(), before) {
+		t.Error("it is another file")
+	}
+}

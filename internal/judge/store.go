@@ -201,7 +201,9 @@ func look(db *bolt.DB, path string) error {
 		return err
 	}
 	var sum byte // of what is read
+	made := false
 	err = db.View(func(tx *bolt.Tx) error {
+		made = tx.Bucket(bucketName) != nil
 		if tx.Size() > fi.Size() {
 			return fmt.Errorf("%w: %d bytes of %d", errDamaged, fi.Size(), tx.Size())
 		}
@@ -219,14 +221,11 @@ func look(db *bolt.DB, path string) error {
 		}
 		return err
 	})
-	if err != nil {
-		return err
-	}
 	_ = sum
+	if err != nil || made {
+		return err // nothing is written: the disk may be full
+	}
 	return db.Update(func(tx *bolt.Tx) error {
-		if tx.Bucket(bucketName) != nil {
-			return nil
-		}
 		if k, _ := tx.Cursor().First(); k != nil {
 			return fmt.Errorf("%w: it is another program's", errDamaged)
 		}
