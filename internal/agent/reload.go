@@ -46,6 +46,9 @@ func (a *Agent) Reload() ([]config.Change, error) {
 		return nil, err
 	}
 	changes := config.Diff(old, cfg)
+	if !a.writeAhead() {
+		return nil, errStopping
+	}
 	if !a.do(func() {
 		a.rules, a.refused = load, nil
 		a.stage.Reload(enrich.Options{Config: cfg})
@@ -66,6 +69,21 @@ func (a *Agent) Reload() ([]config.Change, error) {
 		a.log.Info("setting changed", zap.String("setting", c.Path), zap.String("from", c.Old), zap.String("to", c.New))
 	}
 	return changes, nil
+}
+
+// writeAhead writes down what was counted, and waits for the disk beside the
+// pipeline: the judge's Swap, for which the pipeline stands still, has little left
+// to write. False: the pipeline has ended.
+func (a *Agent) writeAhead() bool {
+	var written <-chan struct{}
+	if !a.do(func() {
+		a.judge.Kept(a.out.kept.Load())
+		written = a.judge.Ahead()
+	}) {
+		return false
+	}
+	<-written
+	return true
 }
 
 // watchSettings reloads when the settings file or a rule file changes, or on

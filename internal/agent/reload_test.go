@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -230,4 +231,25 @@ func TestTheFileSensorIsToldOfNewProtectedPlaces(t *testing.T) {
 		}
 		return r.saw(`"file-written"`, "住民.csv", `"住民情報"`)
 	})
+}
+
+// The pipeline stands still for what a swap writes: that must be little, however
+// much was counted.
+func TestAReloadLeavesTheSwapLittleToWrite(t *testing.T) {
+	src := newScripted()
+	r := start(t, shortDir(t), "", src)
+	<-src.ready
+	const sticks = 300
+	for n := range sticks {
+		src.out <- stick(fmt.Sprint("S", n))
+	}
+	r.until("all alerts are kept", func() bool { return r.out.kept.Load() >= sticks })
+	if _, err := r.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	written := int64(-1)
+	r.do(func() { written = r.judge.Stats().Written })
+	if written <= 0 || written > 50<<10 {
+		t.Errorf("%d bytes", written)
+	}
 }

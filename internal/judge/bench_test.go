@@ -96,3 +96,37 @@ func BenchmarkCheckpoint(b *testing.B) {
 	}
 	run("full", correlate.DefaultLimits.Keys, 8, correlate.DefaultLimits)
 }
+
+// How long the pipeline stands still for other rules, with all that the default
+// limits let a PC hold, all of it changed: at once, and written ahead.
+func BenchmarkSwap(b *testing.B) {
+	p := streamProgram(b)
+	for _, ahead := range []bool{false, true} {
+		b.Run(fmt.Sprintf("ahead=%v", ahead), func(b *testing.B) {
+			j := mustOpen(b, b.TempDir(), Options{Program: p})
+			round := 0
+			fill := func() {
+				for n := range correlate.DefaultLimits.Keys {
+					j.Event(ofKey(n, round))
+				}
+				j.Updates()
+				j.Kept(1 << 62)
+				round++
+			}
+			for range 8 {
+				fill()
+			}
+			for b.Loop() {
+				b.StopTimer()
+				fill()
+				if ahead {
+					<-j.Ahead()
+				}
+				b.StartTimer()
+				if err := j.Swap(p); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

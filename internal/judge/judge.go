@@ -249,8 +249,10 @@ func (j *Judge) Settled(a *alert.Alert) bool { return !j.book.Open(a.Group, a.ID
 
 // Swap goes over to other rules; the windows of those that count the same are
 // kept, and so are alerts that repeats may join. Before that a checkpoint is
-// tried: the journal is for the rules that judged it. Its error, if any, is in
-// the Stats as well, and the rules are swapped all the same.
+// tried and waited for: the journal is judged again by the rules that are in force
+// after a kill, so nothing may be in it that others have judged. See Ahead for how
+// the wait is kept short. Its error, if any, is in the Stats as well, and the rules
+// are swapped all the same.
 func (j *Judge) Swap(p *rules.Program) error {
 	err := j.Checkpoint()
 	j.prog = p

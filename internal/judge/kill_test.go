@@ -86,12 +86,36 @@ level: medium
 sekisho: {rule: TST-6, group-by: [user.name], repeat-after: 1h}
 `
 
-func streamProgram(t testing.TB) *rules.Program {
-	f, err := rules.Parse("stream.yml", []byte(streamRules))
-	if err != nil {
-		t.Fatal(err)
+// phases are how often the rules of the stream change, and once more.
+const phases = 3
+
+// rulesOf is the rules of a third of the stream. In the second some count the same
+// with another threshold, some count otherwise, some are switched off, one is new;
+// the third has those of the first.
+func rulesOf(phase int) (*rules.Program, error) {
+	text := streamRules
+	if phase == 1 {
+		text = strings.NewReplacer("condition: {gte: 5}", "condition: {gte: 7}", "timespan: 20m}", "timespan: 25m}").Replace(text) + `---
+title: many mounts
+id: 10000000-0000-4000-8000-000000000009
+correlation: {type: event_count, rules: [mount], group-by: [user.name], timespan: 10d, condition: {gte: 3}}
+level: low
+sekisho: {rule: TST-7, group-by: [user.name], repeat-after: 1h}
+`
 	}
-	p, err := rules.Compile([]*rules.File{f}, rules.Options{})
+	f, err := rules.Parse("stream.yml", []byte(text))
+	if err != nil {
+		return nil, err
+	}
+	var o rules.Options
+	if phase == 1 {
+		o.Disable = []string{"TST-2", "TST-5"}
+	}
+	return rules.Compile([]*rules.File{f}, o)
+}
+
+func streamProgram(t testing.TB) *rules.Program {
+	p, err := rulesOf(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +159,8 @@ func streamed(n int64, keys int) *event.Event {
 }
 
 // pc judges a stream as an agent does, from where the kill before left it to the
-// end, with the alerts in memory for a while before they are kept.
+// end, with the alerts in memory for a while before they are kept. The rules change
+// twice on the way; a file says which were the last to come into force.
 func pc() int {
 	dir := os.Getenv("SEKISHO_TEST_DIR")
 	var total int64
@@ -144,12 +169,18 @@ func pc() int {
 		fmt.Println(err)
 		return 1
 	}
-	f, err := rules.Parse("stream.yml", []byte(streamRules))
+	changes, err := os.OpenFile(filepath.Join(dir, "phase"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600) // a byte for each
 	if err != nil {
 		fmt.Println(err)
 		return 1
 	}
-	p, err := rules.Compile([]*rules.File{f}, rules.Options{})
+	before, err := io.ReadAll(changes)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	phase := len(before)
+	p, err := rulesOf(phase)
 	if err != nil {
 		fmt.Println(err)
 		return 1
@@ -169,7 +200,7 @@ func pc() int {
 		fmt.Println(err)
 		return 1
 	}
-	fmt.Println("from", j.Stats().Events, "judged again", j.Recovery().Events, "alerts", len(j.Recovery().Alerts), "took", j.Recovery().Took.Round(time.Millisecond), "open", time.Since(began).Round(time.Millisecond))
+	fmt.Println("from", j.Stats().Events, "phase", phase, "judged again", j.Recovery().Events, "alerts", len(j.Recovery().Alerts), "took", j.Recovery().Took.Round(time.Millisecond), "open", time.Since(began).Round(time.Millisecond))
 	var held [][]byte
 	kept, most := uint64(0), 0
 	give := func(as []*alert.Alert) {
@@ -192,6 +223,23 @@ func pc() int {
 		held = append(held, append([]byte(r.ID), r.JSON...))
 	}
 	for n := j.Stats().Events; n < total; n++ {
+		for phase+1 < phases && n >= int64(phase+1)*total/phases {
+			if phase == 0 {
+				<-j.Ahead()
+			}
+			p, err := rulesOf(phase + 1)
+			if err == nil {
+				j.Kept(kept)
+				err = j.Swap(p)
+			}
+			if phase++; err == nil {
+				_, err = changes.Write([]byte{'x'})
+			}
+			if err != nil {
+				fmt.Println(err)
+				return 1
+			}
+		}
 		give(j.Event(streamed(n, keys)))
 		if n%211 == 0 {
 			give(j.Updates())
@@ -284,7 +332,7 @@ func number(t *testing.T, name string, otherwise int) int {
 }
 
 // The set of alerts, each in its final form, is that of a run that nobody
-// killed. `make test-faults` does it with 100,000 keys and 1,000,000 events; there
+// killed, though the rules change on the way. `make test-faults` does it with 100,000 keys and 1,000,000 events; there
 // windows hold less evidence than by default, which is most of what is written.
 func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
 	keys, total, kills := number(t, "SEKISHO_FAULTS_KEYS", 2000), number(t, "SEKISHO_FAULTS_EVENTS", 6000), number(t, "SEKISHO_FAULTS_KILLS", 8)

@@ -392,6 +392,21 @@ func (j *Judge) StartCheckpoint() error {
 	return j.checkpoint(s.journal.Next())
 }
 
+// Ahead starts a checkpoint, unless one is under way, and answers what is closed
+// once it has ended, however it did. Whoever waits for that, beside the pipeline,
+// before it swaps rules leaves the Swap little to write.
+func (j *Judge) Ahead() <-chan struct{} {
+	if s := j.store; s != nil {
+		s.poll()
+		if s.under != nil || j.StartCheckpoint() == nil {
+			return s.ended
+		}
+	}
+	none := make(chan struct{})
+	close(none)
+	return none
+}
+
 // checkpoint is StartCheckpoint for what was judged before a record of the journal.
 func (j *Judge) checkpoint(next uint64) error {
 	s := j.store

@@ -1006,3 +1006,38 @@ func TestOpeningADatabaseChangesNothing(t *testing.T) {
 		t.Error("it is another file")
 	}
 }
+
+// What was written ahead need not be written again while the pipeline waits.
+func TestASwapAfterItWasWrittenAheadHasLittleToWrite(t *testing.T) {
+	for _, under := range []bool{false, true} {
+		dir := t.TempDir()
+		p := streamProgram(t)
+		j := mustOpen(t, dir, Options{Program: p})
+		for n := range 500 {
+			j.Event(ofKey(n, 0))
+		}
+		j.Updates()
+		j.Kept(1 << 62)
+		if under {
+			if err := j.StartCheckpoint(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-j.Ahead()
+		all := j.Stats().Written
+		j.Event(ofKey(7, 1))
+		j.Kept(1 << 62)
+		q, err := rulesOf(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Swap(q); err != nil {
+			t.Fatal(err)
+		}
+		if st := j.Stats(); st.Written > all/50 || st.Journal != 0 || st.Problem != "" {
+			t.Errorf("%d bytes, ahead %d: %+v", st.Written, all, st)
+		}
+	}
+	// Without a store, or where none can be written, nobody waits.
+	<-New(Options{Program: streamProgram(t)}).Ahead()
+}

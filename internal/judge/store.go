@@ -97,9 +97,10 @@ type store struct {
 	// failed, by key; nil values are gone keys. Whoever reads sees it, and what
 	// failed the next one writes. It is not written to while one is under way.
 	pending map[string]value
-	handed  int         // how much that was the last time
-	under   *checkpoint // nil: none is under way
-	result  chan result // of the one that is
+	handed  int           // how much that was the last time
+	under   *checkpoint   // nil: none is under way
+	result  chan result   // of the one that is
+	ended   chan struct{} // closed when there is a result
 
 	length  int64     // bytes in the journal that no checkpoint holds
 	missing int64     // events that matched and are in neither
@@ -359,14 +360,15 @@ func (s *store) begin(c *checkpoint, flush func(put func(kind byte, key []byte, 
 	s.handed = len(s.pending)
 	c.length, c.missing = s.length, s.missing
 	s.length, s.missing = 0, 0
-	s.under, s.result = c, make(chan result, 1)
-	go func(ended chan<- result) {
+	s.under, s.result, s.ended = c, make(chan result, 1), make(chan struct{})
+	go func(out chan<- result, ended chan<- struct{}) {
 		var r result
 		if r.written, r.err = s.write(c); r.err == nil {
 			r.trim = s.journal.Trim(c.meta.Next)
 		}
-		ended <- r
-	}(s.result)
+		out <- r
+		close(ended)
+	}(s.result, s.ended)
 	return nil
 }
 
