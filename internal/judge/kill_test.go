@@ -209,7 +209,16 @@ func pc() int {
 			held = append(held, a.AppendJSON([]byte(a.ID))) // see finals
 		}
 	}
+	// What is dropped for want of room depends on when checkpoints are made: asked
+	// before anything outlives a kill.
+	room := func() {
+		if w := j.Stats().Windows; w.Evicted+w.Trimmed+w.Lost+w.Forgotten+w.Broken > 0 {
+			fmt.Printf("there was no room: %+v\n", w)
+			os.Exit(1)
+		}
+	}
 	keep := func() {
+		room()
 		// No sync: a kill needs none, and a loss of power is another test's business.
 		if err := out.Append(false, held...); err != nil {
 			fmt.Println(err)
@@ -224,6 +233,7 @@ func pc() int {
 	}
 	for n := j.Stats().Events; n < total; n++ {
 		for phase+1 < phases && n >= int64(phase+1)*total/phases {
+			room()
 			if phase == 0 {
 				<-j.Ahead()
 			}
@@ -248,6 +258,7 @@ func pc() int {
 			keep()
 		}
 		if j.Due() || n%(total/8+1) == 0 {
+			room()
 			if err := j.StartCheckpoint(); err != nil {
 				fmt.Println(err)
 				return 1
@@ -256,11 +267,6 @@ func pc() int {
 	}
 	give(j.Updates())
 	keep()
-	// What is dropped for want of room depends on when checkpoints are made.
-	if w := j.Stats().Windows; w.Evicted+w.Trimmed+w.Lost+w.Forgotten+w.Broken > 0 {
-		fmt.Printf("there was no room: %+v\n", w)
-		return 1
-	}
 	if err := errors.Join(j.Close(), out.Close()); err != nil {
 		fmt.Println(err)
 		return 1
