@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// resyncEvery is how often folders of protected places are looked for anew,
-	// for those whose creation the kernel did not tell.
+	// resyncEvery is how often folders of protected places and of sync programs are
+	// looked for anew, for those whose creation the kernel did not tell.
 	resyncEvery = 5 * time.Minute
 	// goneFor is how long records of a volume may arrive after it was unmounted.
 	goneFor = 5 * time.Minute
@@ -113,7 +113,7 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 	}
 	table := c.w.opts.Table.Watch()
 	defer c.w.opts.Table.Unwatch(table)
-	resync := time.NewTicker(resyncEvery)
+	resync := time.NewTicker(c.w.again)
 	defer resync.Stop()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -166,9 +166,7 @@ func (c *core) run(ctx context.Context, src source, mech, reason string, quiet t
 		case <-c.w.kick:
 			c.sync(ctx)
 		case <-resync.C:
-			if len(c.place.globs) > 0 {
-				c.sync(ctx)
-			}
+			c.sync(ctx)
 		case <-ctx.Done():
 			c.flush()
 			if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {

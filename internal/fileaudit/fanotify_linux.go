@@ -573,7 +573,7 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 	f.places.Store(with)
 	f.facts.Store(facts)
 	// That the status is to be told anew does not mean another look.
-	if old, now := f.sought, time.Now(); f.stale.Swap(false) || old.of != p || now.Sub(old.at) >= resyncEvery-time.Second || !sameMounts(old.all, all) {
+	if old, now := f.sought, time.Now(); f.stale.Swap(false) || old.of != p || now.Sub(old.at) >= f.w.again*9/10 || !sameMounts(old.all, all) {
 		f.sought = seeking{of: p, places: with, all: all, own: maps.Clone(f.far), at: now}
 		f.seeker.seek(f.sought)
 	}

@@ -159,6 +159,7 @@ type Watcher struct {
 	useless atomic.Pointer[string] // why the better mechanism is of no use here; nil: it may be
 	kick    chan struct{}          // holds a token when the protected places changed
 	space   atomic.Pointer[places]
+	again   time.Duration // resyncEvery, but for tests
 
 	mu     sync.Mutex // guards all below
 	status endpoint.Sensor
@@ -186,7 +187,7 @@ func New(o Options) *Watcher {
 	w := &Watcher{
 		opts: o,
 		self: os.Getpid(),
-		kick: make(chan struct{}, 1),
+		kick: make(chan struct{}, 1), again: resyncEvery,
 		status: endpoint.Sensor{
 			Name: sensorName, State: endpoint.SensorDown, Reason: "not started", Since: time.Now().UTC(),
 		},

@@ -127,13 +127,36 @@ func watch(t *testing.T, o Options, shares map[string]string, removable ...strin
 // others; the places are those that it waits for.
 func watchAs(t *testing.T, o Options, vo volume.Options, as func(*volume.Volume), places ...string) (*Watcher, chan *event.Event) {
 	t.Helper()
-	vw := volume.New(vo)
-	pw := procwatch.New(procwatch.Options{})
+	return newWatchers(o, vo, as).start(t, places...)
+}
+
+// watchers are a file watcher and those that it asks.
+type watchers struct {
+	*Watcher
+	volumes   *volume.Watcher
+	processes *procwatch.Watcher
+}
+
+func newWatchers(o Options, vo volume.Options, as func(*volume.Volume)) watchers {
+	vw, pw := volume.New(vo), procwatch.New(procwatch.Options{})
+	o.Table = table{vw.Table(), as}
+	if o.Process == nil {
+		o.Process = func(pid int) (*event.Process, *event.User) {
+			p, u, _ := pw.Lookup(pid)
+			return p, u
+		}
+	}
+	return watchers{New(o), vw, pw}
+}
+
+// start runs them until the test ends, and waits for places to be watched.
+func (w watchers) start(t *testing.T, places ...string) (*Watcher, chan *event.Event) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	discard := make(chan *event.Event, 16)
 	stopped := make(chan error, 3)
-	go func() { stopped <- vw.Run(ctx, discard) }()
-	go func() { stopped <- pw.Run(ctx, discard) }()
+	go func() { stopped <- w.volumes.Run(ctx, discard) }()
+	go func() { stopped <- w.processes.Run(ctx, discard) }()
 	go func() {
 		for {
 			select {
@@ -143,14 +166,6 @@ func watchAs(t *testing.T, o Options, vo volume.Options, as func(*volume.Volume)
 			}
 		}
 	}()
-	o.Table = table{vw.Table(), as}
-	if o.Process == nil {
-		o.Process = func(pid int) (*event.Process, *event.User) {
-			p, u, _ := pw.Lookup(pid)
-			return p, u
-		}
-	}
-	w := New(o)
 	out := make(chan *event.Event, 1024)
 	go func() { stopped <- w.Run(ctx, out) }()
 	t.Cleanup(func() {
@@ -171,7 +186,7 @@ func watchAs(t *testing.T, o Options, vo volume.Options, as func(*volume.Volume)
 	})
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		s := w.Status()
-		ready := s.State != endpoint.SensorDown && pw.Status().State != endpoint.SensorDown
+		ready := s.State != endpoint.SensorDown && w.processes.Status().State != endpoint.SensorDown
 		for _, p := range places {
 			ready = ready && slices.Contains(s.Watching, p)
 		}
@@ -183,7 +198,7 @@ func watchAs(t *testing.T, o Options, vo volume.Options, as func(*volume.Volume)
 		}
 	}
 	time.Sleep(50 * time.Millisecond) // marks on shares are set aside
-	return w, out
+	return w.Watcher, out
 }
 
 // collect returns what is told: at least so many events, however long a busy

@@ -493,6 +493,48 @@ func TestFoldersOfSyncPrograms(t *testing.T) {
 	}
 }
 
+// Where the kernel does not tell of new folders, they are found after a while; also where
+// no place is protected.
+func TestFoldersOfSyncProgramsAreLookedForAgain(t *testing.T) {
+	needFanotify(t)
+	root := mountExt4(t, "32M")
+	cloud := filepath.Join(root, "home/taro/Nextcloud")
+	run(t, `mkdir -p "$1"`, cloud)
+	w := newWatchers(Options{Reads: true}, volume.Options{HomeRoot: root}, asShares(nil))
+	w.again = 200 * time.Millisecond
+	q, procs, out := newQueue(1000), newProcesses(&w.opts), make(chan *event.Event, 1024)
+	src, err := w.newNative(q, procs, func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.close()
+	f := src.(*fan)
+	f.names.close()
+	<-f.names.done
+	f.names = nil // as on kernels before 5.17
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 2)
+	go func() { done <- w.volumes.Run(ctx, make(chan *event.Event, 1024)) }()
+	go func() { done <- newCore(w.Watcher, q, procs, out).run(ctx, src, mechFanotify, "", 0) }()
+	defer func() { cancel(); <-done; <-done }()
+	for limit := time.Now().Add(time.Minute); !slices.Contains(w.Status().Watching, cloud); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("status %+v", w.Status())
+		}
+	}
+	time.Sleep(time.Second) // looks that the start brings are over
+	run(t, `mkdir "$1/new"; echo 1 > "$1/new/a"`, cloud)
+	for limit := time.Now().Add(20 * time.Second); ; { // what is written the disk tells; what is read, the folder
+		run(t, `cat "$1/new/a" > /dev/null`, cloud)
+		if slices.Contains(lines(collect(out, 0, 500*time.Millisecond), cloud), "file-read new/a") {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("the folder is not watched; status %+v", w.Status())
+		}
+	}
+}
+
 // A stick that only a container has.
 func TestCopiesInOtherMountNamespaces(t *testing.T) {
 	needFanotify(t)
