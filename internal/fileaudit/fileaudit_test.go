@@ -234,6 +234,42 @@ func TestReads(t *testing.T) {
 	}
 }
 
+// Which of several reads that explain a file is told does not depend on chance: the
+// nearest of kin's, of these the newest, of these the first by name.
+func TestOfEqualReadsTheSameIsTold(t *testing.T) {
+	t0 := time.Unix(1000, 0)
+	me := who{pid: 100, ppid: 50, start: t0, entity: "me"}
+	note := func(rr *recentReads, w who, path string, at time.Duration) {
+		x := read{path: path, name: filepath.Base(path), size: 100, sum: 7, at: t0.Add(at), cargo: single(origin{path: path, size: 100})}
+		rr.note(w, x).closed = true
+	}
+	child := func(i int) who { return who{pid: 200 + i, ppid: me.pid, start: t0, entity: fmt.Sprint("child", i)} }
+	beside := func(i int) who { return who{pid: 300 + i, ppid: me.ppid, start: t0, entity: fmt.Sprint("partner", i)} }
+	for range 50 { // a map has another order each time
+		rr := newRecentReads()
+		for i := range 8 {
+			note(rr, beside(i), fmt.Sprintf("/p/%d/plan", i), 9*time.Second)
+		}
+		f := written{path: "/x/plan", name: "plan", size: 100, sum: 7}
+		if x, k := rr.find(me, f, t0); x == nil || x.path != "/p/0/plan" || k != partner {
+			t.Fatalf("of partners found %+v, %d", x, k)
+		}
+		for i := range 8 {
+			note(rr, child(i), fmt.Sprintf("/c/%d/plan", i), time.Duration(i/2)*time.Second) // two at each moment
+		}
+		if x, k := rr.find(me, f, t0); x == nil || x.path != "/c/6/plan" || k != family {
+			t.Fatalf("of children found %+v, %d", x, k)
+		}
+		g, last := rr.packed(me, "/x/a.zip", t0, t0.Add(time.Minute))
+		if last.path != "/c/6/plan" || g.lead().path != "/c/0/plan" || g.origins[7].path != "/c/7/plan" {
+			t.Fatalf("packed last %s, first %s", last.path, g.lead().path)
+		}
+		if ids := rr.children(me.pid); !slices.Equal(ids, []int{206, 207, 204, 205, 202, 203, 200, 201}) {
+			t.Fatalf("children %v", ids)
+		}
+	}
+}
+
 // However much is read, what is remembered stays within its bounds, and totals
 // stay true.
 func TestWhatIsRememberedIsBounded(t *testing.T) {

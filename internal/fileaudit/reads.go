@@ -1,8 +1,11 @@
 package fileaudit
 
 import (
+	"cmp"
 	"container/list"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -220,35 +223,52 @@ func (r *reader) copied(f written, strict bool, now time.Time) *read {
 
 // find returns what a process, its parent, a child of it or its partner in a
 // pipe read that has the name, else the size, of a file that it wrote; and
-// which of them.
+// which of them. Of several the nearest of kin's, and of these the one that is
+// told before the others.
 func (rr *recentReads) find(w who, f written, now time.Time) (x *read, k kin) {
 	if r := rr.byPID[w.pid]; r != nil && r.same(w) {
 		if x := r.copied(f, false, now); x != nil {
 			return x, itself
 		}
 	}
+	k = partner
 	for id, r := range rr.byPID {
 		if id == w.pid || now.Sub(r.last) > readFor {
 			continue
 		}
+		as := partner
 		if r.ppid == w.pid || id == w.ppid {
-			if x := r.copied(f, false, now); x != nil {
-				return x, family
-			}
-		} else if x == nil && r.piped(w) {
-			x = r.copied(f, true, now)
+			as = family
+		} else if k == family || !r.piped(w) {
+			continue
+		}
+		if y := r.copied(f, as == partner, now); y != nil && (x == nil || as < k || y.before(x)) {
+			x, k = y, as
 		}
 	}
-	return x, partner
+	return x, k
 }
 
-// children returns the processes that read something and were started by one.
+// before reports whether a read is told rather than another one that explains a file
+// as well: the newer of them, of two at one moment the one whose path comes first.
+func (x *read) before(y *read) bool {
+	if !x.at.Equal(y.at) {
+		return x.at.After(y.at)
+	}
+	return x.path < y.path
+}
+
+// children returns the processes that read something and were started by one, who
+// read last first.
 func (rr *recentReads) children(pid int) (ids []int) {
 	for id, r := range rr.byPID {
 		if r.ppid == pid {
 			ids = append(ids, id)
 		}
 	}
+	slices.SortFunc(ids, func(a, b int) int {
+		return cmp.Or(rr.byPID[b].last.Compare(rr.byPID[a].last), cmp.Compare(a, b))
+	})
 	return ids
 }
 
@@ -258,8 +278,8 @@ func (rr *recentReads) children(pid int) (ids []int) {
 // is made anew, is part of that.
 func (rr *recentReads) packed(w who, path string, since, until time.Time) (*cargo, *read) {
 	type part struct {
-		all  []*cargo
-		last *read
+		reads []*read
+		more  []*cargo // what fell out of files
 	}
 	var own, near part
 	for id, r := range rr.byPID {
@@ -271,24 +291,34 @@ func (rr *recentReads) packed(w who, path string, since, until time.Time) (*carg
 		default:
 			continue
 		}
-		took := false
+		before := len(to.reads)
 		for e := r.files.Front(); e != nil; e = e.Next() {
 			x := e.Value.(*read)
 			if x.at.Before(since) || x.at.Add(-x.late).After(until) || x.path == path && !x.carried {
 				continue
 			}
-			to.all = append(to.all, x.cargo)
-			if took = true; to.last == nil || !x.at.Before(to.last.at) {
-				to.last = x
-			}
+			to.reads = append(to.reads, x)
 		}
-		if took && r.more.files > 0 {
+		if len(to.reads) > before && r.more.files > 0 {
 			more := r.more
-			to.all = append(to.all, &more)
+			to.more = append(to.more, &more)
 		}
 	}
-	if len(own.all) == 0 {
+	if len(own.reads) == 0 {
 		own = near
 	}
-	return union(own.all), own.last
+	if len(own.reads) == 0 {
+		return nil, nil
+	}
+	// In the order of reading; at one moment by path.
+	slices.SortFunc(own.reads, func(a, b *read) int {
+		return cmp.Or(a.at.Compare(b.at), strings.Compare(a.path, b.path))
+	})
+	last, all := own.reads[0], make([]*cargo, 0, len(own.reads)+len(own.more))
+	for _, x := range own.reads {
+		if all = append(all, x.cargo); x.before(last) {
+			last = x
+		}
+	}
+	return union(append(all, own.more...)), last
 }
