@@ -726,8 +726,8 @@ func (c *core) renamed(ctx context.Context, r *record, now time.Time) {
 		return
 	}
 	if fi, err := c.stat(v, r.path); err == nil && fi.Mode().IsRegular() {
-		if dev, ino := identity(fi); dev == r.dev {
-			r.size, r.ino = fi.Size(), ino
+		if dev, ino := identity(fi); dev == r.dev || hasSubvolumes[v.FileSystemType] {
+			r.size, r.dev, r.ino = fi.Size(), dev, ino
 		}
 	}
 	src := &found{cargo: single(origin{r.from, r.size, v.Kind, v.Share, from}), path: r.from, way: byMoving}
