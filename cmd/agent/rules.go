@@ -97,7 +97,7 @@ func rulesCheckCommand() *cobra.Command {
 					n++
 				}
 			}
-			fmt.Printf(lang.T("問題ありません（ルール %d 件）\n", "ok: %d rules\n"), n)
+			fmt.Printf(lang.T("問題ありません（ルール %d 件）\n", "ok: %d "+pick(n, "rule", "rules")+"\n"), n)
 			return nil
 		},
 	}
@@ -144,11 +144,11 @@ func rulesTestCommand() *cobra.Command {
 			if err != nil {
 				return cli.Exit(cli.Usage, err)
 			}
-			fmt.Printf(lang.T("%d ファイル、%d 試験、失敗 %d\n", "%d files, %d tests, %d failed\n"), sum.Files, sum.Tests, sum.Failed)
+			fmt.Println(sum.Text(lang.Terminal()))
 			if len(sum.Problems) > 0 {
 				return cli.Exit(cli.Found, sum.Problems)
 			}
-			if sum.Failed > 0 {
+			if sum.Failed+sum.Wrong > 0 {
 				return cli.Exit(cli.Found, nil)
 			}
 			return nil
@@ -221,7 +221,7 @@ func rulesProfileCommand() *cobra.Command {
 			if asJSON {
 				return printJSON(costs)
 			}
-			fmt.Printf(lang.T("%d イベント\n", "%d events\n"), p.Events())
+			fmt.Printf(lang.T("%d イベント\n", "%d "+pick(int(p.Events()), "event", "events")+"\n"), p.Events())
 			for i, c := range costs {
 				if i == top {
 					break
@@ -236,4 +236,12 @@ func rulesProfileCommand() *cobra.Command {
 	c.Flags().IntVar(&top, "top", 20, lang.T("示す件数", "how many to show"))
 	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSON で出力する", "as one JSON document"))
 	return c
+}
+
+// pick is the word for a number of things, in English.
+func pick(n int, one, more string) string {
+	if n == 1 {
+		return one
+	}
+	return more
 }

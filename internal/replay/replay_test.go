@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -178,21 +179,191 @@ func TestRuleTestsThatFailSayWhy(t *testing.T) {
 	}
 	got := strings.ReplaceAll(filepath.ToSlash(out.String()), filepath.ToSlash(dir)+"/", "")
 	want := `FAIL tests/a.yml
-tests/a.yml:5: wrong level
-    alert 1: user.name is u, want v
-    alert 1: level is low, want high
-tests/a.yml:8: wrong number
-    2 alerts, want 0
-      got 2026-01-05T00:30:00Z  low: a
-      got 2026-01-05T00:30:01Z  low: a
+tests/a.yml:5:5: wrong level
+    tests/a.yml:7:48: alert 1: fields user.name is u, want v
+    tests/a.yml:7:22: alert 1: level is low, want high
+tests/a.yml:8:5: wrong number
+    tests/a.yml:10:13: 2 alerts, want 0
+      got 1: 33333333-3333-4333-8333-333333333333 low at 0s: a
+      got 2: 33333333-3333-4333-8333-333333333333 low at 1s: a
 FAIL tests/b.yml
-tests/b.yml:2:5: unknown key "nmae", want one of name, thresholds, thresholds-for, exceptions, placeholders, events, alerts
-tests/b.yml:3:15: unknown key "evnt", want one of at, repeat, every, event
-tests/b.yml:3:14: there is no event
+tests/b.yml:2:5: unknown key "nmae", want one of name, thresholds, thresholds-for, exceptions, placeholders, events, alerts (did you mean "name"?) [RUL-03]
+     2 |   - nmae: x
+       |     ^
+tests/b.yml:2:5: this test has no alerts (where none should come, write alerts: []) [RUL-03]
+     2 |   - nmae: x
+       |     ^
+tests/b.yml:3:14: there is no event (its fields stand under event:) [RUL-03]
+     3 |     events: [{evnt: {}}]
+       |              ^
+tests/b.yml:3:15: unknown key "evnt", want one of at, repeat, every, event (did you mean "event"?) [RUL-03]
+     3 |     events: [{evnt: {}}]
+       |               ^
 `
-	want = strings.Replace(want, "alert 1: user.name is", "alert 1: fields user.name is", 1)
-	if got != want || sum.Failed != 3 || sum.Tests != 3 {
+	if got != want || sum.Failed != 2 || sum.Tests != 3 || sum.Wrong != 1 {
 		t.Errorf("%+v\n%s\nwant\n%s", sum, got, want)
+	}
+	if got, want := sum.Text("en"), "2 files, 3 tests, 2 failed, 1 file with mistakes not run"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// rulesDir is a folder of a rule that counts ("many", three events x in a minute)
+// and of test files, by their names.
+func rulesDir(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	all := map[string]string{"a.yml": `title: counted
+name: counted
+taxonomy: ecs
+logsource: {product: sekisho}
+detection: {s: {event.action: x}, condition: s}
+---
+title: many
+id: 33333333-3333-4333-8333-333333333333
+correlation: {type: event_count, rules: [counted], timespan: 1m, condition: {gte: 3}}
+level: low
+sekisho: {rule: SITE-1, thresholds: {events: {rule: 33333333-3333-4333-8333-333333333333, default: 3}}}
+`}
+	for name, text := range files {
+		all[name] = text
+	}
+	for name, text := range all {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// What a person sees who writes a first test, and errs: the place, the reason and
+// what to do, in both languages.
+func TestWhatIsWrongWithATestFileIsTold(t *testing.T) {
+	test := func(more string) string { return "tests:\n  - name: n\n    " + more + "\n" }
+	const events, alerts = "events: [{event: {event.action: x}}]", "alerts: []"
+	for _, c := range []struct{ name, text, en, ja string }{
+		{"nothing", "", `1:1: there are no tests (tests: is a list of them`, `1:1: 試験がありません（tests: に`},
+		{"no tests", "rules: [SITE-1]\n", `1:1: there are no tests`, `1:1: 試験がありません`},
+		{"not YAML", "tests:\n  - a: [\n", `not YAML: `, `YAML ではありません`},
+		{"no map", "- a\n", `1:1: want a map with keys of rules, defaults, tests`, `「名前: 値」の組（名前は rules, defaults, tests）でなければなりません`},
+		{"a test that is a text", "tests: [a]\n", `1:9: want a map with keys of name, `, `1:9: 「名前: 値」の組`},
+		{"no alerts", test(events), `2:5: this test has no alerts (where none should come, write alerts: [])`, `2:5: この試験には alerts がありません`},
+		{"no events", test(alerts), `2:5: this test has no events`, `2:5: この試験には events がありません`},
+		{"twice", test(events + "\n    " + alerts + "\n    " + alerts), `5:5: key "alerts" stands there twice`, `5:5: キー "alerts" が 2 回あります`},
+		{"alerts are no list", test(events + "\n    alerts: {level: low}"), `4:13: want a list of alerts, [] for none`, `4:13: アラートのリスト（出ないはずなら []）でなければなりません`},
+		{"totals are no map", test(events + "\n    alerts: [{totals: 5}]"), `4:23: want a map (name: value)`, `4:23: 「名前: 値」の組でなければなりません`},
+		{"a level that is a list", test(events + "\n    alerts: [{level: [low]}]"), `4:22: want a single value`, `4:22: 1 つの値でなければなりません`},
+		{"thresholds", test(events + "\n    thresholds: 5\n    " + alerts), `4:17: want {RULE: {name: number}}`, `4:17: {ルール: {名前: 数}} の形でなければなりません`},
+		{"repeat", test("events: [{repeat: often, event: {event.action: x}}]\n    " + alerts), `3:23: want a whole number`, `3:23: 整数でなければなりません`},
+		{"too many", test("events: [{repeat: 100001, event: {event.action: x}}]\n    " + alerts), `3:14: repeat 100001: want 1 to 100000 events in a test`, `1 から 100000 件まで`},
+		{"a value of the wrong type", test("events: [{event: {sekisho.copy.files: lots}}]\n    " + alerts), `3:22: not an event: sekisho.copy.files: want whole number`, `3:22: イベントとして読めません`},
+		{"a slip in a field", test("events: [{event: {file.nmae: a}}]\n    " + alerts), `3:23: unknown field "file.nmae" (did you mean "file.name"?)`, `3:23: 知らない項目 "file.nmae" です（"file.name" ではありませんか）`},
+		{"a slip in a nested field", test("events: [{event: {file: {nmae: a}}}]\n    " + alerts), `3:30: unknown field "file.nmae"`, `3:30: 知らない項目`},
+		{"Sigma's names", test("events: [{event: {Image: a}}]\n    " + alerts), `3:23: unknown field "Image": events have ECS names`, `ECS の名前で書きます`},
+		{"a rule that nobody has", "rules: [SITE-2]\n" + test(events+"\n    "+alerts), `1:9: there is no rule "SITE-2" (did you mean "SITE-1"?)`, `1:9: ルール "SITE-2" はありません（"SITE-1" ではありませんか）`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := rulesDir(t, map[string]string{"tests/a.yml": c.text})
+			for lang, want := range map[string]string{"en": c.en, "ja": c.ja} {
+				var out strings.Builder
+				sum, err := TestFiles([]string{dir}, TestOptions{Out: &out, Lang: lang})
+				if err != nil || sum.Wrong != 1 || sum.Tests != 0 || sum.Failed != 0 || !strings.Contains(out.String(), want) || !strings.HasPrefix(out.String(), "FAIL ") {
+					t.Errorf("%+v, %v, no %q in\n%s", sum, err, want, out.String())
+				}
+			}
+		})
+	}
+	// Recorded events have fields that nobody here knows.
+	dir := rulesDir(t, map[string]string{"tests/a.yml": test("events: [{event: {event.action: x, winlog: {event_id: 1}, ecs.version: '9'}}]\n    " + alerts)})
+	if sum, err := TestFiles([]string{dir}, TestOptions{Out: io.Discard}); err != nil || sum.Wrong+sum.Failed != 0 || sum.Tests != 1 {
+		t.Errorf("%+v, %v", sum, err)
+	}
+}
+
+// Where an alert is missing, it is told how far the events came.
+func TestAnAlertThatIsMissingIsTraced(t *testing.T) {
+	dir := rulesDir(t, map[string]string{"tests/a.yml": `tests:
+  - name: too few
+    events: [{repeat: 2, event: {event.action: x}}, {event: {event.action: z}}]
+    alerts: [{rule: SITE-1}]
+  - name: others
+    events: [{event: {event.action: z}}]
+    alerts: [{rule: SITE-1}]
+  - name: a threshold that nobody has
+    thresholds: {SITE-1: {file: 2}}
+    events: [{repeat: 2, event: {event.action: x}}]
+    alerts: [{rule: SITE-1}]
+`})
+	for lang, wants := range map[string][]string{
+		"en": {"a.yml:4:13: 0 alerts, want 1\n      matched: counted 2 of 3 events\n", "a.yml:7:13: 0 alerts, want 1\n      no event matches these rules (sekisho-agent explain", "a.yml:8:5: a threshold that nobody has\n    rules.thresholds.SITE-1.file: "},
+		"ja": {"a.yml:4:13: アラートは 0 件（正しくは 1 件）\n      一致したイベント: counted 3 件中 2 件\n", "どのイベントも、これらのルールに一致しません"},
+	} {
+		var out strings.Builder
+		sum, err := TestFiles([]string{dir}, TestOptions{Out: &out, Lang: lang})
+		if err != nil || sum.Failed != 3 || sum.Tests != 3 {
+			t.Errorf("%+v, %v", sum, err)
+		}
+		for _, want := range wants {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("no %q in\n%s", want, out.String())
+			}
+		}
+	}
+}
+
+func TestPathsWithoutTestsSayWhereTestsStand(t *testing.T) {
+	dir := rulesDir(t, nil)
+	for path, want := range map[string][2]string{
+		"":        {"no tests; they are YAML files in a folder tests beside the rules", "試験がありません。試験は、ルールのそばのフォルダー tests の YAML に書きます"},
+		"a.yml":   {"a.yml: no tests; those of a rule file stand in a file of the same name in a folder tests beside it", "a.yml: 試験がありません。ルールの試験は"},
+		"nowhere": {"nowhere: cannot be read: ", "nowhere: 読めません: "},
+	} {
+		_, err := TestFiles([]string{filepath.Join(dir, path)}, TestOptions{Out: io.Discard})
+		var pe *PathError
+		if !errors.As(err, &pe) {
+			t.Errorf("%q: %v", path, err)
+			continue
+		}
+		if !strings.Contains(pe.Error(), want[0]) || !strings.Contains(pe.Text("ja"), want[1]) {
+			t.Errorf("%q: got\n%s\n%s", path, pe, pe.Text("ja"))
+		}
+	}
+}
+
+// What a test says of placeholders is as good as what the settings say: the rule
+// is not told as one that lacks them, unless another test lets it.
+func TestPlaceholdersOfATestAreEnough(t *testing.T) {
+	const rule = "title: p\nid: 33333333-3333-4333-8333-333333333334\ntaxonomy: ecs\nlogsource: {product: sekisho}\ndetection: {s: {user.name|expand: '%who%'}, condition: s}\n"
+	const with = "tests:\n  - placeholders: {who: [u]}\n    events: [{event: {user.name: u}}]\n    alerts: [{}]\n"
+	for text, problems := range map[string]int{with: 0, with + "  - events: [{event: {user.name: v}}]\n    alerts: []\n": 1} {
+		dir := rulesDir(t, map[string]string{"p.yml": rule, "tests/p.yml": text})
+		var out strings.Builder
+		sum, err := TestFiles([]string{dir}, TestOptions{Out: &out})
+		if err != nil || sum.Failed != 0 || len(sum.Problems) != problems {
+			t.Errorf("%+v, %v\n%s", sum, err, out.String())
+		}
+	}
+}
+
+func TestTheSummarySpeaksRight(t *testing.T) {
+	for _, c := range []struct {
+		sum    TestSummary
+		en, ja string
+	}{
+		{TestSummary{Files: 1, Tests: 1}, "1 file, 1 test, 0 failed", "1 ファイル、1 試験、失敗 0"},
+		{TestSummary{Files: 2, Tests: 0, Wrong: 2}, "2 files, 0 tests, 0 failed, 2 files with mistakes not run", "2 ファイル、0 試験、失敗 0、試験として読めないファイル 2"},
+		{TestSummary{Files: 3, Tests: 9, Failed: 1, Problems: make(rules.Problems, 1)}, "3 files, 9 tests, 1 failed, 1 problem with rules (those were not tested)", "3 ファイル、9 試験、失敗 1、ルールの問題 1（そのルールは試していません）"},
+	} {
+		if got := c.sum.Text("en"); got != c.en {
+			t.Errorf("got %q, want %q", got, c.en)
+		}
+		if got := c.sum.Text("ja"); got != c.ja {
+			t.Errorf("got %q, want %q", got, c.ja)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package replay
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,6 +24,7 @@ import (
 	"sekisho/internal/alert"
 	"sekisho/internal/event"
 	"sekisho/internal/input"
+	"sekisho/internal/problem"
 	"sekisho/internal/rules"
 )
 
@@ -49,6 +51,7 @@ import (
 const (
 	maxTestFile   = 1 << 20
 	maxTestEvents = 100_000 // of one test
+	maxTestErrors = 50      // told of one file
 )
 
 // testStart is when tests begin. A Monday, half past nine in Japan.
@@ -74,9 +77,62 @@ func (o *TestOptions) settings() rules.Options {
 
 // TestSummary is what the tests showed.
 type TestSummary struct {
-	Files, Tests, Failed int
-	Problems             rules.Problems // of the rules: nothing was tested with the refused ones
+	Files    int
+	Wrong    int // of them, those that cannot be read as tests: none of theirs ran
+	Tests    int // that ran
+	Failed   int
+	Problems rules.Problems // of the rules: nothing was tested with the refused ones
 }
+
+// Text is the summary in a language, "ja" or else English.
+func (s *TestSummary) Text(lang string) string {
+	if lang == "ja" {
+		text := fmt.Sprintf("%d ファイル、%d 試験、失敗 %d", s.Files, s.Tests, s.Failed)
+		if s.Wrong > 0 {
+			text += fmt.Sprintf("、試験として読めないファイル %d", s.Wrong)
+		}
+		if n := len(s.Problems); n > 0 {
+			text += fmt.Sprintf("、ルールの問題 %d（そのルールは試していません）", n)
+		}
+		return text
+	}
+	text := fmt.Sprintf("%s, %s, %d failed", many(s.Files, "file"), many(s.Tests, "test"), s.Failed)
+	if s.Wrong > 0 {
+		text += fmt.Sprintf(", %s with mistakes not run", many(s.Wrong, "file"))
+	}
+	if n := len(s.Problems); n > 0 {
+		text += fmt.Sprintf(", %s with rules (those were not tested)", many(n, "problem"))
+	}
+	return text
+}
+
+// many is a number of things, in English.
+func many(n int, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + one + "s"
+}
+
+// PathError says why a path that was to be tested cannot be, in both languages.
+type PathError struct {
+	JA, EN string
+	Err    error // of the system; may be nil
+}
+
+func (e *PathError) Error() string { return e.Text("en") }
+
+// Text is the reason in a language, "ja" or else English.
+func (e *PathError) Text(lang string) string {
+	text := say(lang, e.JA, e.EN)
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+// Unwrap is the system's reason.
+func (e *PathError) Unwrap() error { return e.Err }
 
 // TestFiles runs the rule tests of files and folders. A path is a test file, a
 // rule file (its tests are tests/NAME beside it) or a folder (all tests below
@@ -86,36 +142,31 @@ type TestSummary struct {
 // them in "rules". Errors are of reading the paths.
 func TestFiles(paths []string, o TestOptions) (TestSummary, error) {
 	var sum TestSummary
-	suites := map[string]suite{}
-	seen := map[string]bool{}
+	var all []string
 	for _, p := range paths {
 		files, err := testFiles(p)
 		if err != nil {
 			return sum, err
 		}
-		if len(files) == 0 {
-			return sum, fmt.Errorf("%s: no rule tests (tests/*.yml) found", p)
-		}
 		for _, name := range files {
-			if seen[name] {
-				continue
+			if !slices.Contains(all, name) {
+				all = append(all, name)
 			}
-			seen[name] = true
-			dir := filepath.Dir(name)
-			if filepath.Base(dir) == "tests" {
-				dir = filepath.Dir(dir)
-			}
-			su, ok := suites[dir]
-			if !ok {
-				su = sum.suite(dir, o)
-				suites[dir] = su
-			}
-			data, err := input.ReadFile(name, maxTestFile+1)
-			if err != nil {
-				return sum, err
-			}
-			sum.file(name, data, su, o)
 		}
+	}
+	suites := map[string]suite{}
+	for _, name := range all {
+		dir := filepath.Join(filepath.Dir(name), "..")
+		su, ok := suites[dir]
+		if !ok {
+			su = sum.suite(dir, o)
+			suites[dir] = su
+		}
+		data, err := input.ReadFile(name, maxTestFile+1)
+		if err != nil {
+			return sum, unreadable(name, err)
+		}
+		sum.file(name, data, su, o)
 	}
 	return sum, nil
 }
@@ -124,9 +175,9 @@ func TestFiles(paths []string, o TestOptions) (TestSummary, error) {
 func TestBuiltin(fsys fs.FS, o TestOptions) (TestSummary, error) {
 	var sum TestSummary
 	parsed, err := rules.ParseBuiltin()
-	sum.problems(err)
-	_, err = rules.Compile(parsed, o.settings())
-	sum.problems(err)
+	sum.problems(problemsOf(err))
+	su := suite{files: parsed, shipped: true}
+	su.compile(o)
 	names, err := fs.Glob(fsys, "tests/*.yml")
 	if err != nil {
 		return sum, err
@@ -136,7 +187,7 @@ func TestBuiltin(fsys fs.FS, o TestOptions) (TestSummary, error) {
 		if err != nil {
 			return sum, err
 		}
-		sum.file(name, data, suite{files: parsed, shipped: true}, o)
+		sum.file(name, data, su, o)
 	}
 	return sum, nil
 }
@@ -144,55 +195,69 @@ func TestBuiltin(fsys fs.FS, o TestOptions) (TestSummary, error) {
 // suite is the rules that tests run with.
 type suite struct {
 	files   []*rules.File
-	shipped bool // alerts of shipped rules count even where a test names none
+	program *rules.Program // of them, with no settings of a test
+	refused rules.Problems // of that
+	shipped bool           // alerts of shipped rules count even where a test names none
 }
 
 // suite reads the rules of a folder and joins the shipped ones, unless the
 // folder is a copy of theirs.
 func (s *TestSummary) suite(dir string, o TestOptions) suite {
 	own, err := rules.ParsePaths([]string{dir})
-	s.problems(err)
+	s.problems(problemsOf(err))
 	shipped, err := rules.ParseBuiltin()
-	s.problems(err)
+	s.problems(problemsOf(err))
 	su := suite{files: append(shipped, own...)}
-	_, err = rules.Compile(su.files, o.settings())
-	var ps rules.Problems
-	if errors.As(err, &ps) && slices.ContainsFunc(ps, func(p rules.Problem) bool { return p.Code == rules.CodeDouble }) {
+	su.compile(o)
+	if slices.ContainsFunc(su.refused, func(p rules.Problem) bool { return p.Code == rules.CodeDouble }) {
 		for _, f := range own {
 			f.AsBuiltin()
 		}
 		su = suite{files: own, shipped: true}
-		_, err = rules.Compile(own, o.settings())
+		su.compile(o)
 	}
-	s.problems(err)
 	return su
 }
 
-func (s *TestSummary) problems(err error) {
+func (su *suite) compile(o TestOptions) {
+	program, err := rules.Compile(su.files, o.settings())
+	su.program, su.refused = program, problemsOf(err)
+}
+
+// problems adds what is wrong with rules, each once: several tests run with them.
+func (s *TestSummary) problems(ps rules.Problems) {
+	for _, p := range ps {
+		if !slices.Contains(s.Problems, p) {
+			s.Problems = append(s.Problems, p)
+		}
+	}
+}
+
+// problemsOf is the problems of an error.
+func problemsOf(err error) rules.Problems {
 	var ps rules.Problems
-	if err == nil {
-		return
+	if err != nil && !errors.As(err, &ps) {
+		ps = rules.Problems{{Code: rules.CodeRead, JA: err.Error(), EN: err.Error()}}
 	}
-	if errors.As(err, &ps) {
-		s.Problems = append(s.Problems, ps...)
-	} else {
-		s.Problems = append(s.Problems, rules.Problem{Code: rules.CodeRead, JA: err.Error(), EN: err.Error()})
-	}
+	return ps
 }
 
 // testFiles finds the tests that a path means, sorted.
 func testFiles(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, err
+		return nil, unreadable(path, err)
 	}
 	if !info.IsDir() {
-		if filepath.Base(filepath.Dir(path)) == "tests" {
+		if isTest(path) {
 			return []string{path}, nil
 		}
 		beside := filepath.Join(filepath.Dir(path), "tests", filepath.Base(path))
 		if _, err := os.Stat(beside); err != nil {
-			return nil, nil
+			name := visible(beside)
+			return nil, &PathError{
+				JA: visible(path) + ": 試験がありません。ルールの試験は、そばのフォルダー tests の同じ名前のファイルに書きます（" + name + "）",
+				EN: visible(path) + ": no tests; those of a rule file stand in a file of the same name in a folder tests beside it (" + name + ")"}
 		}
 		return []string{beside}, nil
 	}
@@ -202,89 +267,165 @@ func testFiles(path string) ([]string, error) {
 			return err
 		}
 		ext := strings.ToLower(filepath.Ext(p))
-		if !d.IsDir() && filepath.Base(filepath.Dir(p)) == "tests" && (ext == ".yml" || ext == ".yaml") {
+		if !d.IsDir() && isTest(p) && (ext == ".yml" || ext == ".yaml") {
 			out = append(out, p)
 		}
 		return nil
 	})
+	if err != nil {
+		return nil, unreadable(path, err)
+	}
+	if len(out) == 0 {
+		return nil, &PathError{
+			JA: visible(path) + ": 試験がありません。試験は、ルールのそばのフォルダー tests の YAML に書きます（例 " + visible(filepath.Join(path, "tests", "my-rule.yml")) + "）",
+			EN: visible(path) + ": no tests; they are YAML files in a folder tests beside the rules (such as " + visible(filepath.Join(path, "tests", "my-rule.yml")) + ")"}
+	}
 	sort.Strings(out)
-	return out, err
+	return out, nil
+}
+
+// isTest reports whether a file stands in a folder "tests".
+func isTest(path string) bool {
+	if whole, err := filepath.Abs(path); err == nil {
+		path = whole
+	}
+	return filepath.Base(filepath.Dir(path)) == "tests"
+}
+
+func unreadable(path string, err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err // the path is told
+	}
+	return &PathError{JA: visible(path) + ": 読めません", EN: visible(path) + ": cannot be read", Err: err}
 }
 
 // file runs the tests of one file.
 func (s *TestSummary) file(name string, data []byte, su suite, o TestOptions) {
 	s.Files++
-	t := &testFile{name: name, lang: o.Lang}
+	t := &testFile{name: name, program: su.program}
 	t.read(data)
 	failed, ran := len(t.errs) > 0, 0
 	var b strings.Builder
-	for _, e := range t.errs {
-		fmt.Fprintln(&b, e)
-	}
 	if failed {
-		s.Failed++
+		s.Wrong++
+		s.problems(su.refused)
+		_ = problem.Sorted(t.errs).Print(&b, o.Lang)
 	} else {
 		for _, c := range t.cases {
 			ran++
 			s.Tests++
-			if diff := c.run(su, t.rules, o); diff != "" {
+			diff, refused := c.run(su, t.rules, o)
+			s.problems(refused)
+			if len(diff) > 0 {
 				failed = true
 				s.Failed++
-				fmt.Fprintf(&b, "%s:%d: %s\n%s", name, c.line, visible(c.name), diff)
+				fmt.Fprintf(&b, "%s: %s\n", t.at(c.node), c.title(o.Lang, ran))
+				for _, line := range diff {
+					fmt.Fprintf(&b, "    %s\n", line)
+				}
 			} else if o.Verbose {
-				fmt.Fprintf(&b, "  ok  %s\n", visible(c.name))
+				fmt.Fprintf(&b, "  ok  %s\n", c.title(o.Lang, ran))
 			}
 		}
 	}
+	name = visible(name)
 	if failed {
 		fmt.Fprintf(o.Out, "FAIL %s\n%s", name, b.String())
 	} else {
-		fmt.Fprintf(o.Out, "ok   %s (%d)\n%s", name, ran, b.String())
+		fmt.Fprintf(o.Out, "ok   %s (%s)\n%s", name, say(o.Lang, strconv.Itoa(ran)+" 試験", many(ran, "test")), b.String())
 	}
 }
 
 type testFile struct {
 	name     string
-	lang     string // of messages
-	errs     []string
+	program  *rules.Program // for what tests name of it
+	lines    []string
+	errs     []rules.Problem
 	rules    []string
 	defaults map[string]any
 	cases    []*testCase
 }
 
 type testCase struct {
+	t        *testFile
+	node     *yaml.Node
 	name     string
-	line     int
 	settings rules.Options
 	events   []*event.Event
-	want     []map[string]any
+	alerts   *yaml.Node // the list of those that are wanted
+	want     []wanted
 }
 
-func (t *testFile) fail(n *yaml.Node, ja, en string, args ...any) {
-	if len(t.errs) < 50 {
-		t.errs = append(t.errs, fmt.Sprintf("%s:%d:%d: %s", t.name, n.Line, n.Column, visible(fmt.Sprintf(say(t.lang, ja, en), args...))))
+// wanted is an alert that a test wants.
+type wanted struct {
+	keys map[string]any
+	node map[string]*yaml.Node // of the keys' values
+}
+
+// title is what a test is called, the nth of its file.
+func (c *testCase) title(lang string, n int) string {
+	if c.name == "" {
+		return fmt.Sprintf(say(lang, "試験 %d", "test %d"), n)
 	}
+	return visible(c.name)
+}
+
+// at is a place in the file.
+func (t *testFile) at(n *yaml.Node) string {
+	return fmt.Sprintf("%s:%d:%d", visible(t.name), n.Line, n.Column)
+}
+
+// tell notes what is wrong with the file, and answers it for a hint.
+func (t *testFile) tell(n *yaml.Node, code, ja, en string) *rules.Problem {
+	if len(t.errs) >= maxTestErrors {
+		return &rules.Problem{}
+	}
+	p := rules.Problem{File: t.name, Line: n.Line, Col: n.Column, Code: code, JA: visible(ja), EN: visible(en)}
+	if n.Line <= len(t.lines) {
+		p.Text = t.lines[n.Line-1]
+	}
+	t.errs = append(t.errs, p)
+	return &t.errs[len(t.errs)-1]
+}
+
+// fail is tell for texts with the same arguments.
+func (t *testFile) fail(n *yaml.Node, code, ja, en string, args ...any) {
+	t.tell(n, code, fmt.Sprintf(ja, args...), fmt.Sprintf(en, args...))
+}
+
+// kind says that a value has to be of a kind.
+func (t *testFile) kind(n *yaml.Node, ja, en string) {
+	t.tell(n, rules.CodeType, ja+"でなければなりません", "want "+en)
 }
 
 // keys calls f for each key of a map, and tells the ones that are not known.
 func (t *testFile) keys(n *yaml.Node, known []string, f func(key string, v *yaml.Node)) {
+	all := strings.Join(known, ", ")
 	if n.Kind != yaml.MappingNode {
-		t.fail(n, "「名前: 値」の組でなければなりません", "want a map (key: value)")
+		t.kind(n, "「名前: 値」の組（名前は "+all+"）", "a map with keys of "+all)
 		return
 	}
+	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := n.Content[i]
-		if !slices.Contains(known, k.Value) {
-			t.fail(k, "知らないキー %q です（%s のどれか）", "unknown key %q, want one of %s", k.Value, strings.Join(known, ", "))
-			continue
+		name := problem.Quote(k.Value)
+		switch {
+		case !slices.Contains(known, k.Value):
+			t.tell(k, rules.CodeKey, "知らないキー "+name+" です（"+all+" のどれか）", "unknown key "+name+", want one of "+all).Hint = problem.Suggest(k.Value, known)
+		case seen[k.Value]:
+			t.tell(k, rules.CodeKey, "キー "+name+" が 2 回あります", "key "+name+" stands there twice")
+		default:
+			seen[k.Value] = true
+			f(k.Value, n.Content[i+1])
 		}
-		f(k.Value, n.Content[i+1])
 	}
 }
 
-func (t *testFile) decode(n *yaml.Node, v any) bool {
-	if err := n.Decode(v); err != nil {
-		t.fail(n, "%v", "%v", err)
+// decode reads a value that has to be of a kind.
+func (t *testFile) decode(n *yaml.Node, v any, ja, en string) bool {
+	if n.Decode(v) != nil {
+		t.kind(n, ja, en)
 		return false
 	}
 	return true
@@ -293,88 +434,173 @@ func (t *testFile) decode(n *yaml.Node, v any) bool {
 func (t *testFile) read(data []byte) {
 	top := &yaml.Node{Line: 1, Column: 1}
 	if len(data) > maxTestFile {
-		t.fail(top, "ファイルが大きすぎます（上限は %d バイト）", "file of more than %d bytes", maxTestFile)
+		t.fail(top, rules.CodeRead, "ファイルが大きすぎます（上限は %d バイト）", "file of more than %d bytes", maxTestFile)
 		return
 	}
+	t.lines = strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
 	load, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithV3Defaults(), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(32))))
 	if err != nil {
-		t.fail(top, "%v", "%v", err)
+		t.fail(top, rules.CodeYAML, "%v", "%v", err)
 		return
 	}
 	var doc yaml.Node
-	if err := load.Load(&doc); err != nil {
+	if err := load.Load(&doc); err != nil && !errors.Is(err, io.EOF) {
 		var le *yaml.LoadError
 		if errors.As(err, &le) && le.Mark.Line > 0 {
 			top = &yaml.Node{Line: le.Mark.Line, Column: max(le.Mark.Column, 1)}
 			err = errors.New(le.Message)
 		}
-		t.fail(top, "YAML ではありません: %v", "not YAML: %v", err)
+		t.fail(top, rules.CodeYAML, "YAML ではありません: %v", "not YAML: %v", err)
 		return
 	}
+	none := func(n *yaml.Node) {
+		t.tell(n, rules.CodeKey, "試験がありません（tests: に、name、events、alerts を持つリストを書きます）", "there are no tests (tests: is a list of them, each with name, events and alerts)")
+	}
 	if len(doc.Content) == 0 {
-		t.fail(top, "試験がありません", "there are no tests")
+		none(top)
 		return
 	}
 	var tests *yaml.Node
 	t.keys(doc.Content[0], []string{"rules", "defaults", "tests"}, func(key string, v *yaml.Node) {
 		switch key {
 		case "rules":
-			t.decode(v, &t.rules)
+			if t.decode(v, &t.rules, "ルールの番号か id のリスト", "a list of rules' ids") {
+				t.known(v)
+			}
 		case "defaults":
-			t.decode(v, &t.defaults)
+			t.fields(v, &t.defaults)
 		case "tests":
 			tests = v
 		}
 	})
-	if tests == nil || tests.Kind != yaml.SequenceNode || len(tests.Content) == 0 {
-		t.fail(doc.Content[0], "試験がありません", "there are no tests")
+	switch {
+	case doc.Content[0].Kind != yaml.MappingNode:
+	case tests == nil:
+		none(doc.Content[0])
+	case tests.Kind != yaml.SequenceNode || len(tests.Content) == 0:
+		none(tests)
+	default:
+		for _, n := range tests.Content {
+			t.one(n)
+		}
+	}
+}
+
+// known tells the rules that nobody has: no alert could ever count.
+func (t *testFile) known(n *yaml.Node) {
+	var all []string
+	for _, r := range t.program.Rules {
+		all = append(all, r.ID)
+		if r.Table() != "" {
+			all = append(all, r.Table())
+		}
+	}
+	for _, v := range n.Content {
+		if !slices.Contains(all, v.Value) {
+			name := problem.Quote(v.Value)
+			t.tell(v, rules.CodeReference, "ルール "+name+" はありません", "there is no rule "+name).Hint = problem.Suggest(v.Value, all)
+		}
+	}
+}
+
+// fields reads the fields of an event, and tells names that no rule could mean.
+func (t *testFile) fields(n *yaml.Node, v *map[string]any) {
+	if !t.decode(n, v, "イベントの項目（「名前: 値」の組）", "the fields of an event, a map") {
 		return
 	}
-	for _, n := range tests.Content {
-		t.one(n)
+	var names []string
+	for _, f := range event.Fields() {
+		names = append(names, f.Name)
+	}
+	var look func(prefix string, n *yaml.Node)
+	look = func(prefix string, n *yaml.Node) {
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			k, v := n.Content[i], n.Content[i+1]
+			name := prefix + k.Value
+			if v.Kind == yaml.MappingNode {
+				look(name+".", v)
+				continue
+			}
+			if _, ok := event.FieldByName(name); ok {
+				continue
+			}
+			// Recorded events may have any field: only what looks like a slip is one.
+			quoted := problem.Quote(name)
+			if near := problem.Suggest(name, names); near != "" {
+				t.tell(k, rules.CodeField, "知らない項目 "+quoted+" です", "unknown field "+quoted).Hint = near
+			} else if prefix == "" && !strings.Contains(name, ".") && strings.ToLower(name) != name {
+				t.tell(k, rules.CodeField, "知らない項目 "+quoted+" です。イベントの項目は ECS の名前で書きます（process.executable など。Image などの Sigma の名前ではなく）",
+					"unknown field "+quoted+": events have ECS names, such as process.executable, not Sigma's, such as Image")
+			}
+		}
+	}
+	if n.Kind == yaml.MappingNode {
+		look("", n)
 	}
 }
 
 func (t *testFile) one(n *yaml.Node) {
-	c := &testCase{line: n.Line}
+	c := &testCase{t: t, node: n}
 	t.keys(n, []string{"name", "thresholds", "thresholds-for", "exceptions", "placeholders", "events", "alerts"}, func(key string, v *yaml.Node) {
 		switch key {
 		case "name":
-			t.decode(v, &c.name)
+			t.decode(v, &c.name, "文字列", "a text")
 		case "thresholds":
-			t.decode(v, &c.settings.Thresholds)
+			t.thresholds(v, &c.settings.Thresholds)
 		case "thresholds-for":
 			t.thresholdsFor(c, v)
 		case "exceptions":
 			t.exceptions(c, v)
 		case "placeholders":
-			t.decode(v, &c.settings.Placeholders)
+			t.decode(v, &c.settings.Placeholders, "{名前: [値]} の形", "{name: [values]}")
 		case "events":
 			t.events(c, v)
 		case "alerts":
-			if v.Kind != yaml.SequenceNode {
-				t.fail(v, "アラートのリストでなければなりません", "want a list of alerts")
-				return
-			}
-			for _, a := range v.Content {
-				m := map[string]any{}
-				t.keys(a, []string{"rule", "level", "count", "totals", "keys", "fields", "evidence", "title"}, func(key string, v *yaml.Node) {
-					var x any
-					if t.decode(v, &x) {
-						m[key] = x
-					}
-				})
-				c.want = append(c.want, m)
-			}
+			c.alerts = v
+			t.alerts(c, v)
 		}
 	})
+	if n.Kind == yaml.MappingNode && len(c.events) == 0 && len(t.errs) == 0 {
+		t.tell(n, rules.CodeKey, "この試験には events がありません", "this test has no events")
+	}
+	if n.Kind == yaml.MappingNode && c.alerts == nil {
+		t.tell(n, rules.CodeKey, "この試験には alerts がありません（出ないはずなら alerts: [] と書きます）", "this test has no alerts (where none should come, write alerts: [])")
+	}
 	t.cases = append(t.cases, c)
+}
+
+func (t *testFile) alerts(c *testCase, n *yaml.Node) {
+	if n.Kind != yaml.SequenceNode {
+		t.kind(n, "アラートのリスト（出ないはずなら []）", "a list of alerts, [] for none")
+		return
+	}
+	for _, a := range n.Content {
+		w := wanted{map[string]any{}, map[string]*yaml.Node{}}
+		t.keys(a, []string{"rule", "level", "count", "totals", "keys", "fields", "evidence", "title"}, func(key string, v *yaml.Node) {
+			var x any
+			if !t.decode(v, &x, "値", "a value") {
+				return
+			}
+			_, isMap := x.(map[string]any)
+			if inner := key == "totals" || key == "keys" || key == "fields"; inner && !isMap {
+				t.kind(v, "「名前: 値」の組", "a map (name: value)")
+			} else if !inner && v.Kind != yaml.ScalarNode {
+				t.kind(v, "1 つの値", "a single value")
+			}
+			w.keys[key], w.node[key] = x, v
+		})
+		c.want = append(c.want, w)
+	}
+}
+
+func (t *testFile) thresholds(n *yaml.Node, v *map[string]map[string]int64) {
+	t.decode(n, v, "{ルール: {名前: 数}} の形", "{RULE: {name: number}}")
 }
 
 // each calls f for the keys of each entry of a list of maps.
 func (t *testFile) each(n *yaml.Node, known []string, entry func(), f func(key string, v *yaml.Node)) {
 	if n.Kind != yaml.SequenceNode {
-		t.fail(n, "リストでなければなりません", "want a list")
+		t.kind(n, "リスト", "a list")
 		return
 	}
 	for _, e := range n.Content {
@@ -391,13 +617,13 @@ func (t *testFile) thresholdsFor(c *testCase, n *yaml.Node) {
 	}, func(key string, v *yaml.Node) {
 		switch key {
 		case "department":
-			t.decode(v, &at.Department)
+			t.decode(v, &at.Department, "文字列", "a text")
 		case "tag":
-			t.decode(v, &at.Tag)
+			t.decode(v, &at.Tag, "文字列", "a text")
 		case "list":
-			t.decode(v, &at.List)
+			t.decode(v, &at.List, "文字列", "a text")
 		case "thresholds":
-			t.decode(v, &at.Thresholds)
+			t.thresholds(v, &at.Thresholds)
 		}
 	})
 }
@@ -412,7 +638,11 @@ func (t *testFile) exceptions(c *testCase, n *yaml.Node) {
 		case "rules":
 			at.Rules = t.list(v)
 		case "when":
-			for i := 0; v.Kind == yaml.MappingNode && i+1 < len(v.Content); i += 2 {
+			if v.Kind != yaml.MappingNode {
+				t.kind(v, "{項目: 値} の形", "{field: value}")
+				return
+			}
+			for i := 0; i+1 < len(v.Content); i += 2 {
 				at.When[v.Content[i].Value] = t.list(v.Content[i+1])
 			}
 		case "expires":
@@ -427,48 +657,48 @@ func (t *testFile) list(n *yaml.Node) []string {
 		return []string{n.Value}
 	}
 	var out []string
-	t.decode(n, &out)
+	t.decode(n, &out, "文字列か、そのリスト", "a text or a list of texts")
 	return out
 }
 
 func (t *testFile) events(c *testCase, n *yaml.Node) {
 	if n.Kind != yaml.SequenceNode {
-		t.fail(n, "イベントのリストでなければなりません", "want a list of events")
+		t.kind(n, "イベントのリスト", "a list of events")
 		return
 	}
 	now := testStart.Add(-time.Second)
 	for _, en := range n.Content {
 		repeat, every := 1, time.Second
 		at := now.Add(time.Second)
-		fields, given := map[string]any{}, false
+		fields, given := map[string]any{}, en
 		t.keys(en, []string{"at", "repeat", "every", "event"}, func(key string, v *yaml.Node) {
 			switch key {
 			case "at":
 				var d time.Duration
-				if s := v.Value; t.duration(v, s, &d) {
+				if t.duration(v, &d) {
 					at = testStart.Add(d)
 				}
 			case "repeat":
-				t.decode(v, &repeat)
+				t.decode(v, &repeat, "整数", "a whole number")
 			case "every":
-				t.duration(v, v.Value, &every)
+				t.duration(v, &every)
 			case "event":
-				given = true
-				t.decode(v, &fields)
+				given = v
+				t.fields(v, &fields)
 			}
 		})
-		if !given {
-			t.fail(en, "event がありません", "there is no event")
+		if given == en && en.Kind == yaml.MappingNode {
+			t.tell(en, rules.CodeKey, "event がありません（event: に項目を書きます）", "there is no event (its fields stand under event:)")
 		}
 		if repeat < 1 || len(c.events)+repeat > maxTestEvents {
-			t.fail(en, "repeat %d: 1 つの試験のイベントは 1 から %d 件まで", "repeat %d: want 1 to %d events in a test", repeat, maxTestEvents)
+			t.fail(en, rules.CodeBounds, "repeat %d: 1 つの試験のイベントは 1 から %d 件まで", "repeat %d: want 1 to %d events in a test", repeat, maxTestEvents)
 			return
 		}
 		for i := range repeat {
 			now = at.Add(time.Duration(i) * every)
 			e, err := t.event(fields, len(c.events)+1, i+1, now)
 			if err != nil {
-				t.fail(en, "%v", "%v", err)
+				t.fail(given, rules.CodeType, "イベントとして読めません: %v", "not an event: %v", err)
 				return
 			}
 			c.events = append(c.events, e)
@@ -476,7 +706,8 @@ func (t *testFile) events(c *testCase, n *yaml.Node) {
 	}
 }
 
-func (t *testFile) duration(n *yaml.Node, s string, d *time.Duration) bool {
+func (t *testFile) duration(n *yaml.Node, d *time.Duration) bool {
+	s := n.Value
 	v, err := time.ParseDuration(s)
 	if err != nil && strings.HasSuffix(s, "d") {
 		var days int
@@ -485,7 +716,7 @@ func (t *testFile) duration(n *yaml.Node, s string, d *time.Duration) bool {
 		}
 	}
 	if err != nil {
-		t.fail(n, "%q は時間ではありません（例 90s、10m、1h）", "%q is not a time span such as 90s, 10m or 1h", s)
+		t.fail(n, rules.CodeType, "%q は時間ではありません（例 90s、10m、1h、2d）", "%q is not a time span such as 90s, 10m, 1h or 2d", s)
 		return false
 	}
 	*d = v
@@ -530,8 +761,8 @@ func count(v any, n int) any {
 }
 
 // run judges the events and answers what differs from the alerts that were
-// wanted, "" for nothing.
-func (c *testCase) run(su suite, only []string, o TestOptions) string {
+// wanted, a line each, nil for nothing; and which rules were refused.
+func (c *testCase) run(su suite, only []string, o TestOptions) (diff []string, refused rules.Problems) {
 	settings := c.settings
 	settings.Zone = o.Zone
 	settings.Placeholders = maps.Clone(o.Placeholders)
@@ -542,91 +773,146 @@ func (c *testCase) run(su suite, only []string, o TestOptions) string {
 		settings.Placeholders[name] = values
 	}
 	p, err := rules.Compile(su.files, settings)
-	if err != nil && (c.settings.Thresholds != nil || c.settings.Scoped != nil || c.settings.Exceptions != nil || c.settings.Placeholders != nil) {
-		return indent(err.Error())
+	var ps rules.Problems
+	errors.As(err, &ps)
+	for i := range ps {
+		if ps[i].Code == rules.CodeSetting && ps[i].File == "" {
+			diff = append(diff, ps[i].Message(o.Lang)) // the test's own
+		} else {
+			refused = append(refused, ps[i])
+		}
+	}
+	if len(diff) > 0 {
+		return diff, refused
 	}
 	var in, out bytes.Buffer
 	for _, e := range c.events {
 		in.Write(append(e.AppendJSON(nil), '\n'))
 	}
 	if _, err := Run(context.Background(), Options{Events: &in, Name: "events", Program: p, Out: &out, Err: io.Discard}); err != nil {
-		return indent(err.Error())
+		return []string{visible(err.Error())}, refused
+	}
+	counts := func(r *rules.Rule) bool {
+		if len(only) == 0 {
+			return su.shipped || !r.Builtin
+		}
+		return slices.Contains(only, r.Table()) || slices.Contains(only, r.ID)
 	}
 	var got []*alert.Alert
 	for line := range bytes.Lines(out.Bytes()) {
 		a, err := alert.Decode(bytes.TrimSpace(line))
 		if err != nil {
-			return indent(err.Error())
+			return []string{visible(err.Error())}, refused
 		}
-		counts := slices.Contains(only, a.Rule.Table) || slices.Contains(only, a.Rule.ID)
-		if len(only) == 0 {
-			r := p.Rule(a.Rule.ID)
-			counts = su.shipped || r == nil || !r.Builtin
-		}
-		if counts {
+		if r := p.Rule(a.Rule.ID); r == nil || counts(r) {
 			got = append(got, a)
 		}
 	}
-	var b strings.Builder
 	if len(got) != len(c.want) {
-		fmt.Fprintf(&b, say(o.Lang, "    アラートは %d 件（正しくは %d 件）\n", "    %d alerts, want %d\n"), len(got), len(c.want))
-		for _, a := range got {
-			fmt.Fprintf(&b, say(o.Lang, "      出たもの: %s %s %s: %s\n", "      got %s %s %s: %s\n"), a.Time.Format(time.RFC3339), a.Rule.Table, a.Level, visible(a.Title.In(o.Lang)))
+		diff = append(diff, fmt.Sprintf("%s: %s", c.t.at(c.alerts), say(o.Lang,
+			fmt.Sprintf("アラートは %d 件（正しくは %d 件）", len(got), len(c.want)), fmt.Sprintf("%s, want %d", many(len(got), "alert"), len(c.want)))))
+		for i, a := range got {
+			diff = append(diff, fmt.Sprintf(say(o.Lang, "  出たもの %d: %s %s（開始から %v）%s", "  got %d: %s %s at %v: %s"),
+				i+1, visible(cmp.Or(a.Rule.Table, a.Rule.ID)), a.Level, a.Time.Sub(testStart), visible(a.Title.In(o.Lang))))
 		}
-		return b.String()
+		if len(got) < len(c.want) {
+			diff = append(diff, c.matched(p, counts, o.Lang)...)
+		}
+		return diff, refused
 	}
 	for i, a := range got {
-		for _, key := range slices.Sorted(maps.Keys(c.want[i])) {
-			differ(&b, o.Lang, i+1, key, c.want[i][key], a)
+		for _, key := range slices.Sorted(maps.Keys(c.want[i].keys)) {
+			diff = append(diff, c.differ(o.Lang, i, key, a)...)
 		}
 	}
-	return b.String()
+	return diff, refused
 }
 
-func indent(s string) string {
-	return "    " + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n    ") + "\n"
-}
-
-// differ tells a difference between a key of a wanted alert and the one there is.
-func differ(b *strings.Builder, lang string, n int, key string, want any, a *alert.Alert) {
-	check := func(name string, want any, got string) {
-		if w := plain(want); w != got {
-			fmt.Fprintf(b, say(lang, "    アラート %d: %s は %s（正しくは %s）\n", "    alert %d: %s is %s, want %s\n"), n, name, visible(got), visible(w))
+// matched tells how far the events came, where alerts are missing: which of the
+// rules that count, and of those that they count, matched how many of them.
+func (c *testCase) matched(p *rules.Program, counts func(*rules.Rule) bool, lang string) (lines []string) {
+	asked := map[*rules.Rule]bool{}
+	for i := len(p.Rules) - 1; i >= 0; i-- { // those that a correlation refers to come before it
+		r := p.Rules[i]
+		if asked[r] = asked[r] || counts(r) && !r.Hidden; asked[r] && r.Correlation != nil {
+			for _, k := range r.Correlation.Rules {
+				asked[p.Rules[k]] = true
+			}
 		}
 	}
-	switch key {
-	case "rule":
-		if w := plain(want); w != a.Rule.Table && w != a.Rule.ID && w != a.Rule.Name {
-			check("rule", want, a.Rule.Table+" "+a.Rule.ID)
+	times := map[*rules.Rule]int{}
+	for _, e := range c.events {
+		for _, m := range p.Match(e, nil) {
+			times[m.Rule]++
 		}
-	case "level":
-		check("level", want, a.Level.String())
-	case "count":
-		check("count", want, strconv.FormatInt(a.Count, 10))
-	case "evidence":
-		check("evidence", want, strconv.FormatInt(a.EvidenceTotal, 10))
-	case "title":
-		check("title", want, a.Title.EN)
-	case "totals", "keys", "fields":
-		m, ok := want.(map[string]any)
-		if !ok {
-			fmt.Fprintf(b, say(lang, "    アラート %d: %s は「名前: 値」の組でなければなりません\n", "    alert %d: %s: want a map\n"), n, key)
+	}
+	for _, r := range p.Rules {
+		if n := times[r]; n > 0 && asked[r] {
+			lines = append(lines, fmt.Sprintf(say(lang, "  一致したイベント: %s %[3]d 件中 %[2]d 件", "  matched: %s %d of %d events"),
+				visible(cmp.Or(r.Name, r.Table(), r.Title)), n, len(c.events)))
+		}
+	}
+	if lines == nil {
+		lines = append(lines, say(lang, "  どのイベントも、これらのルールに一致しません（sekisho-agent explain イベント.json --rule ID が、項目ごとに理由を示します）",
+			"  no event matches these rules (sekisho-agent explain EVENT.json --rule ID says why, field by field)"))
+	}
+	return lines
+}
+
+// differ tells the differences between a key of the wanted alert n and the one
+// there is.
+func (c *testCase) differ(lang string, n int, key string, a *alert.Alert) (diff []string) {
+	w := c.want[n]
+	check := func(at *yaml.Node, name string, want any, got string) {
+		right := plain(want)
+		if right == got {
 			return
 		}
+		if got == "" {
+			got = say(lang, "なし", "not there")
+		}
+		diff = append(diff, c.t.at(at)+": "+fmt.Sprintf(say(lang, "アラート %d: %s は %s（正しくは %s）", "alert %d: %s is %s, want %s"),
+			n+1, visible(name), visible(got), visible(right)))
+	}
+	at := w.node[key]
+	switch want := w.keys[key]; key {
+	case "rule":
+		if w := plain(want); w != a.Rule.Table && w != a.Rule.ID && w != a.Rule.Name {
+			check(at, "rule", want, cmp.Or(a.Rule.Table, a.Rule.ID))
+		}
+	case "level":
+		check(at, "level", want, a.Level.String())
+	case "count":
+		check(at, "count", want, strconv.FormatInt(a.Count, 10))
+	case "evidence":
+		check(at, "evidence", want, strconv.FormatInt(a.EvidenceTotal, 10))
+	case "title":
+		check(at, "title", want, a.Title.EN)
+	case "totals", "keys", "fields":
+		m, _ := want.(map[string]any)
 		for _, name := range slices.Sorted(maps.Keys(m)) {
 			got := ""
 			switch key {
 			case "totals":
-				got = strconv.FormatInt(a.Totals[name], 10)
+				if n, ok := a.Totals[name]; ok {
+					got = strconv.FormatInt(n, 10)
+				}
 			case "keys":
 				got = a.Keys[name]
 			default:
 				v, _ := a.Event.Get(name)
 				got = v.String()
 			}
-			check(key+" "+name, m[name], got)
+			place := at
+			for i := 0; i+1 < len(at.Content); i += 2 {
+				if at.Content[i].Value == name {
+					place = at.Content[i+1]
+				}
+			}
+			check(place, key+" "+name, m[name], got)
 		}
 	}
+	return diff
 }
 
 // plain is a YAML value as text.
