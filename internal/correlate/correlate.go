@@ -188,6 +188,7 @@ type corr struct {
 	getters [][]*rules.Getter // of the key, by place in def.Rules
 	aliased bool              // which differ
 	windows map[key]*window
+	entries int    // in them, if they are exact
 	ring    window // next is the one used last, prev the one longest unused
 }
 
@@ -308,7 +309,7 @@ func (s *Set) Swap(p *rules.Program) {
 			continue
 		}
 		delete(corrs, c.prefix)
-		c.windows = o.windows
+		c.windows, c.entries = o.windows, o.entries
 		if o.ring.next != &o.ring {
 			c.ring.next, c.ring.prev = o.ring.next, o.ring.prev
 			c.ring.next.prev, c.ring.prev.next = &c.ring, &c.ring
@@ -546,10 +547,16 @@ func (s *Set) find(c *corr, k key) *window {
 	return w
 }
 
+// hold counts entries of a correlation's windows that came, or went.
+func (s *Set) hold(c *corr, n int) {
+	s.stats.Entries += n
+	c.entries += n
+}
+
 // enlist takes a window into memory; the caller links it.
 func (s *Set) enlist(w *window) {
 	w.c.windows[w.key] = w
-	s.stats.Entries += len(w.live())
+	s.hold(w.c, len(w.live()))
 	s.events += w.cost()
 	if w.long != nil {
 		s.long++
@@ -563,7 +570,7 @@ func (s *Set) enlist(w *window) {
 func (s *Set) unlist(w *window) {
 	w.unlink()
 	delete(w.c.windows, w.key)
-	s.stats.Entries -= len(w.live())
+	s.hold(w.c, -len(w.live()))
 	s.events -= w.cost()
 	if w.long != nil {
 		s.long--
@@ -618,8 +625,10 @@ func appendPart(b []byte, v event.Value) []byte {
 	return b
 }
 
-// expire forgets windows whose time is over and, where there are too many,
-// those unused for longest.
+// expire forgets windows whose time is over. Where there are too many, those go of
+// the correlation that has most of them, the longest unused first; too many entries
+// are taken from its window at hand, if that has many, or else likewise: who floods
+// one correlation, as anybody can who makes up names, must not blind the others.
 func (s *Set) expire() {
 	for i := range s.touched { // two for each that may have been added: the rest follows
 		s.expireOf(s.touched[i].c)
@@ -627,18 +636,19 @@ func (s *Set) expire() {
 	s.expireOf(s.corrs[s.seq%uint64(len(s.corrs))]) // those that nothing touches any more have their turn
 	for s.keys > s.limits.Keys {
 		s.stats.Evicted++
-		s.drop(s.idlest())
+		s.drop(s.greediest(func(c *corr) int { return len(c.windows) }).ring.prev)
 	}
 	for s.stats.Entries > s.limits.Entries {
-		w := s.idlest()
-		if s.keys > 1 {
+		c := s.greediest(func(c *corr) int { return c.entries })
+		w := c.ring.next
+		if n := len(w.live()); n == 1 || n < s.limits.Entries/8 && len(c.windows) > 1 {
 			s.stats.Evicted++
-			s.drop(w)
+			s.drop(c.ring.prev)
 			continue
 		}
-		over := s.stats.Entries - s.limits.Entries + s.limits.Entries/8
+		over := min(s.stats.Entries-s.limits.Entries+s.limits.Entries/8, (len(w.live())+1)/2)
 		s.stats.Trimmed += int64(over)
-		s.stats.Entries -= over
+		s.hold(c, -over)
 		w.forget(over)
 		w.dirty = true
 	}
@@ -657,15 +667,16 @@ func (s *Set) expireOf(c *corr) {
 	}
 }
 
-// idlest is the exact window that was not used for longest; there is one.
-func (s *Set) idlest() *window {
-	var found *window
+// greediest is the correlation with exact windows that has most of something, the
+// first among equals; there is one.
+func (s *Set) greediest(has func(c *corr) int) *corr {
+	var most *corr
 	for _, c := range s.corrs {
-		if w := c.ring.prev; c.bucket == 0 && w != &c.ring && (found == nil || w.used < found.used) {
-			found = w
+		if c.bucket == 0 && len(c.windows) > 0 && (most == nil || has(c) > has(most)) {
+			most = c
 		}
 	}
-	return found
+	return most
 }
 
 // shrink makes room among the long windows in memory: those that the Store has

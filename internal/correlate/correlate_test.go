@@ -276,13 +276,52 @@ func TestMemoryIsBoundedAndWhatIsDroppedIsCounted(t *testing.T) {
 	for i := range 5000 {
 		observe(s, p, ev(60+float64(i)/100, "a", "u"))
 	}
-	if st := s.Stats(); st.Entries > 1000 || st.Trimmed == 0 || st.Keys != 1 || s.events > 50 {
+	if st := s.Stats(); st.Entries > 1000 || st.Trimmed == 0 || st.Keys != 100 || s.events > 50 {
 		t.Errorf("entries: got %+v, %d events", st, s.events)
 	}
-	observe(s, p, ev(10000, "a", "v"))
-	observe(s, p, ev(10001, "a", "v"))
-	if st := s.Stats(); st.Keys != 1 || st.Entries != 2 {
+	for i := range 40 { // each looks for some that are over
+		observe(s, p, ev(10000+float64(i), "a", "v"))
+	}
+	if st := s.Stats(); st.Keys != 1 || st.Entries != 40 {
 		t.Errorf("after the time is over: got %+v", st)
+	}
+}
+
+// Whoever makes up names by the thousand, or one event over and over, to have other
+// windows thrown out does it to those of the same correlation.
+func TestAFloodOfOneCorrelationLeavesTheOthersAlone(t *testing.T) {
+	count := "  type: event_count\n  rules: [%s]\n  group-by: [user.name, file.name]\n  timespan: 1h\n  condition: {gte: %d}"
+	p := program(t, fmt.Sprintf(count, "a", 4), fmt.Sprintf(count, "b", 1000000))
+	for _, c := range []struct {
+		name  string
+		flood func(i int) *event.Event
+	}{
+		{"names", func(i int) *event.Event { return fileNamed(ev(2+float64(i)/100, "b", "x"), fmt.Sprint(i)) }},
+		{"events", func(i int) *event.Event { return fileNamed(ev(2+float64(i)/100, "b", "x"), "y") }},
+		{"events of many names", func(i int) *event.Event { return fileNamed(ev(2+float64(i)/100, "b", "x"), fmt.Sprint(i%70)) }},
+	} {
+		for _, stored := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, restarts %v", c.name, stored), func(t *testing.T) {
+				l, store := Limits{Keys: 100, Entries: 1000}, mapStore{}
+				s := New(p, l, store)
+				for i := range 3 {
+					observe(s, p, fileNamed(ev(float64(i)/2, "a", "u"), "z"))
+				}
+				for i := range 5000 {
+					observe(s, p, c.flood(i))
+					if stored && i%500 == 0 {
+						flush(t, s, store)
+						s = load(t, p, l, store)
+					}
+				}
+				if st := s.Stats(); st.Keys > 100 || st.Entries > 1000 || !stored && st.Evicted+st.Trimmed < 100 {
+					t.Errorf("%+v", st)
+				}
+				if n := len(observe(s, p, fileNamed(ev(60, "a", "u"), "z"))); n != 1 {
+					t.Error("what was counted before is forgotten")
+				}
+			})
+		}
 	}
 }
 

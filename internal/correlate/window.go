@@ -339,7 +339,7 @@ func (s *Set) insert(w *window, n entry) {
 		copy(w.entries[at+1:], w.entries[at:])
 		w.entries[at] = n
 	}
-	s.stats.Entries++
+	s.hold(w.c, 1)
 	if !inside {
 		w.lo++
 	}
@@ -355,7 +355,7 @@ func (s *Set) insert(w *window, n entry) {
 	s.release(w, before)
 	for w.dead < w.lo && w.entries[w.dead].t < before {
 		w.dead++
-		s.stats.Entries--
+		s.hold(w.c, -1)
 	}
 	if n := cap(w.entries); n > smallWindow && len(w.live()) < n/4 {
 		w.move()

@@ -2,6 +2,7 @@ package judge
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -196,5 +197,34 @@ func BenchmarkEvent(b *testing.B) {
 	for b.Loop() {
 		e.Time = e.Time.Add(20 * time.Millisecond)
 		j.Event(e)
+	}
+}
+
+// Somebody who renames files to kinds of his own making by the thousand, each a
+// window of ANOM-1, does not make the PC forget what went to his stick before.
+func TestAFloodOfNamesDoesNotHideACopy(t *testing.T) {
+	j := New(Options{Program: pack(t, rules.Options{})})
+	var tables []string
+	tell := func(e *event.Event) {
+		for _, a := range j.Event(e) {
+			tables = append(tables, a.Rule.Table)
+		}
+	}
+	for n := range 30 {
+		tell(copied(n))
+	}
+	for n := range 15_000 {
+		tell(&event.Event{Time: start.Add(30*time.Second + time.Duration(n)*time.Millisecond), ID: fmt.Sprint("r", n), Action: event.FileRenamed,
+			Host: &event.Host{ID: "h1", Name: "pc1"}, User: &event.User{Name: "tanaka"}, Process: &event.Process{PID: event.Some[int64](7), Name: "mv"},
+			File: &event.File{Path: fmt.Sprint("/home/tanaka/a.zz", n), Name: fmt.Sprint("a.zz", n), Extension: fmt.Sprint("zz", n), VolumeKind: event.VolumeLocal}})
+	}
+	if j.Stats().Windows.Evicted == 0 {
+		t.Fatalf("no flood: %+v", j.Stats())
+	}
+	for n := 60; n < 80; n++ {
+		tell(copied(n))
+	}
+	if !slices.Contains(tables, "USB-3") {
+		t.Errorf("50 files went to a stick unnoticed: %q", tables)
 	}
 }
