@@ -93,6 +93,9 @@ func printStatus(w io.Writer, st endpoint.Status, now time.Time) {
 	if st.Rules.Unsafe != "" {
 		row("", fmt.Sprintf(lang.T("再起動すると集計の一部が失われるおそれがあります: %s", "a restart may forget part of what was counted: %s"), st.Rules.Unsafe))
 	}
+	if n := st.Rules.Evicted; n > 0 {
+		row("", fmt.Sprintf(lang.T("数えたもののうち %d 件は、場所が足りずに忘れました", "of what was counted, %d were forgotten for want of room"), n))
+	}
 	row(lang.T("イベント", "events"), fmt.Sprintf(lang.T("%d 件を判定、アラート %d 件、欠落 %d 件", "%d judged, %d alerts, %d lost"), st.Events, st.AlertsRaised, st.Lost))
 	for _, s := range st.Sensors {
 		line := fmt.Sprintf("%s  %s", state(s.State), s.Mechanism)

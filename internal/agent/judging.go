@@ -9,6 +9,7 @@ import (
 
 	"sekisho/internal/catalog"
 	"sekisho/internal/config"
+	"sekisho/internal/correlate"
 	"sekisho/internal/endpoint"
 	"sekisho/internal/enrich"
 	"sekisho/internal/rules"
@@ -114,8 +115,14 @@ func (a *Agent) figures() {
 	w := st.Windows
 	a.judgeIs.Store(&endpoint.Rules{
 		Pack: pack.Version, Active: a.rules.active(), Problems: slices.Concat(a.refused, a.rules.open),
-		Keys: int64(w.Keys), Evicted: uint64(w.Evicted), Since: st.Since, Journal: st.Journal, Checkpoint: st.Checkpoint, Unsafe: st.Problem,
+		Keys: int64(w.Keys), Evicted: givenUp(w), Since: st.Since, Journal: st.Journal, Checkpoint: st.Checkpoint, Unsafe: st.Problem,
 	})
+}
+
+// givenUp is how much of what was counted is forgotten for want of room, whatever
+// it was.
+func givenUp(w correlate.Stats) uint64 {
+	return uint64(w.Evicted + w.Lost + w.Forgotten + w.Trimmed)
 }
 
 // lines are an error's lines, as status shows them; at most 20.

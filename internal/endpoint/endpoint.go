@@ -99,7 +99,7 @@ type Rules struct {
 	Active   int      `json:"active"`             // rules and correlations that run
 	Problems []string `json:"problems,omitempty"` // of rule files that were refused, or that anybody may change
 	Keys     int64    `json:"keys"`               // correlation keys held
-	Evicted  uint64   `json:"evicted"`            // correlation keys given up for want of room
+	Evicted  uint64   `json:"evicted"`            // windows, parts of windows and first-seen combinations given up for want of room
 
 	Since      time.Time `json:"counting_since,omitzero"` // nothing that was counted since then is lost
 	Journal    int64     `json:"journal_bytes"`           // of events that are judged again after a crash
