@@ -713,3 +713,89 @@ func TestChangesOfUserWithoutEndHoldNothingUp(t *testing.T) {
 		t.Logf("20 looks took %v, with %d changes at once", took, most)
 	}
 }
+
+// Three hundred programs with 4 KiB of arguments each start at one moment, and the reader
+// does not get to read meanwhile: with so many that want the CPU it may have to wait.
+func TestASuddenFloodOfLongArgumentsHasRoom(t *testing.T) {
+	b := needBPF(t, Options{}, ringBytes)
+	told, lost := map[string]bool{}, uint64(0)
+	read := func() {
+		_, n, err := b.turn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		lost += n
+		items := b.q.take()
+		for _, it := range items {
+			if a, ok := strings.CutPrefix(it.raw, "/bin/true\x00"); ok && len(a) == 4001 {
+				told[a] = true
+			}
+		}
+		b.q.done(items)
+	}
+	const n = 300
+	startAtOnce(t, n, read)
+	if read(); len(told) != n || lost > 0 {
+		t.Errorf("%d of %d are told, %d records are lost", len(told), n, lost)
+	}
+}
+
+// The reader rests no longer than until the ring fills.
+func TestAPauseEndsWhenTheRingFills(t *testing.T) {
+	b := needBPF(t, Options{}, 1<<16)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		b.pause(t.Context(), time.Hour)
+	}()
+	for range 5 {
+		if err := exec.Command("/bin/true", strings.Repeat("x", 4000)).Run(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		t.Error("it rests on")
+	}
+}
+
+// startAtOnce runs programs with 4,000 bytes of arguments each, all at one moment, before
+// which it calls ready.
+func startAtOnce(t *testing.T, n int, ready func()) {
+	t.Helper()
+	gate := filepath.Join(t.TempDir(), "gate")
+	if err := unix.Mkfifo(gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	up, said, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer up.Close()
+	var all []*exec.Cmd
+	for i := range n {
+		c := exec.Command("/bin/sh", "-ec", fmt.Sprintf(`a=$(printf %%04000d %d); printf . >&3; exec 3>&-; read x < "$0" || exec /bin/true "$a"`, i), gate)
+		c.ExtraFiles = []*os.File{said}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
+	}
+	said.Close()
+	if _, err := io.ReadFull(up, make([]byte, n)); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(500 * time.Millisecond) // they stand at the gate
+	ready()
+	f, err := os.OpenFile(gate, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	for _, c := range all {
+		if err := c.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+}
