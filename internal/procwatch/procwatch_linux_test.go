@@ -215,7 +215,7 @@ func TestAScriptIsToldAsItsInterpreterWithTheScriptInTheArguments(t *testing.T) 
 
 func aScriptIsToldAsItsInterpreter(t *testing.T, _ *Watcher, out <-chan *event.Event) {
 	script := filepath.Join(t.TempDir(), "remote helper.sh")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\nsleep 0.02\n"), 0o700); err != nil {
+	if err := os.WriteFile(script, []byte("#!/bin/sh\nsleep 1\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := exec.Command(script).Run(); err != nil {
