@@ -35,6 +35,8 @@ var said = []struct{ en, ja string }{
 	{"in a user namespace the kernel does not announce devices", "ユーザー名前空間の中では、カーネルが機器を知らせません"},
 	{"devices are announced, but sysfs does not say what they are", "機器の接続は通知されますが、sysfs からその種類が分かりません"},
 	{"devices are announced, but sysfs cannot be read: %v", "機器の接続は通知されますが、sysfs を読めません: %[1]s"},
+	{"without CAP_NET_ADMIN the kernel keeps %d KiB of device notifications for the agent, not %d: of many devices at once those that leave soon may be missed",
+		"CAP_NET_ADMIN がないため、カーネルがエージェントのために溜める機器の通知は %[2]s KiB でなく %[1]s KiB です。多くの機器が同時に着脱されると、すぐに外されたものを見逃すことがあります"},
 	{"no USB bus on this machine; listening for one", "この PC には USB がありません（現れるのを待っています）"},
 	{"only storage with a drive letter is seen, by looking at the drives each second: ", "ドライブを毎秒調べ、ドライブ文字のある記憶装置だけを見ています: "},
 

@@ -22,6 +22,7 @@ func TestReasonsInJapanese(t *testing.T) {
 		"no systemd-logind (connect to the system bus: system bus not found); logons are read from /var/log/wtmp every 2s; locks of the screen and idle desktops are not seen": "systemd-logind がありません（connect to the system bus: system bus not found）。/var/log/wtmp を 2s ごとに読みます。画面のロックと、デスクトップの放置は見えません",
 		"watch /mnt/dead: file system does not answer; watch /mnt/refused: permission denied":                                                                                  "/mnt/dead を監視できません: ファイルシステムが応答しません、/mnt/refused を監視できません: permission denied",
 		"without sys_admin, sys_ptrace not everything can be seen":                                                                                                             "sys_admin, sys_ptrace がないので、見えないものがあります",
+		"without CAP_NET_ADMIN the kernel keeps 416 KiB of device notifications for the agent, not 16384: of many devices at once those that leave soon may be missed":         "CAP_NET_ADMIN がないため、カーネルがエージェントのために溜める機器の通知は 16384 KiB でなく 416 KiB です。多くの機器が同時に着脱されると、すぐに外されたものを見逃すことがあります",
 		"drives are looked at each second, shorter visits are missed: not on Wine":                                                                                             "ドライブを毎秒調べるので、それより短い接続は見逃します: not on Wine",
 	} {
 		s := Sensor{Reason: reason}

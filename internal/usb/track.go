@@ -55,6 +55,7 @@ type tracker struct {
 	readings  chan reading
 	slots     chan struct{} // one token for each device being read
 	noBus     bool          // there was no USB at the last look
+	lacks     string        // what the mechanism could do with more rights; "": nothing
 
 	// What each system does in its own way; sysfs if Run says nothing else. dir is
 	// the device's folder there, on Windows its instance id.
@@ -495,6 +496,9 @@ func (t *tracker) report() {
 		if _, err := os.Stat(filepath.Join(t.opt.SysRoot, "bus")); err != nil {
 			state, reason = endpoint.SensorDegraded, fmt.Sprintf("devices are announced, but sysfs cannot be read: %v", err)
 		}
+	}
+	if reason == "" {
+		reason = t.lacks
 	}
 	t.tellState(state, reason)
 }

@@ -63,13 +63,18 @@ func (w *Watcher) runNetlink(ctx context.Context, out chan<- *event.Event, s *ue
 		s.Close()
 		wg.Wait()
 	}()
-	return w.newTracker(ctx, out, mechanismUevent).run(messages, nil, nil)
+	t := w.newTracker(ctx, out, mechanismUevent)
+	if s.room < 2*receiveBuffer {
+		t.lacks = fmt.Sprintf("without CAP_NET_ADMIN the kernel keeps %d KiB of device notifications for the agent, not %d: of many devices at once those that leave soon may be missed", s.room>>10, 2*receiveBuffer>>10)
+	}
+	return t.run(messages, nil, nil)
 }
 
 // ueventSocket hears the kernel's uevents.
 type ueventSocket struct {
 	*os.File
-	raw syscall.RawConn
+	raw  syscall.RawConn
+	room int // bytes that it may hold as the kernel counts, twice what was asked for
 }
 
 func openUevents() (*ueventSocket, error) {
@@ -86,6 +91,11 @@ func openUevents() (*ueventSocket, error) {
 		// Without CAP_NET_ADMIN net.core.rmem_max is the limit; less is no reason to give up.
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
+	room, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("ask netlink socket for its room: %w", err)
+	}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("join kernel uevents: %w", err)
@@ -96,7 +106,7 @@ func openUevents() (*ueventSocket, error) {
 		f.Close()
 		return nil, fmt.Errorf("watch netlink socket: %w", err)
 	}
-	return &ueventSocket{f, raw}, nil
+	return &ueventSocket{f, raw, room}, nil
 }
 
 // read passes on what concerns USB, and proofs, until the context ends or the socket

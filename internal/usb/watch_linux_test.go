@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -174,6 +175,53 @@ func TestTheSensorProvesThatItSees(t *testing.T) {
 	other := New(Options{})
 	if u := (&uevent{Synthetic: "00000000-0000-4000-8000-000000000003"}); w.isProof(u) || other.isProof(u) || other.isProof(&uevent{}) {
 		t.Error("any synthetic uevent counts as a proof")
+	}
+}
+
+// A socket opened when the rights are gone holds less, which is told.
+func TestASmallerSocketIsTold(t *testing.T) {
+	root := t.TempDir()
+	write(t, filepath.Join(root, "bus", "usb", "devices"), ".keep", "")
+	run := func() endpoint.Sensor {
+		w := New(Options{SysRoot: root, Names: []string{}})
+		ctx, cancel := context.WithCancel(context.Background())
+		var ended sync.WaitGroup
+		ended.Go(func() { // ends the run, which stays on this thread, once there is a state
+			for s := w.Status(); s.State == endpoint.SensorDown && ctx.Err() == nil; s = w.Status() {
+				time.Sleep(time.Millisecond)
+			}
+			cancel()
+		})
+		if err := w.Run(ctx, make(chan *event.Event, 16)); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		ended.Wait()
+		return w.Status()
+	}
+	if s := run(); s.Mechanism != mechanismUevent || s.State != endpoint.SensorOK || s.Reason != "" {
+		t.Skipf("the sensor has less from the start: %+v", s)
+	}
+	// On this thread only, which ends with the goroutine that has it.
+	done := make(chan endpoint.Sensor)
+	go func() {
+		runtime.LockOSThread()
+		defer close(done)
+		head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var have [2]unix.CapUserData
+		if err := unix.Capget(&head, &have[0]); err != nil {
+			t.Error(err)
+			return
+		}
+		have[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+		if err := unix.Capset(&head, &have[0]); err != nil {
+			t.Error(err)
+			return
+		}
+		done <- run()
+	}()
+	if s := <-done; s.Mechanism != mechanismUevent || s.State != endpoint.SensorOK || !strings.Contains(s.Reason, "CAP_NET_ADMIN") {
+		t.Errorf("got %+v, want that notifications have less room", s)
 	}
 }
 
