@@ -51,8 +51,9 @@ const (
 	// freshFor: a change time younger than this may be of the write just closed.
 	freshFor = time.Minute
 	// heldFor is the same for the time of the last write, which neither a rename nor
-	// new rights change: a program may take long until it closes, fsync(2) on a slow
-	// disk minutes.
+	// new rights change, where there is a change time besides: a program may take long
+	// until it closes, fsync(2) on a slow disk minutes. Elsewhere, on shares above all,
+	// it may be another PC's write.
 	heldFor = 10 * time.Minute
 )
 
@@ -245,11 +246,12 @@ func (g *group) wrote(id fileKey, st *unix.Statx_t, now time.Time, keeps bool) b
 	// By its times: written by a memory map, by io_submit(2), of which the kernel tells
 	// nothing, on a local disk, or before the file system was marked.
 	was, is := g.rested[id], fileTimes{time.Unix(st.Ctime.Sec, int64(st.Ctime.Nsec)), time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec))}
+	age := now.Sub(is.written)
 	switch {
 	case keeps && !is.changed.Equal(was.changed) && now.Sub(is.changed) < freshFor:
 		wrote = true
 	case is.written.Equal(was.written):
-	case now.Sub(is.written) < heldFor, !keeps && st.Size == 0: // an empty file is made without a write
+	case keeps && age < heldFor, !keeps && (age < freshFor || st.Size == 0): // an empty file is made without a write
 		wrote = true
 	}
 	if len(g.rested) >= maxClosed {

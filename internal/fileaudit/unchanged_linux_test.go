@@ -98,6 +98,7 @@ func TestWrittenToByItsTimes(t *testing.T) {
 		{"known to be so", true, false, 0, 0, &fileTimes{now, now}, 5, false},
 		{"renamed a while after it was written", true, false, 2 * time.Minute, 3 * time.Minute, &fileTimes{now.Add(-3 * time.Minute), now.Add(-3 * time.Minute)}, 5, false},
 		{"held open for minutes after it was written", true, false, 5 * time.Minute, 5 * time.Minute, &fileTimes{now.Add(-time.Hour), now.Add(-time.Hour)}, 5, true},
+		{"written by another PC minutes ago", false, false, 5 * time.Minute, 5 * time.Minute, nil, 5, false},
 		{"written long ago", true, false, time.Hour, time.Hour, nil, 5, false},
 		{"written long ago, without a change time", false, false, 0, time.Hour, nil, 5, false},
 		{"empty, made with an old time, without a change time", false, false, 0, time.Hour, nil, 0, true},
