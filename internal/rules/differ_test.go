@@ -136,6 +136,9 @@ func (m *maker) event() *event.Event {
 		"message", "process.pe.original_file_name", "sekisho.process.hashes", "process.hash.sha256", "host.name", "sekisho.session.logon_id"} {
 		set(name, event.Text(m.text()))
 	}
+	if m.pick(4) == 0 { // more than is looked through word by word
+		set("process.command_line", event.Text(m.text()+strings.Repeat("x", wordBytes)+m.text()))
+	}
 	args := make([]string, m.pick(4))
 	for i := range args {
 		args[i] = m.text()

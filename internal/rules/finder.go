@@ -502,7 +502,8 @@ type grams struct {
 func tripleHash(group uint32) uint32 { return group * (gramMul << 8 & 0xffffffff) >> 16 }
 
 func (g *grams) add(text []byte) {
-	for rest := text[:len(text)+pad]; len(rest) > pad+1; rest = rest[2:] { // the last may be one more than there is, which does no harm
+	rest := text[:len(text)+pad]
+	for ; len(rest) > pad+2; rest = rest[2:] { // the last triple may be one more than there is, which does no harm
 		four := binary.LittleEndian.Uint32(rest)
 		pair, triple := uint16(four), tripleHash(four)
 		g.pairs[pair>>6] |= 1 << (pair & 63)
@@ -510,6 +511,10 @@ func (g *grams) add(text []byte) {
 		pair, triple = uint16(four>>8), tripleHash(four>>8)
 		g.pairs[pair>>6] |= 1 << (pair & 63)
 		g.triples[triple>>6] |= 1 << (triple & 63)
+	}
+	if len(rest) == pad+2 {
+		pair := binary.LittleEndian.Uint16(rest)
+		g.pairs[pair>>6] |= 1 << (pair & 63)
 	}
 }
 

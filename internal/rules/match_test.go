@@ -192,3 +192,17 @@ func TestAProfileCountsWhatMatchFinds(t *testing.T) {
 		t.Errorf("%d events, %+v", f.Events(), c)
 	}
 }
+
+// What follows a text in memory is no part of it.
+func TestGramsEndWhereTheTextEnds(t *testing.T) {
+	room := []byte("abcdefghijklmnopqrstuvwxyz")
+	for n := 1; n < 10; n++ {
+		var g grams
+		g.add(room[:n])
+		for i := range n + 2 {
+			if got, want := g.may(string(room[i:i+2])), i+2 <= n; got != want {
+				t.Errorf("%q of %q: %v, want %v", room[i:i+2], room[:n], got, want)
+			}
+		}
+	}
+}

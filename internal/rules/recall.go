@@ -3,6 +3,7 @@ package rules
 import (
 	"hash/maphash"
 	"slices"
+	"unsafe"
 
 	"sekisho/internal/event"
 )
@@ -17,13 +18,15 @@ import (
 
 // Limits of what is kept. Judgement: paths of programs have 30 to 90 bytes, lists
 // of hashes 200. A desktop's programs have some hundred texts, SigmaHQ's events 750,
-// of which seldom three meet in one of 8,192 pairs of places of 64 bytes; each text
-// takes twice its own length and what its facts take besides. Longer ones are few:
-// the scripts of management tools, and Java's. 128 of them take 2 MB at most.
+// of which seldom three meet in one of 8,192 pairs of places of 64 bytes, 1 MB;
+// longer ones are few: the scripts of management tools, and Java's. Each text takes
+// twice its own length and what its facts take, all of them maxRoom: from there on a
+// text is kept only in the room of another.
 const (
 	recallBytes, recallBits = 255, 13
 	longBytes, longBits     = 8191, 6
 	seenBits                = 12
+	maxRoom                 = 4 << 20
 )
 
 // recall is what the texts of one worker established.
@@ -33,6 +36,7 @@ type recall struct {
 	facts []uint64      // scratch.facts while a text is looked through
 	asked []question    // of the event
 	count uint64        // texts kept
+	room  int           // bytes that kept texts take, at most maxRoom and a text more
 }
 
 // question is a text of a finder's field. All of an event are put before the first
@@ -128,6 +132,9 @@ func (r *recall) free(q *question) *recalled {
 	for i := range q.pair {
 		// Either, by chance, so that of three texts that come in turn some are met.
 		k := &q.pair[(uint64(i)+q.hash+r.count)&1]
+		if r.room >= maxRoom && cap(k.text) < len(q.before)+1+len(q.text) {
+			continue
+		}
 		if !slices.ContainsFunc(r.asked, func(x question) bool { return x.known == k }) {
 			return k
 		}
@@ -189,11 +196,21 @@ func (k *recalled) keep(s *scratch, q *question) {
 		k.reading = &reading{}
 	}
 	s.recall.count++
+	s.recall.room -= k.room()
 	k.finder, k.text, k.words, k.late = f, append(k.text[:0], s.raw(f.field)[0]...), k.words[:0], false
 	k.learn(s, f.look)
-	k.folded = slices.Grow(append(k.folded[:0], s.folded(f.field)[0]...), pad)
+	folded := s.folded(f.field)[0]
+	k.folded = append(slices.Grow(k.folded[:0], len(folded)+pad), folded...)
 	k.chars = *s.chars(f.field)
 	k.memos = zeroed(k.memos, len(s.memos))
+	s.recall.room += k.room()
+}
+
+// room is how many bytes a text takes besides its place and reading; facts that late finders
+// add are not counted.
+func (k *recalled) room() int {
+	const word = int(unsafe.Sizeof(bitWord{}))
+	return cap(k.text) + cap(k.folded) + (cap(k.words)+cap(k.memos))*word
 }
 
 // learn keeps the facts that look establishes.

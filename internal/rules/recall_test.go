@@ -2,6 +2,7 @@ package rules
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -101,5 +102,41 @@ func TestAPlaceThatTheEventNeedsIsNotFree(t *testing.T) {
 				t.Errorf("of %p with %v in use, %p is free", pair, used, got)
 			}
 		}
+	}
+}
+
+func TestWhatAWorkerKeepsHasABound(t *testing.T) {
+	file, err := Parse("f.yml", []byte("title: t\n"+windows+"\ndetection:\n  s:\n    CommandLine|contains: word\n  condition: s\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Compile([]*File{file}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, most := p.pool.New().(*scratch), 0
+	for i := range 40_000 {
+		e := &event.Event{Action: event.ProcessStarted, Host: &event.Host{OSType: "windows"}}
+		_ = e.Set("process.command_line", event.Text(strings.Repeat("x", 1+i%(recallBytes-8)+i%50/49*4000)+strconv.Itoa(i)))
+		for range 3 {
+			p.spare.Store(s)
+			p.Match(e, nil)
+		}
+		most = max(most, s.recall.room)
+	}
+	kept, held := 0, 0
+	for _, pair := range s.recall.texts {
+		for i := range pair {
+			if k := &pair[i]; k.reading != nil {
+				kept++
+				held += k.room()
+			}
+		}
+	}
+	if kept < 5000 || most < maxRoom || most > maxRoom+3*longBytes {
+		t.Errorf("%d texts are kept, in %d bytes at most", kept, most)
+	}
+	if held < s.recall.room || held > s.recall.room+kept*64 { // facts of late finders are not counted
+		t.Errorf("%d bytes are counted, %d held", s.recall.room, held)
 	}
 }
