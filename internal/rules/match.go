@@ -108,8 +108,7 @@ func (s *scratch) begin(e *event.Event) {
 func (s *scratch) end() {
 	s.e = nil
 	clear(s.long)
-	clear(s.recall.asked)
-	s.recall.asked = s.recall.asked[:0]
+	s.recall.done()
 	if cap(s.arena) > maxArena {
 		s.arena = nil
 		for i := range s.slots {

@@ -20,8 +20,8 @@ import (
 // of hashes 200. A desktop's programs have some hundred texts, SigmaHQ's events 750,
 // of which seldom three meet in one of 8,192 pairs of places of 64 bytes, 1 MB;
 // longer ones are few: the scripts of management tools, and Java's. Each text takes
-// twice its own length and what its facts take, all of them maxRoom: from there on a
-// text is kept only in the room of another.
+// twice its own length and what its facts take; a worker whose texts take maxRoom
+// begins anew.
 const (
 	recallBytes, recallBits = 255, 13
 	longBytes, longBits     = 8191, 6
@@ -36,7 +36,7 @@ type recall struct {
 	facts []uint64      // scratch.facts while a text is looked through
 	asked []question    // of the event
 	count uint64        // texts kept
-	room  int           // bytes that kept texts take, at most maxRoom and a text more
+	room  int           // bytes that kept texts take
 }
 
 // question is a text of a finder's field. All of an event are put before the first
@@ -102,6 +102,16 @@ func (r *recall) ask(q question) {
 	r.asked = append(r.asked, q)
 }
 
+// done is the end of an event.
+func (r *recall) done() {
+	clear(r.asked)
+	r.asked = r.asked[:0]
+	if r.room > maxRoom {
+		clear(r.texts)
+		r.room = 0
+	}
+}
+
 // again reports whether a text that is not kept came before, and not four others
 // in its place since.
 func (r *recall) again(hash uint64) bool {
@@ -132,9 +142,6 @@ func (r *recall) free(q *question) *recalled {
 	for i := range q.pair {
 		// Either, by chance, so that of three texts that come in turn some are met.
 		k := &q.pair[(uint64(i)+q.hash+r.count)&1]
-		if r.room >= maxRoom && cap(k.text) < len(q.before)+1+len(q.text) {
-			continue
-		}
 		if !slices.ContainsFunc(r.asked, func(x question) bool { return x.known == k }) {
 			return k
 		}
@@ -167,7 +174,9 @@ func (s *scratch) recalled() {
 			q.known = k
 			if !k.late {
 				k.late = true
+				s.recall.room -= k.room()
 				k.learn(s, q.finder.lookLate)
+				s.recall.room += k.room()
 			}
 			for _, late := range q.finder.late {
 				s.ran[late].passed = true
@@ -192,11 +201,11 @@ func (s *scratch) recalled() {
 // keep looks through a text and keeps it.
 func (k *recalled) keep(s *scratch, q *question) {
 	f := q.finder
+	s.recall.count++
+	s.recall.room -= k.room()
 	if k.reading == nil {
 		k.reading = &reading{}
 	}
-	s.recall.count++
-	s.recall.room -= k.room()
 	k.finder, k.text, k.words, k.late = f, append(k.text[:0], s.raw(f.field)[0]...), k.words[:0], false
 	k.learn(s, f.look)
 	folded := s.folded(f.field)[0]
@@ -206,11 +215,13 @@ func (k *recalled) keep(s *scratch, q *question) {
 	s.recall.room += k.room()
 }
 
-// room is how many bytes a text takes besides its place and reading; facts that late finders
-// add are not counted.
+// room is how many bytes a text takes besides its place.
 func (k *recalled) room() int {
-	const word = int(unsafe.Sizeof(bitWord{}))
-	return cap(k.text) + cap(k.folded) + (cap(k.words)+cap(k.memos))*word
+	if k.reading == nil {
+		return 0
+	}
+	return int(unsafe.Sizeof(reading{})) + cap(k.text) + cap(k.folded) +
+		cap(k.words)*int(unsafe.Sizeof(bitWord{})) + cap(k.memos)*int(unsafe.Sizeof(answers{}))
 }
 
 // learn keeps the facts that look establishes.
