@@ -123,7 +123,7 @@ func TestReadsAreLetGoOfBeforeWrites(t *testing.T) {
 	run(t, `cd "$1"; head -c 200000 /dev/zero | split -b 100 -a 4 - f`, share)
 	vw := volume.New(volume.Options{RemovablePaths: []string{stick}, HomeRoot: t.TempDir()})
 	out, done := make(chan *event.Event), make(chan error, 2)
-	w := New(Options{Table: table{vw.Table(), asShares(map[string]string{share: "nas:/hr"})}, Reads: true, MaxQueued: 600})
+	w := New(Options{Table: table{vw.Table(), asShares(map[string]string{share: "nas:/hr"})}, Reads: true, MaxQueued: 2000}) // with room for what others write on the disk meanwhile
 	go func() { done <- vw.Run(t.Context(), make(chan *event.Event, 1024)) }()
 	go func() { done <- w.Run(t.Context(), out) }()
 	t.Cleanup(func() { <-done; <-done })
