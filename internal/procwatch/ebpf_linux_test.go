@@ -740,26 +740,6 @@ func TestASuddenFloodOfLongArgumentsHasRoom(t *testing.T) {
 	}
 }
 
-// The reader rests no longer than until the ring fills.
-func TestAPauseEndsWhenTheRingFills(t *testing.T) {
-	b := needBPF(t, Options{}, 1<<16)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		b.pause(t.Context(), time.Hour)
-	}()
-	for range 5 {
-		if err := exec.Command("/bin/true", strings.Repeat("x", 4000)).Run(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	select {
-	case <-ended:
-	case <-time.After(time.Minute):
-		t.Error("it rests on")
-	}
-}
-
 // startAtOnce runs programs with 4,000 bytes of arguments each, all at one moment, before
 // which it calls ready.
 func startAtOnce(t *testing.T, n int, ready func()) {
