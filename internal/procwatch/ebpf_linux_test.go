@@ -48,6 +48,16 @@ func TestALossOfTheRingIsToldAndMadeGood(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	// Start returns in the middle of execve(2), before its record.
+	for limit := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
+		if err != nil || time.Now().After(limit) {
+			t.Fatalf("sleep does not come up: %q %v", stat, err)
+		}
+		if strings.Contains(string(stat), "(sleep) S") {
+			break
+		}
+	}
 	n, lost, err := b.turn()
 	if err != nil || n == 0 || lost == 0 {
 		t.Fatalf("of 51 starts with their forks and ends a ring of a page holds %d, %d are lost; %v", n, lost, err)
