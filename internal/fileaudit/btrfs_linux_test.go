@@ -24,6 +24,6 @@ func TestMovesOutOfAProtectedPlaceOnBtrfs(t *testing.T) {
 	run(t, `tail -c +1 "$1" > "$2/other name"`, mine, stick)
 	e = actions(collect(out, 1, time.Second), event.FileCopied)
 	if len(e) != 1 || e[0].Copy.SourceProtected != "hr" || e[0].Copy.SourcePath != mine {
-		t.Errorf("got %q of %+v", lines(e, stick), e[0].Copy)
+		t.Errorf("got %q; status %+v", lines(e, stick), w.Status())
 	}
 }
