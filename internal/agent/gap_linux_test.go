@@ -36,12 +36,12 @@ func (l *load) run(t *testing.T, stop <-chan struct{}) {
 		name := "load-" + strconv.Itoa(n)
 		from := time.Now()
 		if err := exec.Command("/bin/true", name).Run(); err != nil {
-			t.Error(err)
+			t.Errorf("start %d: %v", n, err)
 			return
 		}
 		ran := time.Now()
-		if err := exec.Command("cp", "/etc/hostname", filepath.Join(l.stick, name)).Run(); err != nil {
-			t.Error(err)
+		if out, err := exec.Command("cp", "/etc/hostname", filepath.Join(l.stick, name)).CombinedOutput(); err != nil {
+			t.Errorf("copy %d: %v: %s", n, err, out)
 			return
 		}
 		l.mu.Lock()

@@ -297,7 +297,7 @@ func mounted(t *testing.T, at string) {
 	if err := os.MkdirAll(at, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("test", at, "tmpfs", 0, "size=16m,mode=0777"); err != nil {
+	if err := unix.Mount("test", at, "tmpfs", 0, "size=256m,mode=0777"); err != nil {
 		t.Skipf("mount: %v", err)
 	}
 	t.Cleanup(func() { unix.Unmount(at, unix.MNT_DETACH) })
