@@ -261,7 +261,8 @@ func TestALoginOnATerminal(t *testing.T) {
 		mount -t tmpfs none /run
 		: >/run/utmp
 		mount --bind "$DIR/utmp" /run/utmp
-		{ until [ -e "$DIR/ready" ]; do sleep 0.1; done; echo ': >"'$DIR'/here"'; until [ -e "$DIR/leave" ]; do sleep 0.1; done; echo exit; } |
+		[ ! -e /var/log/lastlog ] || { : >"$DIR/lastlog"; mount --bind "$DIR/lastlog" /var/log/lastlog; }
+		{ until [ -e "$DIR/ready" ]; do sleep 0.1; done; echo 'unset HISTFILE; : >"'$DIR'/here"'; until [ -e "$DIR/leave" ]; do sleep 0.1; done; echo exit; } |
 			script -qc "login -f root" /dev/null`)
 	cmd.Env = append(os.Environ(), "DIR="+dir)
 	s, ev := start(t, r.opt)
