@@ -111,6 +111,9 @@ func (w *Watcher) newTracker(ctx context.Context, out chan<- *event.Event, mecha
 // run works until the context ends (nil) or until the source of messages or the
 // clock says that it is over. Either may be nil.
 func (t *tracker) run(messages <-chan message, look <-chan time.Time, until <-chan time.Time) error {
+	ctx, done := context.WithCancel(t.ctx) // readers end with it
+	defer done()
+	t.ctx = ctx
 	message := ""
 	if !t.started {
 		t.started, message = true, PresentAtStart
@@ -149,13 +152,7 @@ func (t *tracker) run(messages <-chan message, look <-chan time.Time, until <-ch
 				t.handle(m.uevent, m.at)
 			}
 		case r := <-t.readings:
-			if t.pending[r.of.name] != r.of {
-				continue // told already, or another device by now
-			}
-			r.of.best = r.dev
-			if r.final {
-				t.attached(r.of)
-			}
+			t.take(r)
 		case <-look:
 			t.scan("")
 			t.report()
@@ -176,8 +173,28 @@ func (t *tracker) prove(nonce string) {
 	t.send(t.ctx, t.out, event.Proof(t.Name(), nonce))
 }
 
-// tick does what is due while something is waited for.
+// take takes what a reader found out.
+func (t *tracker) take(r reading) {
+	if t.pending[r.of.name] != r.of {
+		return // told already, or another device by now
+	}
+	r.of.best = r.dev
+	if r.final {
+		t.attached(r.of)
+	}
+}
+
+// tick does what is due while something is waited for. What readers have found out
+// comes first: that nobody took it from them is no silence of the device's.
 func (t *tracker) tick(now time.Time) {
+	for taken := true; taken; {
+		select {
+		case r := <-t.readings:
+			t.take(r)
+		default:
+			taken = false
+		}
+	}
 	for name, p := range t.pending {
 		if now.Sub(p.begun) > patience {
 			p.best.errs = append(p.best.errs, fmt.Sprintf("read usb device %s: no answer within %v", name, patience))
@@ -296,7 +313,7 @@ func (t *tracker) read(p *pending, dir string, d device) {
 		t.names.fill(&told.Device)
 		select {
 		case t.readings <- reading{p, &told, final}:
-		case <-ctx.Done():
+		case <-t.ctx.Done(): // not patience's end: the tracker may be held up
 		}
 	})
 }
@@ -435,12 +452,14 @@ func (t *tracker) rescan(message string) {
 	bus := filepath.Join(t.opt.SysRoot, "bus", "usb", "devices")
 	entries, err := os.ReadDir(bus)
 	t.noBus = err != nil
+	for _, e := range entries { // before a device's time begins: on a slow PC the probe takes longer than patience
+		if !t.probed && strings.HasPrefix(e.Name(), "usb") {
+			t.probe(filepath.Join(bus, e.Name()))
+		}
+	}
 	there := map[string]bool{}
 	for _, e := range entries {
 		name := e.Name()
-		if strings.HasPrefix(name, "usb") && !t.probed {
-			t.probe(filepath.Join(bus, name))
-		}
 		if !isBusPath(name) {
 			continue
 		}

@@ -2,6 +2,7 @@ package usb
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -323,6 +324,26 @@ func TestADeviceWhoseTextsHangIsToldLate(t *testing.T) {
 	e := r.next()
 	if e.Device.Path != "1-4" || len(e.Errors) != 1 || !strings.Contains(e.Errors[0], "no answer") || !slices.Equal(e.Device.Kinds, []string{"storage"}) {
 		t.Errorf("got %+v with errors %q, want the stick with its kind and a word on what is missing", e.Device, e.Errors)
+	}
+}
+
+func TestADeviceIsReadWhileTheTrackerIsHeldUp(t *testing.T) {
+	synctest.Test(t, aDeviceIsReadWhileTheTrackerIsHeldUp)
+}
+
+// A slow PC that starts, or whoever takes the events and does not, holds the tracker up. The device has answered.
+func aDeviceIsReadWhileTheTrackerIsHeldUp(t *testing.T) {
+	r := newRig(t)
+	for i := range 8 { // one may be told before the tracker is held up
+		stick := &fakeDevice{path: fmt.Sprintf("1-%d", i+1), num: i + 2, vendor: "0781", product: "5581", maker: "SanDisk", model: "Ultra", serial: fmt.Sprint("S", i), ifaces: []fakeIface{massStorage}}
+		stick.plug(t, r.root)
+		r.tell(stick.uevent("add"))
+	}
+	r.messages <- message{do: func() { time.Sleep(3 * patience) }}
+	for range 8 {
+		if e := r.next(); e.Device.SerialNumber == "" || len(e.Errors) != 0 {
+			t.Errorf("got %+v, errors %q, want its serial number", e.Device, e.Errors)
+		}
 	}
 }
 
