@@ -27,7 +27,7 @@ func TestAFullFileSystem(t *testing.T) {
 		for i := range 20 {
 			d.Activity = append(d.Activity, storetest.NewRow(stored+i))
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		err := s.Ingest(ctx, d)
 		if err == nil {

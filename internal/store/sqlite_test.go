@@ -124,10 +124,14 @@ func TestAnotherProcessIsSeenAndDoesNotDisturb(t *testing.T) {
 				return
 			default:
 			}
+			began := time.Now()
 			if err := s.Ingest(t.Context(), store.Delivery{AgentID: "a", Received: storetest.Base, Activity: []store.Row{storetest.NewRow(i)}}); err != nil {
 				done <- err
 				return
 			}
+			// Free as long as it was locked: who waits for a lock of SQLite's looks for it now and then, and on a slow
+			// disk would never find it free.
+			time.Sleep(time.Since(began))
 		}
 	}()
 	for i := range 20 {
