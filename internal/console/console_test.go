@@ -129,14 +129,20 @@ func (s *site) browser() *browser {
 // store directly: checking a password takes 0.1 s, ten times that with -race.
 func (s *site) signedIn(name string) *browser {
 	s.Helper()
+	now := time.Now().UTC()
+	return s.signedInAt(name, now, now)
+}
+
+// signedInAt is signedIn with a session that was begun and last used at some time.
+func (s *site) signedInAt(name string, created, seen time.Time) *browser {
+	s.Helper()
 	u, err := s.store.UserByName(context.Background(), name)
 	if err != nil {
 		s.Fatal(err)
 	}
 	key := make([]byte, 32)
 	rand.Read(key)
-	now := time.Now().UTC()
-	if err := s.store.AddSession(context.Background(), account.Session{Hash: sha256.Sum256(key), UserID: u.ID, Created: now, Seen: now}); err != nil {
+	if err := s.store.AddSession(context.Background(), account.Session{Hash: sha256.Sum256(key), UserID: u.ID, Created: created, Seen: seen}); err != nil {
 		s.Fatal(err)
 	}
 	b := s.browser()
@@ -375,12 +381,18 @@ func TestASessionIsNewAfterSigningIn(t *testing.T) {
 }
 
 func TestSessionsEnd(t *testing.T) {
-	for name, o := range map[string]console.Options{"idle": {SessionIdle: 300 * time.Millisecond}, "absolute": {SessionMax: 300 * time.Millisecond}} {
+	now := time.Now().UTC()
+	for name, c := range map[string]struct {
+		o             console.Options
+		created, seen time.Time // of a session that has ended
+	}{
+		"idle":     {console.Options{SessionIdle: time.Hour}, now.Add(-2 * time.Hour), now.Add(-61 * time.Minute)},
+		"absolute": {console.Options{SessionMax: 2 * time.Hour}, now.Add(-121 * time.Minute), now},
+	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, o)
-			b := s.signedIn("admin")
-			b.get("/account")
-			time.Sleep(400 * time.Millisecond)
+			s := newSite(t, c.o)
+			s.signedInAt("admin", now.Add(-59*time.Minute), now.Add(-30*time.Minute)).get("/account")
+			b := s.signedInAt("admin", c.created, c.seen)
 			if r, _ := b.do("GET", "/alerts", nil); r.StatusCode != http.StatusSeeOther || !strings.HasPrefix(r.Header.Get("Location"), "/login") {
 				t.Errorf("after the time: status %d to %q, want the login", r.StatusCode, r.Header.Get("Location"))
 			}
