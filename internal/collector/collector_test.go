@@ -124,7 +124,7 @@ func (s *site) agent() (*http.Client, *enroll.Identity) {
 func clientOf(t testing.TB, c *tls.Config) *http.Client {
 	tr := &http.Transport{TLSClientConfig: c, ForceAttemptHTTP2: true}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 30 * time.Second}
+	return &http.Client{Transport: tr, Timeout: 5 * time.Minute}
 }
 
 // post sends a body as it is and answers status, reply and error.
@@ -318,8 +318,8 @@ func TestRequestsThatAreNotTaken(t *testing.T) {
 func TestTooManyRequestsOfOneAgentAreSentAway(t *testing.T) {
 	s := newSite(t, func(o *collector.Options) { o.Rate = 1 })
 	c, _ := s.agent()
-	sent := 0
-	for i := range 30 {
+	sent, began := 0, time.Now()
+	for i := range 100 {
 		resp, _, e := s.post(c, wire.PathBatches, []byte("{}"))
 		if resp.StatusCode == 429 {
 			if e.Code != "COL-06" || e.RetryAfter < 1 || resp.Header.Get("Retry-After") != fmt.Sprint(e.RetryAfter) {
@@ -329,8 +329,9 @@ func TestTooManyRequestsOfOneAgentAreSentAway(t *testing.T) {
 			break
 		}
 	}
-	if sent < 10 || sent > 15 {
-		t.Errorf("%d requests passed, want a burst of about 10", sent)
+	// One a second may follow the burst, however slow this machine is.
+	if took := time.Since(began); sent < 10 || sent > 11+int(took.Seconds()) {
+		t.Errorf("%d requests passed in %v, want a burst of 10", sent, took)
 	}
 }
 
@@ -575,11 +576,7 @@ func TestEnrolmentsThatAreRefusedSayWhy(t *testing.T) {
 	}
 	defer plain.Close()
 	go http.Serve(plain, http.NotFoundHandler())
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone.Close()
+	const gone = "127.0.0.1:1" // no port that another test may be given meanwhile
 	named, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -598,7 +595,7 @@ func TestEnrolmentsThatAreRefusedSayWhy(t *testing.T) {
 		{"expired", s.token(1, func(t *enroll.Token, r *account.EnrollToken) { r.Expires = time.Now().Add(-time.Minute) }), enroll.CodeTokenExpired, ""},
 		{"revoked", s.token(1, func(t *enroll.Token, r *account.EnrollToken) { r.Revoked = true }), enroll.CodeTokenRevoked, ""},
 		{"wrong pin", s.token(1, func(t *enroll.Token, r *account.EnrollToken) { t.Pin = other.Pin() }), enroll.CodePin, "proxy"},
-		{"nobody listens", at(gone.Addr().String()), enroll.CodeRefused, "refused"},
+		{"nobody listens", at(gone), enroll.CodeRefused, "refused"},
 		{"nobody answers", at(silent.Addr().String()), enroll.CodeTimeout, ""},
 		{"no such name", at("no-such-host.invalid:8443"), enroll.CodeName, "no-such-host.invalid"},
 		{"an address that is not in the certificate", at(named.Addr().String()), enroll.CodeAddress, "names"},
@@ -606,7 +603,11 @@ func TestEnrolmentsThatAreRefusedSayWhy(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			limit := 2 * time.Minute
+			if tt.code == enroll.CodeTimeout {
+				limit = time.Second
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			dir := filepath.Join(t.TempDir(), "identity")
 			_, err := enroll.Enroll(ctx, tt.token, pc, dir)
@@ -622,7 +623,7 @@ func TestEnrolmentsThatAreRefusedSayWhy(t *testing.T) {
 			}
 		})
 	}
-	e, err := enroll.Enroll(t.Context(), at(gone.Addr().String(), "no-such-host.invalid:8443", s.addr), pc, filepath.Join(t.TempDir(), "id"))
+	e, err := enroll.Enroll(t.Context(), at(gone, "no-such-host.invalid:8443", s.addr), pc, filepath.Join(t.TempDir(), "id"))
 	if err != nil || e.Console != "https://"+s.addr {
 		t.Errorf("with a second address: got %+v, %v", e, err)
 	}
