@@ -387,13 +387,17 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.AfterFunc(time.Duration(100+rand.IntN(200))*time.Millisecond, func() { cmd.Process.Kill() })
+		// Some time after so many records, not after some time: a slow machine has begun by then, and a fast one has not
+		// filled the spool.
+		kill := len(durable) + 20 + rand.IntN(300)
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
 			word, id, _ := strings.Cut(lines.Text(), " ")
 			switch word {
 			case "durable":
-				durable[id] = true
+				if durable[id] = true; len(durable) == kill {
+					time.AfterFunc(rand.N(20*time.Millisecond), func() { cmd.Process.Kill() })
+				}
 			case "taken":
 				taken[id]++
 			default:

@@ -29,7 +29,7 @@ func goesOn(t *testing.T, s *Spool, what, rec string) {
 		if err != nil {
 			t.Errorf("append while %s: %v", what, err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Errorf("append waits while %s", what)
 	}
 }
