@@ -109,7 +109,7 @@ func TestWhatCameAndWentIsTold(t *testing.T) {
 				if e.Message != MessageFound {
 					t.Errorf("%s: message %q", c.name, e.Message)
 				}
-			case <-time.After(5 * time.Second):
+			case <-time.After(time.Minute):
 			}
 		}
 		select {
