@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -165,10 +166,17 @@ func pc() int {
 	dir := os.Getenv("SEKISHO_TEST_DIR")
 	var total int64
 	var keys, evidence int
-	if _, err := fmt.Sscan(os.Getenv("SEKISHO_TEST_STREAM"), &total, &keys, &evidence); err != nil {
+	var last int64 // the event that is judged when the kill comes
+	if _, err := fmt.Sscan(os.Getenv("SEKISHO_TEST_STREAM"), &total, &keys, &evidence, &last); err != nil {
 		fmt.Println(err)
 		return 1
 	}
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	kill := sync.OnceFunc(func() { time.AfterFunc(rand.N(5*time.Millisecond), func() { self.Kill() }) })
 	changes, err := os.OpenFile(filepath.Join(dir, "phase"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600) // a byte for each
 	if err != nil {
 		fmt.Println(err)
@@ -232,6 +240,9 @@ func pc() int {
 		held = append(held, append([]byte(r.ID), r.JSON...))
 	}
 	for n := j.Stats().Events; n < total; n++ {
+		if n >= last {
+			kill()
+		}
 		for phase+1 < phases && n >= int64(phase+1)*total/phases {
 			room()
 			if phase == 0 {
@@ -343,11 +354,12 @@ func number(t *testing.T, name string, otherwise int) int {
 func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
 	keys, total, kills := number(t, "SEKISHO_FAULTS_KEYS", 2000), number(t, "SEKISHO_FAULTS_EVENTS", 6000), number(t, "SEKISHO_FAULTS_KILLS", 8)
 	evidence := number(t, "SEKISHO_FAULTS_EVIDENCE", correlate.DefaultLimits.Evidence)
-	// kill gets the child, and once it judges, how far it had come when it began;
-	// run returns that too.
-	run := func(dir string, kill func(c *exec.Cmd, judging <-chan int)) (from int, done bool) {
+	// run has a child judge that is killed at an event, however fast the machine
+	// is, or after some time if that comes first. It returns how far the child had
+	// come when it began, and when that was.
+	run := func(dir string, at int, after time.Duration) (from int, opened time.Duration, done bool) {
 		c := exec.Command(os.Args[0])
-		c.Env = append(os.Environ(), "SEKISHO_TEST_ROLE=judge", "SEKISHO_TEST_DIR="+dir, fmt.Sprintf("SEKISHO_TEST_STREAM=%d %d %d", total, keys, evidence))
+		c.Env = append(os.Environ(), "SEKISHO_TEST_ROLE=judge", "SEKISHO_TEST_DIR="+dir, fmt.Sprintf("SEKISHO_TEST_STREAM=%d %d %d %d", total, keys, evidence, at))
 		out, err := c.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -356,13 +368,13 @@ func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		judging := make(chan int, 1)
-		go kill(c, judging)
+		began := time.Now()
+		defer time.AfterFunc(after, func() { c.Process.Kill() }).Stop()
 		var said []string
 		for sc := bufio.NewScanner(out); sc.Scan(); {
 			if said = append(said, sc.Text()); len(said) == 1 {
 				_, _ = fmt.Sscanf(said[0], "from %d", &from) // or it says what it should not
-				judging <- from
+				opened = time.Since(began)
 			}
 		}
 		c.Wait()
@@ -370,40 +382,34 @@ func TestAKillAtAnyMomentChangesNoAlert(t *testing.T) {
 		if len(said) > 1 && !strings.HasPrefix(said[1], "done") || len(said) == 1 && !strings.HasPrefix(said[0], "from ") {
 			t.Fatal("the child says what it should not")
 		}
-		return from, len(said) > 1
+		return from, opened, len(said) > 1
 	}
+	const never = time.Hour // more than go test gives all of it
 	uncut, cut := t.TempDir(), t.TempDir()
 	began := time.Now()
-	if _, done := run(uncut, func(*exec.Cmd, <-chan int) {}); !done {
+	_, opened, done := run(uncut, total, never)
+	if !done {
 		t.Fatal("the uncut run did not end")
 	}
 	whole := time.Since(began)
 	rnd := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
-	killed, from, done := 0, 0, false
-	for !done {
-		// Shares of what is left, so that the kills are spread over all of it.
-		share, last := 2*rnd.Float64()/float64(kills-min(killed, kills)+1), killed >= kills
-		ended := make(chan struct{})
-		begun, opening := from, killed%4 == 3 // every fourth may fall into the start
-		from, done = run(cut, func(c *exec.Cmd, judging <-chan int) {
-			if !opening {
-				select {
-				case begun = <-judging:
-				case <-ended:
-					return
-				}
-			}
-			wait := 10*time.Millisecond + time.Duration(float64(whole)*share*float64(total-begun)/float64(total))
-			if last {
-				wait = time.Hour
-			}
-			select {
-			case <-time.After(wait):
-				c.Process.Kill()
-			case <-ended:
-			}
-		})
-		close(ended)
+	killed, at := 0, 0
+	for done = false; !done; {
+		after := never
+		if killed%4 == 3 { // every fourth may fall into the start
+			after = time.Duration(rnd.Float64() * float64(opened))
+		}
+		if killed < kills {
+			// Shares of what is left, so that the kills are spread over all of it.
+			at += int(2 * rnd.Float64() / float64(kills-killed+1) * float64(total-at))
+		} else {
+			at, after = total, never
+		}
+		var from int
+		var took time.Duration
+		if from, took, done = run(cut, at, after); took > 0 {
+			opened, at = took, max(at, from)
+		}
 		if !done {
 			killed++
 		}
