@@ -34,21 +34,12 @@ type Stack struct {
 	procs map[string]*exec.Cmd
 }
 
-// freePorts are two ports that nobody listens on. Both are held until both are
-// known: one that is given back at once may come again.
+// freePorts are two ports that nobody listens on.
 func freePorts(t testing.TB) (a, b int) {
-	port := func() (int, net.Listener) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return l.Addr().(*net.TCPAddr).Port, l
-	}
-	a, first := port()
+	first, second := Listen(t), Listen(t)
 	defer first.Close()
-	b, second := port()
 	defer second.Close()
-	return a, b
+	return first.Addr().(*net.TCPAddr).Port, second.Addr().(*net.TCPAddr).Port
 }
 
 // Start builds both programs and brings them up, enrolled, until the test ends.
@@ -121,7 +112,7 @@ func (s *Stack) Up(name string) {
 	}
 	s.procs[name] = c
 	s.mu.Unlock()
-	for range 600 {
+	for end := time.Now().Add(3 * time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if name == "console" {
 			if resp, err := http.Get(s.Web + "/readyz"); err == nil {
 				resp.Body.Close()
@@ -132,7 +123,6 @@ func (s *Stack) Up(name string) {
 		} else if exec.Command(s.Agent, "status", "--config", s.Dir+"/agent.yaml").Run() == nil {
 			return
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 	s.t.Errorf("%s does not answer", name)
 }

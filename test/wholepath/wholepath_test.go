@@ -29,6 +29,7 @@ import (
 	"sekisho/internal/event"
 	"sekisho/internal/ship"
 	"sekisho/internal/store"
+	"sekisho/test/stack"
 
 	"go.uber.org/zap/zaptest"
 )
@@ -57,8 +58,8 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{t: t, db: db, ca: ca, addr: "127.0.0.1:0"}
-	s.up()
+	s := &site{t: t, db: db, ca: ca}
+	s.serve(stack.Listen(t))
 	t.Cleanup(s.down)
 	s.web = httptest.NewServer(console.NewServer(console.Options{Store: db, Logger: zaptest.NewLogger(t).Named("web"), Version: "test"}))
 	t.Cleanup(s.web.Close)
@@ -74,7 +75,7 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.c = &http.Client{Jar: jar, Timeout: 30 * time.Second}
+	s.c = &http.Client{Jar: jar, Timeout: 3 * time.Minute}
 	resp, err := s.c.PostForm(s.web.URL+"/login", url.Values{"user": {"admin"}, "password": {password}})
 	if err != nil {
 		t.Fatal(err)
@@ -86,12 +87,16 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// up starts the collector, the second time on the address it had.
+// up starts the collector again, on the address it had.
 func (s *site) up() {
 	l, err := net.Listen("tcp", s.addr)
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.serve(l)
+}
+
+func (s *site) serve(l net.Listener) {
 	s.addr = l.Addr().String()
 	s.srv = collector.NewServer(collector.Options{Store: s.db, CA: s.ca, Log: zaptest.NewLogger(s.t).Named("collector")}).HTTP([]string{"127.0.0.1"})
 	go s.srv.ServeTLS(l, "", "")
@@ -223,13 +228,11 @@ func (p *pc) status(t *testing.T) endpoint.Status {
 
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for range 1500 {
-		if ok() {
-			return
+	for end := time.Now().Add(3 * time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain until %s", what)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
-	t.Fatalf("waited in vain until %s", what)
 }
 
 func stick(serial string) *event.Event {
