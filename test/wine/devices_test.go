@@ -24,7 +24,7 @@ func TestDevicesAreHeardOfFromAConfigurationManager(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, pkg := range []string{"cfgmgr", "usb", "volume"} {
-		cmd := exec.Command("go", "test", "-vet=off", "-count=1", "-v", "-run", "ConfigurationManager", "-exec", run+" -t 120 -n "+dll, "sekisho/internal/"+pkg)
+		cmd := exec.Command("go", "test", "-vet=off", "-count=1", "-v", "-run", "ConfigurationManager", "-exec", run+" -t 900 -n "+dll, "sekisho/internal/"+pkg)
 		cmd.Env = append(os.Environ(), "GOOS=windows", "CGO_ENABLED=0")
 		out, err := cmd.CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "--- PASS") || strings.Contains(string(out), "--- SKIP") {

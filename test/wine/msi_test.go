@@ -80,8 +80,9 @@ func TestTheInstallerFromTheFirstInstallationToTheRemoval(t *testing.T) {
 	script = append(script, `copy C:\away C:\enroll.token >NUL`)
 	msi("console away", `/i C:\one.msi`)
 	// The service takes a token that is there, also in group policy's place, and deletes the file that has served.
-	script = append(script, `del `+dataDir+`\enroll.token C:\enroll.token`, `for /f %%t in (C:\good) do reg add HKLM\SOFTWARE\Policies\Sekisho\Agent /v EnrollToken /d %%t /f >NUL`, wait(8),
-		`echo # edited>>`+dataDir+`\agent.yaml`)
+	script = append(script, `del `+dataDir+`\enroll.token C:\enroll.token`, `for /f %%t in (C:\good) do reg add HKLM\SOFTWARE\Policies\Sekisho\Agent /v EnrollToken /d %%t /f >NUL`)
+	script = append(script, wait("enrolled", `if exist `+dataDir+`\identity\identity.json`)...)
+	script = append(script, `echo # edited>>`+dataDir+`\agent.yaml`)
 	// Wine does not tell the old version that it is being upgraded (UPGRADINGPRODUCTCODE), so policy has to keep the data.
 	script = append(script, `reg add HKLM\SOFTWARE\Policies\Sekisho\Agent /v KeepData /t REG_DWORD /d 1 /f >NUL`)
 	msi("upgrade", `/i C:\two.msi ENROLL_TOKEN=`+good)
@@ -153,7 +154,7 @@ func agentID(text string) string {
 func steps(t *testing.T, files, texts map[string]string, script []string) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
-	args := []string{"-t", "240"}
+	args := []string{"-t", "900"}
 	texts["t.cmd"] = "@echo off\r\n" + strings.Join(script, "\r\n") + "\r\n"
 	for name, text := range texts {
 		path := filepath.Join(dir, name)

@@ -35,7 +35,7 @@ func agentEXE(t *testing.T) string {
 func boot(t *testing.T, files map[string]string, script ...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	args := []string{"-t", "180", "-c", agentEXE(t) + "=agent.exe"}
+	args := []string{"-t", "900", "-c", agentEXE(t) + "=agent.exe"}
 	put := func(name, text string) {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -59,8 +59,13 @@ func boot(t *testing.T, files map[string]string, script ...string) string {
 
 const agentYAML = "state_dir: C:\\sekisho\r\n"
 
-// wait is a pause in a command file, of about so many seconds.
-func wait(seconds int) string { return fmt.Sprintf("ping -n %d 127.0.0.1 >NUL", seconds+1) }
+// wait is what in a command file waits for a condition, commands and an "if" without what follows it; in vain until the
+// boot's time is over. The name is for its labels.
+func wait(name string, condition ...string) []string {
+	lines := append([]string{":" + name}, condition...)
+	lines[len(lines)-1] += " goto " + name + "-now"
+	return append(lines, "ping -n 2 127.0.0.1 >NUL", "goto "+name, ":"+name+"-now")
+}
 
 func TestTheWindowsAgentJudgesRecordedEventsAsTheLinuxOne(t *testing.T) {
 	var events strings.Builder
@@ -202,8 +207,8 @@ func TestTheIdleWindowsAgentIsSmall(t *testing.T) {
 	}
 	percent := 100 * (after.CPUSeconds - before.CPUSeconds) / after.Time.Sub(before.Time).Seconds()
 	t.Logf("idle: %.2f %% of a core, %.1f MB resident", percent, float64(after.MemoryBytes)/1e6)
-	// Bounds that only a mistake passes: other work on this machine counts as well.
-	if percent > 10 || after.MemoryBytes > 150e6 {
+	// Bounds that only a mistake passes: how much of a core it is depends on the machine.
+	if percent > 30 || after.MemoryBytes > 150e6 {
 		t.Error("that is not idle")
 	}
 }
@@ -223,11 +228,11 @@ func TestTheWindowsAgentReachesTheConsole(t *testing.T) {
 	s := stack.Start(t)
 	before := len(s.Alerts())
 	token := s.Run(s.Console, "enroll-token", "create", "--config", s.Dir+"/console.yaml", "--uses", "1", "--department", "test")
-	out := boot(t, map[string]string{"agent.yaml": agentYAML, "token": token},
-		`C:\agent.exe enroll --config C:\agent.yaml --token-file C:\token`, `echo enroll %ERRORLEVEL%`,
-		`start /b C:\agent.exe run --config C:\agent.yaml >NUL 2>&1`, wait(4),
-		`C:\agent.exe selftest --config C:\agent.yaml --through console --within 60s`, `echo selftest %ERRORLEVEL%`,
-	)
+	script := []string{`C:\agent.exe enroll --config C:\agent.yaml --token-file C:\token`, `echo enroll %ERRORLEVEL%`,
+		`start /b C:\agent.exe run --config C:\agent.yaml >NUL 2>&1`}
+	script = append(script, wait("up", `C:\agent.exe status --config C:\agent.yaml >NUL 2>&1`, `if not errorlevel 1`)...)
+	script = append(script, `C:\agent.exe selftest --config C:\agent.yaml --through console --within 180s`, `echo selftest %ERRORLEVEL%`)
+	out := boot(t, map[string]string{"agent.yaml": agentYAML, "token": token}, script...)
 	for _, want := range []string{"enroll 0\n", "selftest 0\n"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
