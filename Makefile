@@ -54,7 +54,7 @@ test-wine: ## the Windows programs and every Go test under Wine
 	@tools/setup build wine msi && tools/build windows && test/wine/test
 
 test-browser: ## the console in Chromium; SCREENSHOTS=DIR keeps pictures
-	@tools/setup build browser && test/browser/run
+	@tools/setup build browser && tools/build linux && test/browser/run
 
 bpf: ## the process sensor's programs for the kernel, made anew from their C source (clang 14); go test compares
 	@tools/setup build bpf && tools/go generate ./internal/procwatch/bpf
