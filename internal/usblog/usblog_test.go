@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -144,12 +145,14 @@ func TestLogsThatCannotBeRead(t *testing.T) {
 		{"another system", time.Now(), map[string]error{partitionLog: errors.ErrUnsupported}, endpoint.SensorOK, errors.ErrUnsupported},
 	} {
 		w := New(Options{Since: c.since, past: func(_ context.Context, o winlog.Options, _ time.Time, _ int) error { return c.errs[o.Channel] }})
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		err := w.Run(ctx, make(chan *event.Event))
-		cancel()
-		if s := w.Status(); s.State != c.state || !errors.Is(err, c.err) {
-			t.Errorf("%s: %+v, %v", c.name, s, err)
-		}
+		synctest.Test(t, func(t *testing.T) { // its time passes once the logs are read
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			err := w.Run(ctx, make(chan *event.Event))
+			if s := w.Status(); s.State != c.state || !errors.Is(err, c.err) {
+				t.Errorf("%s: %+v, %v", c.name, s, err)
+			}
+		})
 	}
 	// It is not told again when the sensor is started again.
 	asked := 0
