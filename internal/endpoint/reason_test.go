@@ -40,7 +40,7 @@ func TestAReasonWithoutEndTakesNoTime(t *testing.T) {
 	for _, part := range []string{"; ", "watch a: ", "watch a: watch b: ; ", "no systemd-logind (", "(%v); %s"} {
 		s := Sensor{Reason: strings.Repeat(part, maxReason/len(part))}
 		began := time.Now()
-		if s.Why("ja"); time.Since(began) > 5*time.Second {
+		if s.Why("ja"); time.Since(began) > 30*time.Second {
 			t.Errorf("%q, again and again, takes %v", part, time.Since(began))
 		}
 	}

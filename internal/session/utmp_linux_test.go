@@ -98,8 +98,8 @@ func next(t *testing.T, out chan *event.Event) *event.Event {
 			if e.Action != event.SensorDegraded && e.Action != event.SensorRecovered {
 				return e
 			}
-		case <-time.After(20 * time.Second):
-			t.Fatal("nothing told for 20 s")
+		case <-time.After(2 * time.Minute):
+			t.Fatal("nothing told for two minutes")
 		}
 	}
 }
@@ -107,7 +107,7 @@ func next(t *testing.T, out chan *event.Event) *event.Event {
 func state(t *testing.T, w *Watcher, state endpoint.SensorState, mechanism, reason string) {
 	t.Helper()
 	var st endpoint.Sensor
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if st = w.Status(); st.State == state && st.Mechanism == mechanism && strings.Contains(st.Reason, reason) {
 			return
 		}

@@ -61,7 +61,7 @@ func (r *live) next(dir string) *event.Event {
 				return e
 			}
 		case <-deadline:
-			r.t.Fatal("no event within 5 s")
+			r.t.Fatal("no event within a minute")
 			return nil
 		}
 	}
@@ -189,7 +189,7 @@ func TestManyMountsInARowAreAllTold(t *testing.T) {
 // server is gone.
 func TestARealMountThatHangsHoldsNothingUp(t *testing.T) {
 	top := t.TempDir()
-	r := newLive(t, Options{StatTimeout: 50 * time.Millisecond, RemovablePaths: []string{filepath.Join(top, "stick")}})
+	r := newLive(t, Options{StatTimeout: 2 * time.Second, RemovablePaths: []string{filepath.Join(top, "stick")}})
 	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Skipf("no FUSE here: %v", err)
@@ -360,7 +360,7 @@ func TestMountsOfOtherNamespacesAreSeen(t *testing.T) {
 	if n, _ := said.Read(make([]byte, 8)); n == 0 {
 		t.Skip("unshare -m is refused here")
 	}
-	deadline := time.After(3 * lookElsewhere)
+	deadline := time.After(20 * lookElsewhere)
 	for {
 		select {
 		case e := <-r.out:
