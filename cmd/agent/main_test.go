@@ -71,7 +71,7 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func ready(ts *testscript.TestScript, neg bool, args []string) {
-	for range 200 {
+	for range 2400 { // two minutes
 		if ts.Exec("sekisho-agent", "status", "--config", args[0]) == nil {
 			return
 		}

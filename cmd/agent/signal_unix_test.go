@@ -44,7 +44,7 @@ func TestASignalEndsACommandThatWaits(t *testing.T) {
 				if err == nil {
 					t.Errorf("%v after %s: ended well", args, sig)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				cmd.Process.Kill()
 				t.Errorf("%v goes on waiting after %s", args, sig)
 			}
