@@ -101,7 +101,12 @@ test('alerts arrive on the open page without a reload', async (t) => {
     await arrives('SCAM-1', rowOf('SCAM-1'));
   });
   await t.test('USB-3 for 80 files copied to a medium', { skip: process.getuid() === 0 ? false : 'mounting needs root' }, async () => {
-    for (const part of ['stick.img &&', 'mount -o loop', 'papers']) stack.shell(command(part));
+    for (const part of ['stick.img &&', 'mount -o loop']) stack.shell(command(part));
+    // nobody types so fast that the agent has not seen the medium yet
+    const status = command('selftest').replace('selftest', 'status').replace(/--through \S+/, '--json');
+    const watched = () => JSON.parse(stack.shell(status)).sensors.some((s) => s.name === 'file' && s.watching?.some((w) => w.endsWith('/stick')));
+    for (const end = Date.now() + limit.timeout; !watched(); ) assert.ok(Date.now() < end, 'the agent does not watch the medium');
+    stack.shell(command('papers'));
     await arrives('USB-3', rowOf('USB-3'));
   });
 
