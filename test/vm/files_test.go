@@ -147,7 +147,7 @@ func TestCopiesOnFileSystemsOfSticksAndShares(t *testing.T) {
 	dir, _ := run(t, "--exe", agent+":/usr/bin/sekisho-agent", "--put", "scenarios/files.agent.yaml:/etc/agent.yaml", "--share", share,
 		"--stick", "name=EX,size=256M,fs=exfat,serial=EX-0001", "--stick", "name=FAT,size=256M,fs=vfat,serial=FAT-0001",
 		"--env", fmt.Sprint("N=", n), "--env", "FLOODS="+strings.Join(slices.Sorted(maps.Keys(at)), " "), "--script", "scenarios/files.sh",
-		"--put", "scenarios/lib.sh:/tmp/lib.sh", "--smp", "2", "--mem", fmt.Sprint(512+n/16), "--timeout", fmt.Sprint(400+n/5),
+		"--put", "scenarios/lib.sh:/tmp/lib.sh", "--smp", "2", "--mem", fmt.Sprint(512+n/16), "--timeout", fmt.Sprint(900+n/5),
 		"--get", "/tmp/tee.jsonl:OUT/tee.jsonl", "--get", "/tmp/floods:OUT/floods")
 	events := toldOfFiles(t, dir)
 
@@ -189,7 +189,7 @@ func TestAnNFSServerThatGoesAway(t *testing.T) {
 	}
 	papers := filepath.Join(t.TempDir(), "papers")
 	writePapers(t, papers)
-	dir, _ := run(t, "--smp", "2", "--mem", fmt.Sprint(512+n/16), "--timeout", fmt.Sprint(400+n/5), "--put", "scenarios/lib.sh:/tmp/lib.sh",
+	dir, _ := run(t, "--smp", "2", "--mem", fmt.Sprint(512+n/16), "--timeout", fmt.Sprint(900+n/5), "--put", "scenarios/lib.sh:/tmp/lib.sh",
 		"--exe", agent+":/usr/bin/sekisho-agent", "--put", "scenarios/nfs.agent.yaml:/etc/agent.yaml", "--put", papers+":/tmp/papers",
 		"--stick", "name=EX,size=64M,fs=exfat,serial=EX-0001", "--env", fmt.Sprint("N=", n), "--script", "scenarios/nfs.sh",
 		"--get", "/tmp/tee.jsonl:OUT/tee.jsonl", "--get", "/tmp/floods:OUT/floods", "--get", "/tmp/said:OUT/said")

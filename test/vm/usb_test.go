@@ -44,12 +44,20 @@ func (e told) time(t *testing.T, field string) time.Time {
 	return at
 }
 
+// shown are the fields that a line about an event or alert has room for: CI keeps only so much of what a test says.
+var shown = []string{"sekisho.rule", "event.action", "device.vendor.id", "device.product.id", "device.serial_number", "sekisho.device.kinds",
+	"sekisho.device.ledger", "sekisho.usb.path", "sekisho.usb.oddities", "volume.mount_name", "volume.file_system_type", "volume.serial_number",
+	"sekisho.volume.usb_path", "process.executable", "process.command_line", "file.path", "user.name", "user.id", "sekisho.session.id",
+	"sekisho.session.kind", "sekisho.sensor", "message"}
+
 func (e told) String() string {
-	b, err := json.Marshal(map[string]any(e))
-	if err != nil {
-		return err.Error()
+	line := e.str("@timestamp")
+	for _, field := range shown {
+		if v, ok := e[field]; ok {
+			line += fmt.Sprintf(" %s=%v", field[strings.LastIndexByte(field, '.')+1:], v)
+		}
 	}
-	return string(b)
+	return line
 }
 
 // flatten adds the fields of a nested object to out, by dotted name.
@@ -79,7 +87,22 @@ func run(t *testing.T, args ...string) (dir, said string) {
 	if err != nil {
 		t.Errorf("scenario: %v", err)
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("in short: scenario: %v\n%s", err, inShort(string(out)))
+		}
+	})
 	return dir, string(out)
+}
+
+// complaints are what scenarios, the harness and the guest's own command say where something is not as it should be.
+var complaints = regexp.MustCompile(`(?m)^(not \d+ lines|in vain|FAILED|ended early|vm: ).*`)
+
+// inShort returns what a scenario complained of and how its output ended: the last word of a test that failed, as CI may
+// keep nothing else.
+func inShort(out string) string {
+	found := complaints.FindAllString(out, 20)
+	return strings.Join(found, "\n") + "\n...\n" + out[max(0, len(out)-1500):]
 }
 
 // readTold returns the events and the alerts of a file of `run --tee`, in the order they were told.
@@ -123,22 +146,21 @@ func readMarks(t *testing.T, path string) map[string]mark {
 	}
 	marks := map[string]mark{}
 	for line := range strings.Lines(string(b)) {
-		var name, wall string
-		var m mark
-		if _, err := fmt.Sscan(line, &name, &wall, &m.boot); err != nil {
+		var name string
+		var sec, micro int64
+		var boot float64
+		if _, err := fmt.Sscanf(line, "%s %d.%d %f\n", &name, &sec, &micro, &boot); err != nil {
 			t.Fatalf("%s: %v in %q", path, err, line)
 		}
-		if m.wall, err = time.Parse(time.RFC3339Nano, wall); err != nil {
-			t.Fatalf("%s: %v", path, err)
-		}
-		marks[name] = m
+		marks[name] = mark{time.Unix(sec, micro*1000).UTC(), boot}
 	}
 	return marks
 }
 
 // kernelTime returns when the kernel announced the first device at or after a moment, in seconds since boot. It does so
-// just before the uevent, so what is measured from here is never too short.
-func kernelTime(t *testing.T, path string, after float64) float64 {
+// just before the uevent, so what is measured from here is never too short. Where the guest has measured its TSC wrongly, the
+// messages' clock runs at another speed than the one of after, and there may be none.
+func kernelTime(t *testing.T, path string, after float64) (at float64, ok bool) {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -150,11 +172,10 @@ func kernelTime(t *testing.T, path string, after float64) float64 {
 			t.Fatal(err)
 		}
 		if at >= after-0.02 { // /proc/uptime counts in hundredths
-			return at
+			return at, true
 		}
 	}
-	t.Fatalf("no device found after %.2f s in:\n%s", after, b)
-	return 0
+	return 0, false
 }
 
 // where returns the events or alerts with all the given fields, which alternate with their values.
@@ -187,7 +208,7 @@ func TestSticksAndAKeyboard(t *testing.T) {
 		"--get", "/tmp/tee.jsonl:OUT/tee.jsonl",
 		"--get", "/tmp/marks:OUT/marks",
 		"--get", "/tmp/kernel.log:OUT/kernel.log",
-		"--timeout", "400", "--smp", "2",
+		"--timeout", "900", "--smp", "2",
 	)
 	events, alerts := readTold(t, filepath.Join(dir, "tee.jsonl"))
 	marks := readMarks(t, filepath.Join(dir, "marks"))
@@ -216,8 +237,11 @@ func TestSticksAndAKeyboard(t *testing.T) {
 
 	// Told, not asserted: the emulated guest has a twentieth of a PC's speed and the host may be busy. The aim is 200 ms.
 	t.Run("how long after the kernel's uevent the attach event is there", func(t *testing.T) {
-		kernel := kernelTime(t, filepath.Join(dir, "kernel.log"), marks["s1-plug"].boot)
+		kernel, ok := kernelTime(t, filepath.Join(dir, "kernel.log"), marks["s1-plug"].boot)
 		attached := where(events, "event.action", "usb-attached", "device.serial_number", "S1-0001")
+		if !ok || len(attached) == 0 {
+			t.Skip("no message of the kernel, or no event, to measure from")
+		}
 		seen := attached[0].time(t, "event.created").Sub(marks["s1-plug"].wall).Seconds() + marks["s1-plug"].boot
 		written := marks["s1-told"].boot
 		t.Logf("after the kernel's message: seen %.0f ms, found in the agent's file by a polling shell %.0f ms",
@@ -356,7 +380,7 @@ func TestDevicesOfEveryShape(t *testing.T) {
 		"--usb", "name=D5,type=audio,hub=DOCK", "--usb", "name=D6,type=ccid,hub=DOCK",
 		"--stick", "name=L1,fs=none,serial=LUKS-1", "--stick", "name=S1,serial=SLEEP-1",
 		"--script", "scenarios/kinds.sh", "--get", "/tmp/tee.jsonl:OUT/tee.jsonl", "--get", "/tmp/marks:OUT/marks",
-		"--timeout", "500", "--smp", "2")...)
+		"--timeout", "900", "--smp", "2")...)
 	all, alerts := readTold(t, filepath.Join(dir, "tee.jsonl"))
 	marks := readMarks(t, filepath.Join(dir, "marks"))
 	// between returns what was told of devices and volumes from one mark of the scenario to another.
@@ -377,9 +401,10 @@ func TestDevicesOfEveryShape(t *testing.T) {
 	kinds := func(list []told) string {
 		var out []string
 		for _, e := range where(list, "event.action", "usb-attached") {
+			list, _ := e["sekisho.device.kinds"].([]any) // none where it was gone before it could be read
 			var k []string
-			for _, one := range e["sekisho.device.kinds"].([]any) {
-				k = append(k, one.(string))
+			for _, one := range list {
+				k = append(k, fmt.Sprint(one))
 			}
 			out = append(out, strings.Join(k, "+"))
 		}
@@ -423,10 +448,14 @@ func TestDevicesOfEveryShape(t *testing.T) {
 	step("a keyboard in the place of a stick is told as that", "swap", "twins", 1, func(t *testing.T, list []told) {
 		got := where(list, "event.action", "usb-attached")
 		if kinds(list) != "storage keyboard" || got[1].str("sekisho.usb.path") != got[0].str("sekisho.usb.path") || got[1].str("sekisho.device.ledger") != "" {
-			t.Errorf("got %v", got)
+			t.Fatalf("got %v", got)
 		}
 		// Whether it came soon enough to be strange depends on how busy this machine is.
-		since := got[1].time(t, "@timestamp").Sub(where(list, "event.action", "usb-detached")[0].time(t, "@timestamp"))
+		gone := where(list, "event.action", "usb-detached")
+		if len(gone) == 0 {
+			t.Fatal("its end is not told")
+		}
+		since := got[1].time(t, "@timestamp").Sub(gone[0].time(t, "@timestamp"))
 		if odd := got[1].has("sekisho.usb.oddities", "port-swap"); odd != (since < 3*time.Second) {
 			t.Errorf("after %v: strange is %v", since, odd)
 		}
@@ -512,7 +541,7 @@ func TestTheServiceUnderSystemd(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("the image of the Debian guest can be built by root only")
 	}
-	_, said := run(t, "--rootfs", "debian", "--smp", "2", "--timeout", "400", "--stick", "name=S1,size=64M,serial=SVC-1",
+	_, said := run(t, "--rootfs", "debian", "--smp", "2", "--timeout", "900", "--stick", "name=S1,size=64M,serial=SVC-1",
 		"--put", "../../bin/static/sekisho-agent:/usr/bin/sekisho-agent", "--put", "scenarios/service.agent.yaml:/root/agent.yaml",
 		"--script", "scenarios/service.sh")
 	for _, want := range []string{"verified", "selftest", "alerts", "back after kill -9", "stopped", "removed"} {

@@ -17,7 +17,7 @@ vm mount EX /mnt/ex exfat uid=1000 && vm mount FAT /mnt/fat vfat uid=1000 || exi
 watched hr ex fat || exit 1
 usleep 1000000
 
-su user -c 'cp /mnt/hr/papers/*.csv /mnt/ex/' || exit 1
+papers || exit 1
 settled
 
 for m in $(cat /vm/env/FLOODS); do

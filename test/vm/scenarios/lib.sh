@@ -1,10 +1,11 @@
 # For scenarios that run the agent with --tee: sourced as /tmp/lib.sh.
 tee=/tmp/tee.jsonl
+trap '[ $? -eq 0 ] || { echo "ended early, after the mark $(tail -n 1 /tmp/marks 2>/dev/null)"; tail -n 20 /tmp/agent.log; }' EXIT
+trap 'exit 143' TERM # the time is up
 
-mark() { # mark NAME: now, by the wall clock, and by the clock of the kernel's messages
-	: >/tmp/now
-	read -r up _ </proc/uptime
-	echo "$1 $(stat -c %y /tmp/now | cut -d. -f1 | tr ' ' T).$(stat -c %y /tmp/now | cut -d. -f2 | cut -c1-3)Z $up" >>/tmp/marks
+mark() { # mark NAME: now, by the wall clock and by the clock of the kernel's messages, in seconds
+	# A file's time is that of the last tick, which comes late on a busy host: what was told before would count as after.
+	echo "$1 $(adjtimex | awk '/tv_sec/ {s = $2} /tv_usec/ {printf "%d.%06d", s, $2}') $(cut -d' ' -f1 /proc/uptime)" >>/tmp/marks
 }
 
 await() { # await SECONDS PATTERN [TIMES]: until the agent wrote that many lines like it
@@ -50,6 +51,15 @@ put() { # put COUNT DIR: that many files of 20 bytes, a thousand in a folder: FA
 		[ $((i % 1000)) -ne 0 ] || mkdir -p "$2/$((i / 1000))"
 		printf 'file number %08d' $i >"$2/$((i / 1000))/f$i"
 		i=$((i + 1))
+	done
+}
+
+papers() { # the 80 files of /mnt/hr/papers to /mnt/ex by an ordinary user, ten at a time, each when those before are told:
+	# on a busy host the agent may know of a read more than ten seconds after the write, and the copy lacks its source then
+	local d
+	for d in 0 1 2 3 4 5 6 7; do
+		su user -c "cp /mnt/hr/papers/*\ $d?.csv /mnt/ex/" || return 1
+		within 90 sh -c "[ \$(grep -v '\"kind\":\"alert\"' $tee | grep -c '\"path\":\"/mnt/ex/') -ge $((10 * (d + 1))) ]"
 	done
 }
 

@@ -40,7 +40,7 @@ watched hr ex || exit 1
 usleep 1000000
 
 say watched
-su user -c 'cp /mnt/hr/papers/*.csv /mnt/ex/' || exit 1
+papers || exit 1
 settled
 
 say copied
@@ -62,20 +62,20 @@ kill -STOP $agent
 cp -r /home/few /mnt/hr/late || exit 1
 (cp -r /home/many /mnt/hr/hang; echo "the copy ended with status $?" >>/tmp/said) &
 copy=$!
-within 30 sh -c '[ $(ls /srv/hr/hang/0 | wc -l) -gt 50 ]' || exit 1
+until [ $(ls /srv/hr/hang/0 2>/dev/null | wc -l) -gt 50 ]; do :; done # without a pause: a fast machine copies 250 more in a moment
 ip link set lo down
 kill -CONT $agent
 usleep 2000000
 echo "$(ls /srv/hr/hang/0 | wc -l) of 300 files had come" >>/tmp/said
 su user -c 'cp -r /home/few /mnt/ex/meanwhile'
-within 30 sh -c "[ \$(grep -c /mnt/ex/meanwhile/ $tee) -ge 26 ]" && echo "told while the server was away" >>/tmp/said
-within 30 hangs && echo "status says that it does not answer" >>/tmp/said
+within 90 sh -c "[ \$(grep -c /mnt/ex/meanwhile/ $tee) -ge 26 ]" && echo "told while the server was away" >>/tmp/said
+within 90 hangs && echo "status says that it does not answer" >>/tmp/said
 kill -0 $copy && echo "the copy hung" >>/tmp/said
 ip link set lo up
 say back
 wait $copy
 settled
-within 30 answers && echo "status says that it answers" >>/tmp/said
+within 90 answers && echo "status says that it answers" >>/tmp/said
 cat /tmp/said
 status
 kill $agent

@@ -11,38 +11,42 @@ chown -R 1000:1000 /home/user
 sekisho-agent check --config /etc/agent.yaml || exit 1
 sekisho-agent run --config /etc/agent.yaml --tee $tee >/tmp/agent.out 2>/tmp/agent.log &
 agent=$!
-await 30 '"agent-started"' || { cat /tmp/agent.log; exit 1; }
+await 90 '"agent-started"' || exit 1
 usleep 2000000
 
-(await 60 '"usb-attached".*S1-0001|S1-0001.*"usb-attached"' && mark s1-told) &
+(await 90 '"usb-attached".*S1-0001|S1-0001.*"usb-attached"' && mark s1-told) &
 told=$!
 mark s1-plug
 vm plug S1 || exit 1
 wait $told
 vm mount S1 /mnt/s1 vfat uid=1000 || exit 1
-await 20 '"volume-mounted".*/mnt/s1|/mnt/s1.*"volume-mounted"'
+await 90 '"volume-mounted".*/mnt/s1|/mnt/s1.*"volume-mounted"'
+watched s1 || exit 1
 mark s1-copy
 su user -c 'cp /home/user/papers/*.csv /mnt/s1/' || exit 1
 sync
-await 60 '"USB-3"'
+await 90 '"USB-3"'
+settled # what is pulled while files wait to be told is another scenario's, files.sh
 mark s1-unplug
 vm unplug S1
-await 30 '"usb-detached".*S1-0001|S1-0001.*"usb-detached"'
+await 90 '"usb-detached".*S1-0001|S1-0001.*"usb-detached"'
 umount -l /mnt/s1
 
 mark s2-plug
 vm plug S2 || exit 1
 vm mount S2 /mnt/s2 vfat uid=1000 || exit 1
-await 20 '"volume-mounted".*/mnt/s2|/mnt/s2.*"volume-mounted"'
+await 90 '"volume-mounted".*/mnt/s2|/mnt/s2.*"volume-mounted"'
+watched s2 || exit 1
 su user -c 'cp /home/user/papers/list-0*.csv /mnt/s2/'
 sync
+settled
 umount /mnt/s2
 vm unplug S2
-await 30 '"usb-detached".*S2-APPROVED|S2-APPROVED.*"usb-detached"'
+await 90 '"usb-detached".*S2-APPROVED|S2-APPROVED.*"usb-detached"'
 
 mark k1-plug
 vm plug K1 || exit 1
-await 30 '"keyboard"'
+await 90 '"keyboard"'
 usleep 3000000
 mark end
 
