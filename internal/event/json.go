@@ -201,6 +201,14 @@ func (e *Event) AppendJSON(b []byte) []byte {
 	return w.Close()
 }
 
+// Size is how many bytes of JSON the event is; of a sealed one that is known.
+func (e *Event) Size() int {
+	if e.sealed.of == e {
+		return len(e.sealed.json)
+	}
+	return len(e.AppendJSON(nil))
+}
+
 // Seal keeps the event's JSON, so that AppendJSON need not make it again: some
 // events are written many times, as evidence of several findings. The event must
 // not be written to any more. A copy of it may be, and is not sealed.
