@@ -117,6 +117,15 @@ type Alert struct {
 // never as an incident.
 func (a *Alert) Test() bool { return a.Event != nil && a.Event.Test.V }
 
+// Size is how many bytes of JSON the alert's evidence is: about what it takes in
+// memory.
+func (a *Alert) Size() (n int) {
+	for _, e := range a.Evidence {
+		n += e.Size()
+	}
+	return n
+}
+
 // About names rule and PC, "USB-3 PC-1047", for a log that outlives the alert.
 // The PC's name is as it came.
 func (a *Alert) About() string {

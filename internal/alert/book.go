@@ -37,8 +37,13 @@ type Finding struct {
 
 // maxOpen is how many alerts a book holds open for repeats. Judgement: above
 // that something floods; the oldest are closed, and a repeat is then a new
-// alert, never a lost one. With 20 events of 2 KB each it is 40 MB at worst.
+// alert, never a lost one.
 const maxOpen = 1024
+
+// maxOpenBytes is how much JSON their evidence may be, for the same reason and with
+// the same effect. Judgement: as much as maxOpen alerts of 20 events of 2 KB each;
+// a start of a program with arguments as long as a system allows is 100 times that.
+const maxOpenBytes = 40 << 20
 
 // closing is how long after its quiet time an alert is still kept open, for
 // repeats that come late. At least the tolerance of the windows.
@@ -48,6 +53,8 @@ const closing = 3 * time.Minute
 // It has one owner.
 type Book struct {
 	open    map[string]*entry // by group, or that and earlier
+	size    int               // of them all, see head.Size
+	most    int               // that they may be: maxOpenBytes, less in tests
 	ends    byEnd             // of those that are open, and some that were
 	changed []*entry          // in the order of their change
 	calls   uint              // of Paced
@@ -98,6 +105,7 @@ type head struct {
 	Time  time.Time `json:"time"`
 	Until time.Time `json:"until"`           // repeats up to here join
 	Event string    `json:"event,omitempty"` // id of the deciding event, which an alert's JSON does not tell
+	Size  int       `json:"size"`            // Alert.Size; 0 in states of before it was kept
 	Sum   uint32    `json:"sum"`             // of group and alert: see checksum
 }
 
@@ -109,7 +117,9 @@ func checksum(group, alert []byte) uint32 {
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // NewBook is an empty book.
-func NewBook() *Book { return &Book{open: map[string]*entry{}, touched: map[string]bool{}} }
+func NewBook() *Book {
+	return &Book{open: map[string]*entry{}, most: maxOpenBytes, touched: map[string]bool{}}
+}
 
 // earlier is put behind a group for an alert of before the one that is open: a log
 // of hours ago is read while things happen, and neither may close the other.
@@ -127,11 +137,14 @@ func (b *Book) Add(f *Finding) (a *Alert, raised bool) {
 				continue
 			}
 			e.join(f)
+			size := e.a.Size()
+			b.size, e.Size = b.size+size-e.Size, size
 			b.touched[g] = true
 			if !e.dirty {
 				e.dirty = true
 				b.changed = append(b.changed, e)
 			}
+			b.bound()
 			return nil, false
 		}
 		if e := b.open[group]; e != nil && t.Before(e.Time) {
@@ -157,14 +170,23 @@ func (b *Book) Add(f *Finding) (a *Alert, raised bool) {
 	}
 	if old := b.open[group]; old != nil && old.dirty {
 		// Its last change goes out by Changed still: the entry stays in that list.
-		delete(b.open, group)
+		b.remove(group)
 	}
 	if len(b.open) >= maxOpen {
 		b.closeOldest()
 	}
-	b.enter(group, &entry{head: head{ID: a.ID, Time: t, Until: t.Add(f.Quiet), Event: a.Event.ID}, a: a})
+	b.enter(group, &entry{head: head{ID: a.ID, Time: t, Until: t.Add(f.Quiet), Event: a.Event.ID, Size: a.Size()}, a: a})
 	b.touched[group] = true
+	b.bound()
 	return a.clone(), true
+}
+
+// bound closes alerts, those whose quiet time ends first, until the others are no
+// larger together than they may be.
+func (b *Book) bound() {
+	for b.size > b.most && len(b.open) > 1 {
+		b.closeOldest()
+	}
 }
 
 // capped is evidence as an alert carries it.
@@ -311,8 +333,16 @@ func (b *Book) Expire(now time.Time) {
 }
 
 func (b *Book) close(group string) {
-	delete(b.open, group)
+	b.remove(group)
 	b.touched[group] = true
+}
+
+// remove takes the alert of a group out, if one is open.
+func (b *Book) remove(group string) {
+	if e := b.open[group]; e != nil {
+		b.size -= e.Size
+		delete(b.open, group)
+	}
 }
 
 // Open reports whether an alert of this group and id may still grow.
@@ -330,7 +360,9 @@ func (b *Book) Len() int { return len(b.open) }
 
 // enter opens an alert.
 func (b *Book) enter(group string, e *entry) {
+	b.remove(group)
 	b.open[group] = e
+	b.size += e.Size
 	heap.Push(&b.ends, end{e.Until, group})
 	if len(b.ends) > 2*maxOpen {
 		b.ends = b.ends[:0]
@@ -396,6 +428,9 @@ func (b *Book) Load(group, state []byte) error {
 	}
 	if e.Sum != checksum(group, alert) {
 		return fmt.Errorf("open alert %s: it is not as it was written", e.ID)
+	}
+	if e.Size == 0 {
+		e.Size = len(alert)
 	}
 	b.enter(string(group), e)
 	return nil

@@ -255,6 +255,50 @@ func TestAKeptAlertThatMakesNoSenseIsRefused(t *testing.T) {
 	}
 }
 
+// Alerts of huge events are closed early, whether the book was kept meanwhile or not.
+func TestABookOfHugeEventsIsBounded(t *testing.T) {
+	b, kept, huge := NewBook(), NewBook(), strings.Repeat("x", 2<<10)
+	b.most, kept.most = 400<<10, 400<<10
+	add := func(i, group int) {
+		f := finding(i, 24*time.Hour)
+		f.Group = fmt.Sprint(group)
+		f.Event.Message = huge
+		f.Event.Seal()
+		_, got := b.Add(f)
+		if _, want := kept.Add(f); got != want {
+			t.Fatalf("finding %d: raised %v, after a restart %v", i, got, want)
+		}
+	}
+	state := map[string]string{}
+	for i := range 450 {
+		add(i, i%150) // three each
+		size := 0
+		for _, e := range b.open {
+			size += e.a.Size()
+		}
+		if size != b.size || size > b.most {
+			t.Fatalf("finding %d: %d bytes are open, counted as %d", i, size, b.size)
+		}
+		if i == 120 || i == 300 {
+			kept.Changed()
+			state = flushed(t, kept, state)
+			kept = NewBook()
+			kept.most = b.most
+			for g, s := range state {
+				if err := kept.Load([]byte(g), []byte(s)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if !slices.Equal(slices.Sorted(maps.Keys(b.open)), slices.Sorted(maps.Keys(kept.open))) || b.size != kept.size {
+		t.Errorf("%d open, %d bytes; after restarts %d, %d", b.Len(), b.size, kept.Len(), kept.size)
+	}
+	if b.Len() >= 150 || b.Len() < 50 {
+		t.Errorf("%d are open", b.Len())
+	}
+}
+
 func TestABookIsBounded(t *testing.T) {
 	b := NewBook()
 	for i := range maxOpen + 10 {
