@@ -56,6 +56,7 @@ var said = []struct{ en, ja string }{
 	{"file system does not answer", "ファイルシステムが応答しません"},
 	{"look for what was lost on %s: %v", "%[1]s で、失われた分を探し直せません: %[2]s"},
 	{"watch removable media: %v", "媒体を監視できません: %[1]s"},
+	{"watch local disks: %v", "内蔵ディスクを監視できません: %[1]s"},
 	{"protected places have more than %d folders, reads in the rest are not seen", "守る場所のフォルダーが %[1]s 個を超えました。残りでの読み取りは見えません"},
 
 	// Logons.

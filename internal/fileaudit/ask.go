@@ -72,6 +72,11 @@ func askFor[T any](s stuck, dev volume.Dev, wait time.Duration, question func() 
 	}
 }
 
+// asked does what the file system of a file may hang at.
+func (c *core) asked(id fileKey, do func()) {
+	_, _ = ask(c.stuck, id.dev, func() (struct{}, error) { do(); return struct{}{}, nil })
+}
+
 // stat is lstat of a path on a volume.
 func (c *core) stat(v *volume.Volume, path string) (os.FileInfo, error) {
 	return ask(c.stuck, v.Dev, func() (os.FileInfo, error) { return lstat(v.Reach+path, v.Dev) })

@@ -104,7 +104,7 @@ func newCore(w *Watcher, q *queue, procs *processes, out chan<- *event.Event) *c
 // returned.
 func (c *core) run(ctx context.Context, src source, mech, reason string, quiet time.Duration) error {
 	c.mech, c.src, c.reason = mech, src, reason
-	c.lin.files.gone = func(id fileKey, x carrier) { src.unfollow(x.path, id) }
+	c.lin.files.gone = func(id fileKey, x carrier) { c.asked(id, func() { src.unfollow(x.path, id) }) }
 	c.set = newSettle(quiet, max(c.w.opts.MaxDelay, quiet))
 	c.guess, _ = src.(guesser)
 	c.lag, _ = src.(lagger)

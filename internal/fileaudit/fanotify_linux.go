@@ -103,6 +103,7 @@ type fanFacts struct {
 	named        map[volume.Dev]bool   // moves and deletions are told
 	local        map[volume.Dev]bool   // watched only for what is copied to it from elsewhere
 	unsampled    map[volume.Dev]bool   // a look into a file may fetch it from far away
+	own          map[volume.Dev]*group // of disks that may hang, whose files no other group may open
 	mounts       map[[8]byte]mountFact // of those that are named, by the id that names carry
 }
 
@@ -344,7 +345,11 @@ func (f *fan) markFile(how uint, path string, id fileKey) bool {
 	if unix.Fstat(fd, &st) != nil || (fileKey{volume.Dev{Major: unix.Major(st.Dev), Minor: unix.Minor(st.Dev)}, st.Ino}) != id {
 		return false
 	}
-	return unix.FanotifyMark(f.main.fd, how, maskReads, fd, "") == nil
+	g := f.main
+	if own := f.facts.Load().own[id.dev]; own != nil {
+		g = own
+	}
+	return unix.FanotifyMark(g.fd, how, maskReads, fd, "") == nil
 }
 
 // descriptors is the folder of /proc that says what our descriptors are, open for
@@ -485,7 +490,7 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 	}
 	var clouds []string
 	want, marked := map[int]uint64{}, map[volume.Dev]bool{}
-	facts := &fanFacts{noChangeTime: map[volume.Dev]bool{}, named: map[volume.Dev]bool{}, local: map[volume.Dev]bool{}, unsampled: map[volume.Dev]bool{}, mounts: map[[8]byte]mountFact{}}
+	facts := &fanFacts{noChangeTime: map[volume.Dev]bool{}, named: map[volume.Dev]bool{}, local: map[volume.Dev]bool{}, unsampled: map[volume.Dev]bool{}, own: map[volume.Dev]*group{}, mounts: map[[8]byte]mountFact{}}
 	for i := range all {
 		v := &all[i]
 		if v.Hidden {
@@ -524,7 +529,7 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 		}
 		if mayHang(v) {
 			f.markBeside(v, mask)
-			marked[v.Dev] = true
+			marked[v.Dev], facts.own[v.Dev] = true, f.far[v.MountID]
 			continue
 		}
 		// Marking again what is marked costs nothing, and a device number may come back with another stick.
@@ -569,6 +574,9 @@ func (f *fan) sync(all []volume.Volume, p *places) (watching, problems []string)
 	problems = append(problems, f.markProblems(want)...)
 	if f.hangs(f.media, hangsFor) {
 		problems = append(problems, fmt.Sprintf("watch removable media: %v", errStuck))
+	}
+	if f.hangs(f.main, hangsFor) {
+		problems = append(problems, fmt.Sprintf("watch local disks: %v", errStuck))
 	}
 	f.marked = want
 	with, odd := p.with(clouds)

@@ -180,15 +180,21 @@ func notHere(all []volume.Volume) func(dir string) bool {
 type search struct {
 	s        *seeker
 	facts    folderFacts
-	ids      map[int][8]byte // of the file systems that names are told on, by mount id
-	dead     map[string]bool // mounts that do not answer
+	here     map[int]*volume.Volume // the mounts that were there when it was asked for, by id; never changed
+	ids      map[int][8]byte        // of the file systems that names are told on, by mount id
+	dead     map[string]bool        // mounts that do not answer
 	skip     func(dir string) bool
 	problems []string
 }
 
 // search begins a look; what is found is added to some facts.
 func (s *seeker) search(facts *folderFacts) *search {
-	x := &search{s: s, facts: folderFacts{map[string]bool{}, map[[8]byte]mountFact{}}, ids: map[int][8]byte{}, dead: map[string]bool{}, skip: notHere(s.is.all)}
+	x := &search{s: s, facts: folderFacts{map[string]bool{}, map[[8]byte]mountFact{}}, here: map[int]*volume.Volume{}, ids: map[int][8]byte{}, dead: map[string]bool{}, skip: notHere(s.is.all)}
+	for i := range s.is.all {
+		if v := &s.is.all[i]; !v.Folder {
+			x.here[v.MountID] = v
+		}
+	}
 	maps.Copy(x.facts.folders, facts.folders)
 	maps.Copy(x.facts.mounts, facts.mounts)
 	return x
@@ -228,6 +234,7 @@ func (x *search) ask(dir string, question func()) bool {
 func (x *search) mark(dir string) {
 	type answer struct {
 		marked
+		on    *volume.Volume
 		names bool
 		id    [8]byte
 	}
@@ -236,11 +243,21 @@ func (x *search) mark(dir string) {
 	if !ok {
 		return // the table of mounts is not there yet, and tells when it is
 	}
-	id, known := x.ids[v.MountID]
+	likely := v.MountID
+	if v.Folder {
+		likely = v.ParentID
+	}
+	id, known := x.ids[likely]
 	var got answer
 	var failed error
+	here, own := x.here, x.s.is.own
 	if !x.ask(dir, func() {
-		got.marked, got.id, got.names, failed = f.markDir(dir, &v, x.s.is.own[v.MountID], id, known)
+		on := mountUnder(dir, likely)
+		if got.on = here[on]; got.on == nil {
+			failed = fs.ErrNotExist // newer than this look: the table tells of it, and another look follows
+			return
+		}
+		got.marked, got.id, got.names, failed = f.markDir(dir, got.on, own[on], id, known && on == likely)
 	}) {
 		return
 	}
@@ -251,8 +268,8 @@ func (x *search) mark(dir string) {
 		return
 	}
 	if got.names {
-		x.ids[v.MountID] = got.id
-		x.facts.addMount(got.id, reachOf(&v), v.Dev)
+		x.ids[got.on.MountID] = got.id
+		x.facts.addMount(got.id, reachOf(got.on), got.on.Dev)
 		if got.handle.handle != nil {
 			x.facts.folders[handleKey(got.handle)] = true
 		}
@@ -353,6 +370,17 @@ func (f *fan) markDir(d string, v *volume.Volume, own *group, id [8]byte, known 
 		m = marked{mountOf(v), nameInfo{fsid: id, handleType: h.Type(), handle: h.Bytes()}}
 	}
 	return m, id, true, nil
+}
+
+// mountUnder is the id of the mount that a folder lies on, or the likely one where the
+// kernel does not tell: before 5.8. A path may lead elsewhere by a link, and a mount may
+// have come over it that the table does not know yet.
+func mountUnder(dir string, likely int) int {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID, &st); err != nil || st.Mask&unix.STATX_MNT_ID == 0 {
+		return likely
+	}
+	return int(st.Mnt_id)
 }
 
 // unmarkDir takes back the marks of a folder, also of one that was moved away.

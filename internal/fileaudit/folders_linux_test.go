@@ -22,7 +22,7 @@ func diskAt(t *testing.T, at string) volumes {
 		t.Fatal(err)
 	}
 	var v volume.Volume
-	v.Mount, v.MountName, v.MountID, v.Kind, v.FileSystemType = at, at, 1, event.VolumeLocal, "ext4"
+	v.Mount, v.MountName, v.MountID, v.Kind, v.FileSystemType = at, at, mountUnder(at, 1), event.VolumeLocal, "ext4"
 	v.Dev, _ = identity(fi)
 	return volumes{v}
 }
@@ -135,7 +135,7 @@ func TestReadsAreLetGoOfBeforeWrites(t *testing.T) {
 	time.Sleep(50 * time.Millisecond)
 	run(t, `cat "$1"/* > /dev/null; sleep 0.2; for i in $(seq 50); do echo $i > "$2/$i"; done; sleep 0.2`, share, stick)
 	told, lost := 0, int64(0)
-	for _, e := range collect(out, 1, 1500*time.Millisecond) {
+	for _, e := range collect(out, 1, 4*time.Second) {
 		switch {
 		case e.Lost != nil:
 			lost += e.Lost.Count.V

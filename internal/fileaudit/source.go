@@ -137,7 +137,7 @@ func (c *core) carry(r *record, src *found, watched bool, now time.Time) {
 	id := r.file()
 	c.lin.files.put(id, x, now)
 	if !watched { // else its reads are told anyway
-		c.src.follow(r.path, id)
+		c.asked(id, func() { c.src.follow(r.path, id) })
 	}
 }
 
