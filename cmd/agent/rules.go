@@ -97,7 +97,7 @@ func rulesCheckCommand() *cobra.Command {
 					n++
 				}
 			}
-			fmt.Printf(lang.T("問題ありません（ルール %d 件）\n", "ok: %d "+pick(n, "rule", "rules")+"\n"), n)
+			fmt.Println(lang.T(fmt.Sprintf("問題ありません（ルール %d 件）", n), "ok: "+lang.Many(n, "rule")))
 			return nil
 		},
 	}
@@ -221,7 +221,7 @@ func rulesProfileCommand() *cobra.Command {
 			if asJSON {
 				return printJSON(costs)
 			}
-			fmt.Printf(lang.T("%d イベント\n", "%d "+pick(int(p.Events()), "event", "events")+"\n"), p.Events())
+			fmt.Println(lang.T(fmt.Sprintf("%d イベント", p.Events()), lang.Many(int(p.Events()), "event")))
 			for i, c := range costs {
 				if i == top {
 					break
@@ -236,12 +236,4 @@ func rulesProfileCommand() *cobra.Command {
 	c.Flags().IntVar(&top, "top", 20, lang.T("示す件数", "how many to show"))
 	c.Flags().BoolVar(&asJSON, "json", false, lang.T("JSON で出力する", "as one JSON document"))
 	return c
-}
-
-// pick is the word for a number of things, in English.
-func pick(n int, one, more string) string {
-	if n == 1 {
-		return one
-	}
-	return more
 }

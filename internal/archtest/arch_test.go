@@ -60,7 +60,7 @@ var layers = map[string]row{
 	"enrich":     {"event catalog config problem", "the one stage that joins settings and catalogue to events; it must not know what the rules make of them"},
 	"correlate":  {"event rules", "windows over matches by event time, nothing else, so that a replay counts the same"},
 	"judge":      {"event enrich rules correlate alert spool", "the judging path that agent and replay share; a source in it would break replay. The spool is the journal of a judge that is opened on a folder, which replay's is not"},
-	"replay":     {"event judge enrich rules correlate alert catalog config input problem", "replay needs no privileges and links no source, no spool, no network"},
+	"replay":     {"event judge enrich rules correlate alert catalog config input lang problem", "replay needs no privileges and links no source, no spool, no network"},
 	"wire":       {"event alert endpoint", "bodies that agent and collector exchange; neither side's code"},
 	"ship":       {"spool wire endpoint", "moves bytes from the spool to the collector; it must not judge or change them"},
 	"enroll":     {"wire endpoint winacl", "identity only: it must work before, and when, everything else does not"},

@@ -4,6 +4,7 @@ package lang
 
 import (
 	"os"
+	"strconv"
 	"strings"
 )
 
@@ -23,6 +24,14 @@ func pick(locale string) string {
 		return "ja"
 	}
 	return "en"
+}
+
+// Many is a number of things in English: "1 rule", "2 rules".
+func Many(n int, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + one + "s"
 }
 
 // T is ja or en, as the terminal wants it.

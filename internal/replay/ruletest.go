@@ -24,6 +24,7 @@ import (
 	"sekisho/internal/alert"
 	"sekisho/internal/event"
 	"sekisho/internal/input"
+	"sekisho/internal/lang"
 	"sekisho/internal/problem"
 	"sekisho/internal/rules"
 )
@@ -85,8 +86,8 @@ type TestSummary struct {
 }
 
 // Text is the summary in a language, "ja" or else English.
-func (s *TestSummary) Text(lang string) string {
-	if lang == "ja" {
+func (s *TestSummary) Text(language string) string {
+	if language == "ja" {
 		text := fmt.Sprintf("%d ファイル、%d 試験、失敗 %d", s.Files, s.Tests, s.Failed)
 		if s.Wrong > 0 {
 			text += fmt.Sprintf("、試験として読めないファイル %d", s.Wrong)
@@ -96,22 +97,14 @@ func (s *TestSummary) Text(lang string) string {
 		}
 		return text
 	}
-	text := fmt.Sprintf("%s, %s, %d failed", many(s.Files, "file"), many(s.Tests, "test"), s.Failed)
+	text := fmt.Sprintf("%s, %s, %d failed", lang.Many(s.Files, "file"), lang.Many(s.Tests, "test"), s.Failed)
 	if s.Wrong > 0 {
-		text += fmt.Sprintf(", %s with mistakes not run", many(s.Wrong, "file"))
+		text += fmt.Sprintf(", %s with mistakes not run", lang.Many(s.Wrong, "file"))
 	}
 	if n := len(s.Problems); n > 0 {
-		text += fmt.Sprintf(", %s with rules (those were not tested)", many(n, "problem"))
+		text += fmt.Sprintf(", %s with rules (those were not tested)", lang.Many(n, "problem"))
 	}
 	return text
-}
-
-// many is a number of things, in English.
-func many(n int, one string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return strconv.Itoa(n) + " " + one + "s"
 }
 
 // PathError says why a path that was to be tested cannot be, in both languages.
@@ -333,7 +326,7 @@ func (s *TestSummary) file(name string, data []byte, su suite, o TestOptions) {
 	if failed {
 		fmt.Fprintf(o.Out, "FAIL %s\n%s", name, b.String())
 	} else {
-		fmt.Fprintf(o.Out, "ok   %s (%s)\n%s", name, say(o.Lang, strconv.Itoa(ran)+" 試験", many(ran, "test")), b.String())
+		fmt.Fprintf(o.Out, "ok   %s (%s)\n%s", name, say(o.Lang, strconv.Itoa(ran)+" 試験", lang.Many(ran, "test")), b.String())
 	}
 }
 
@@ -810,7 +803,7 @@ func (c *testCase) run(su suite, only []string, o TestOptions) (diff []string, r
 	}
 	if len(got) != len(c.want) {
 		diff = append(diff, fmt.Sprintf("%s: %s", c.t.at(c.alerts), say(o.Lang,
-			fmt.Sprintf("アラートは %d 件（正しくは %d 件）", len(got), len(c.want)), fmt.Sprintf("%s, want %d", many(len(got), "alert"), len(c.want)))))
+			fmt.Sprintf("アラートは %d 件（正しくは %d 件）", len(got), len(c.want)), fmt.Sprintf("%s, want %d", lang.Many(len(got), "alert"), len(c.want)))))
 		for i, a := range got {
 			diff = append(diff, fmt.Sprintf(say(o.Lang, "  出たもの %d: %s %s（開始から %v）%s", "  got %d: %s %s at %v: %s"),
 				i+1, visible(cmp.Or(a.Rule.Table, a.Rule.ID)), a.Level, a.Time.Sub(testStart), visible(a.Title.In(o.Lang))))
