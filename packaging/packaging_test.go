@@ -56,10 +56,14 @@ func TestManualPagesNameEveryCommand(t *testing.T) {
 
 // A unit that lost a line of its hardening scores worse than it does today.
 func TestUnitsStayHardened(t *testing.T) {
-	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+	version, err := exec.Command("systemd-analyze", "--version").Output()
+	if err != nil {
 		t.Skip("no systemd-analyze here")
 	}
-	// In tenths, as systemd 252 counts. Each exception of the agent's is explained in its unit.
+	if !bytes.HasPrefix(version, []byte("systemd 252 ")) {
+		t.Skipf("needs systemd 252: others weigh in other ways (%s)", bytes.SplitN(version, []byte("\n"), 2)[0])
+	}
+	// In tenths. Each exception of the agent's is explained in its unit.
 	for unit, worst := range map[string]string{"sekisho-agent.service": "44", "sekisho-console.service": "17"} {
 		out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold="+worst, unit).CombinedOutput()
 		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
