@@ -512,10 +512,10 @@ func (a *Agent) afresh() string {
 // once for each MB of events that rules looked at. The pipeline waits some ms
 // while that is copied, and not for the disk.
 func (a *Agent) checkpoint() {
+	a.judge.Kept(a.out.kept.Load())
 	if !a.judge.Due() {
 		return
 	}
-	a.judge.Kept(a.out.kept.Load())
 	began := time.Now()
 	if err := a.judge.StartCheckpoint(); err == nil { // else it is in its Stats: see safe
 		a.log.Debug("write down what was counted", zap.Duration("took", time.Since(began)))

@@ -29,6 +29,10 @@ const (
 	// alertQueue alerts may wait in memory for the disk: while a sync is under
 	// way, and while the disk is full. Over it they are dropped and counted.
 	alertQueue = 4096
+	// queueBytes of alerts wait as they are; what comes beyond is cut to tightRow,
+	// and dropped where that cannot be. Ordinary alerts take some 10 MB.
+	queueBytes = 16 << 20
+	tightRow   = 8 << 10
 	// fullRetry is the pause between two tries on a full disk.
 	fullRetry = time.Second
 	// ballast lets alerts still be written on a disk that is full.
@@ -46,6 +50,7 @@ type outbox struct {
 
 	again   []outgoing // of the run before: written first; only run touches it once it runs
 	queue   chan outgoing
+	waiting atomic.Int64                    // bytes in the queue, and of those that are being written
 	spooled func(test string, place uint64) // called when a test's alert is on disk, with its place in the spool
 	sync    func() error                    // puts on disk what the judge knows of the alerts: before they are
 	kept    atomic.Uint64                   // number of the newest alert that is on disk or given up
@@ -82,7 +87,11 @@ func openOutbox(dir string, maxAlerts, maxActivity int64, maxAge time.Duration, 
 // outgoing is an alert as it goes to disk; it is done with a when it returns: the
 // judge goes on counting in it.
 func (o *outbox) outgoing(a *alert.Alert, update bool, n uint64) outgoing {
-	x := outgoing{rec: encodeAlert(a, rowBytes(o.alerts)), n: n, update: update}
+	most := rowBytes(o.alerts)
+	if o.waiting.Load() >= queueBytes {
+		most = min(most, tightRow)
+	}
+	x := outgoing{rec: encodeAlert(a, most), n: n, update: update}
 	if a.Test() {
 		x.test = a.Event.ID
 	}
@@ -91,12 +100,17 @@ func (o *outbox) outgoing(a *alert.Alert, update bool, n uint64) outgoing {
 
 // alert queues an alert for the disk. It never blocks.
 func (o *outbox) alert(x outgoing) {
-	select {
-	case o.queue <- x:
-	default:
-		if err := o.alerts.CountFull(1); err != nil {
-			o.log.Error("count a dropped alert", zap.Error(err))
+	if o.waiting.Load() < queueBytes || len(x.rec) <= tightRow {
+		o.waiting.Add(int64(len(x.rec)))
+		select {
+		case o.queue <- x:
+			return
+		default:
+			o.waiting.Add(-int64(len(x.rec)))
 		}
+	}
+	if err := o.alerts.CountFull(1); err != nil {
+		o.log.Error("count a dropped alert", zap.Error(err))
 	}
 }
 
@@ -163,6 +177,10 @@ func (o *outbox) run(stopping <-chan struct{}) {
 			}
 		}
 		o.write(held, stopping)
+		for i := range held {
+			o.waiting.Add(-int64(len(held[i].rec)))
+		}
+		clear(held) // nothing huge stays behind until the next
 	}
 }
 
