@@ -92,6 +92,17 @@ func (s *Set) Load() error {
 	return nil
 }
 
+// Adopt gives a Set that has been without a Store one that is empty: what it holds
+// goes there with the next Flush.
+func (s *Set) Adopt(st Store) {
+	s.store, s.kept = st, keeping{all: true}
+	for _, k := range s.knowns {
+		for key := range k.seen {
+			s.kept.seen = append(s.kept.seen, fresh{k, key})
+		}
+	}
+}
+
 // recall reads a long window from the Store; nil if it has none.
 func (s *Set) recall(c *corr, k key) *window {
 	if c.bucket == 0 || s.store == nil {

@@ -11,12 +11,14 @@ package judge
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"sekisho/internal/alert"
 	"sekisho/internal/correlate"
 	"sekisho/internal/event"
 	"sekisho/internal/rules"
+	"sekisho/internal/spool"
 )
 
 // Enricher fills in what settings, ledger, catalogue and people lists know of
@@ -42,11 +44,16 @@ type Judge struct {
 	stats  Stats
 	held   bool // see Held
 
-	store     *store // nil: nothing is kept on disk
-	unstored  error  // why, if it should be
+	store     *store                      // nil: nothing is kept on disk
+	journal   atomic.Pointer[spool.Spool] // the store's, for Sync; nil: none
+	unstored  error                       // why there is no store, if there should be one
+	dir       string                      // where it should be
+	began     time.Time                   // when Open was called
+	tried     time.Time                   // when it was last tried to open the store
 	recovery  Recovery
-	given     []given        // given out and not yet known to be kept, if there is a store
-	kept      uint64         // how many are, of all that were given out
+	given     []given        // given out and not yet known to be kept, if there is a store or should be
+	waiting   int            // their size
+	kept      uint64         // how many are kept, of all that were given out
 	unsettled []*alert.Alert // updates that a checkpoint took from the book, to be given out
 
 	matches []rules.Match
@@ -210,17 +217,32 @@ func (j *Judge) finding(r *rules.Rule, e *event.Event, keys map[string]string) *
 // Over it the oldest are taken for lost, as they are there.
 const maxGiven = 8192
 
-// given is an alert that was given out: by this run, or by the one before.
+// maxGivenBytes is how much JSON the evidence of those alerts may be: more than
+// ordinary ones of that number are. Over it a kill loses the newest of them that
+// are not kept yet.
+const maxGivenBytes = 32 << 20
+
+// given is an alert that was given out: by this run, or by the one before. Neither
+// is there of one that there was no room for.
 type given struct {
-	a   *alert.Alert // nil: raw
-	raw Recovered
+	a    *alert.Alert // nil: raw
+	raw  Recovered
+	size int // as it counts for maxGivenBytes
 }
+
+// gone reports that there was no room for it.
+func (g given) gone() bool { return g.a == nil && g.raw.ID == "" }
 
 // give notes the alerts that are given out, until the caller has kept them.
 func (j *Judge) give(alerts []*alert.Alert) []*alert.Alert {
-	if j.store != nil {
+	if j.store != nil || j.unstored != nil {
 		for _, a := range alerts {
-			j.given = append(j.given, given{a: a})
+			g := given{a: a, size: a.Size()}
+			if j.waiting+g.size > maxGivenBytes {
+				g = given{}
+			}
+			j.waiting += g.size
+			j.given = append(j.given, g)
 		}
 		if over := len(j.given) - maxGiven - len(j.recovery.Alerts); over > 0 {
 			j.Kept(j.kept + uint64(over))

@@ -53,12 +53,14 @@ type Recovered struct {
 // loss of power takes at most what was judged in the last second, of which no
 // alert was kept.
 //
-// What cannot be used is set aside and told in the Recovery; where dir cannot be
-// written at all, the Judge keeps nothing on disk and says why in its Stats. The
-// error wraps ErrInUse if another process has dir open; there is no other.
+// What cannot be used is set aside and told in the Recovery; while dir cannot be
+// written at all, the Judge keeps nothing on disk and says why in its Stats (see
+// adopt). The error wraps ErrInUse if another process has dir open; there is no
+// other.
 func Open(dir string, o Options) (*Judge, error) {
 	began := time.Now()
 	j := New(o)
+	j.dir, j.began, j.tried = dir, began.UTC().Round(0), began
 	s, afresh, err := openStore(dir)
 	if errors.Is(err, ErrInUse) {
 		return nil, err
@@ -74,17 +76,18 @@ func Open(dir string, o Options) (*Judge, error) {
 		j.stats, j.looked = Stats{}, time.Time{}
 		afresh = errors.Join(afresh, err)
 		if err := s.renew(); err != nil {
-			j.store, j.unstored = nil, errors.Join(afresh, err)
+			j.store, j.unstored = nil, errors.Join(afresh, err, s.journal.Close())
 			j.windows = correlate.New(o.Program, o.Limits, nil)
 			return j, nil
 		}
 		j.windows = correlate.New(o.Program, o.Limits, s)
 	}
 	if s.meta.Began.IsZero() {
-		s.meta.Began = began.UTC().Round(0)
+		s.meta.Began = j.began
 	}
 	s.last = began
 	err = j.again()
+	j.journal.Store(s.journal)
 	j.recovery.Afresh = errors.Join(afresh, err)
 	j.recovery.Alerts = j.newest()
 	j.given = j.given[:0]
@@ -123,7 +126,10 @@ func openStore(dir string) (s *store, afresh, err error) {
 	if fi, err := os.Stat(s.path(dbName)); s.journal.Next() > 1 && (errors.Is(err, fs.ErrNotExist) || err == nil && fi.Size() == 0) {
 		afresh = errors.Join(afresh, fmt.Errorf("%s: it is gone", dbName))
 	}
-	if s.db, err = openDB(s.path(dbName)); errors.Is(err, errDamaged) {
+	if s.db, err = openDB(s.path(dbName)); err == nil {
+		s.db, err = slim(s.db, s.path(dbName))
+	}
+	if errors.Is(err, errDamaged) {
 		afresh = errors.Join(afresh, fmt.Errorf("%s: %w", dbName, err))
 		if err = aside(s.path(dbName)); err == nil {
 			s.db, err = openDB(s.path(dbName))
@@ -134,6 +140,39 @@ func openStore(dir string) (s *store, afresh, err error) {
 		return nil, nil, errors.Join(afresh, err)
 	}
 	return s, afresh, nil
+}
+
+// adopt tries again to open a store that could not be opened, such as on a disk
+// that was full, and goes on in it. One that holds what an earlier run counted is
+// left for the next Open: two counts cannot be joined.
+func (j *Judge) adopt() error {
+	j.tried = time.Now()
+	s, afresh, err := openStore(j.dir)
+	if err == nil && (afresh != nil || s.journal.Next() > 1 || s.holds()) {
+		err = errors.Join(afresh, s.close(), errors.New("it can be opened now and holds what an earlier run counted: restart the agent to go on from there"))
+	}
+	if err != nil {
+		j.unstored = err
+		return err
+	}
+	s.meta.Began = j.began
+	s.problem = j.unstored // until the first checkpoint is on disk
+	j.store, j.unstored = s, nil
+	j.journal.Store(s.journal)
+	j.windows.Adopt(s)
+	return nil
+}
+
+// holds reports whether there is anything in the database of a store.
+func (s *store) holds() (holds bool) {
+	err := guarded(func() error {
+		return s.db.View(func(tx *bolt.Tx) error {
+			k, _ := tx.Bucket(bucketName).Cursor().First()
+			holds = k != nil
+			return nil
+		})
+	})
+	return holds || err != nil
 }
 
 func (s *store) path(name string) string { return filepath.Join(s.dir, name) }
@@ -351,10 +390,10 @@ func (j *Judge) Recovery() Recovery { return j.recovery }
 // that the Judge knows nothing of. On an error they are kept all the same:
 // better told twice than not at all. It is safe for concurrent use.
 func (j *Judge) Sync() error {
-	if j.store == nil {
-		return nil
+	if journal := j.journal.Load(); journal != nil {
+		return journal.Sync()
 	}
-	return j.store.journal.Sync()
+	return nil
 }
 
 // Kept says that the first n alerts that were given out since Open (by its
@@ -365,6 +404,9 @@ func (j *Judge) Kept(n uint64) {
 		return
 	}
 	done := min(n-j.kept, uint64(len(j.given)))
+	for _, g := range j.given[:done] {
+		j.waiting -= g.size
+	}
 	j.given = slices.Delete(j.given, 0, int(done))
 	j.kept += done
 }
@@ -372,7 +414,7 @@ func (j *Judge) Kept(n uint64) {
 // Due reports that it is time for StartCheckpoint. It costs next to nothing.
 func (j *Judge) Due() bool {
 	if j.store == nil {
-		return false
+		return j.unstored != nil && time.Since(j.tried).Abs() >= retryAfter
 	}
 	j.store.poll()
 	return j.store.due(time.Now(), j.windows.Pressed())
@@ -382,13 +424,19 @@ func (j *Judge) Due() bool {
 // disk in the background, while events go on; only one that is under way still is
 // waited for. The error says that nothing was begun; how it ended, Stats tell. If
 // it fails nothing is lost but the journal grows on, and Due asks for another
-// try after a while.
+// try after a while: of the same, and soon of what came since. Where nothing could
+// be kept on disk yet, that is tried again.
 func (j *Judge) StartCheckpoint() error {
+	if j.unstored != nil {
+		if err := j.adopt(); err != nil {
+			return err
+		}
+	}
 	s := j.store
 	if s == nil {
 		return nil
 	}
-	_ = s.wait() // of the one before: this one writes what that one could not
+	_ = s.wait()
 	return j.checkpoint(s.journal.Next())
 }
 
@@ -407,14 +455,19 @@ func (j *Judge) Ahead() <-chan struct{} {
 	return none
 }
 
-// checkpoint is StartCheckpoint for what was judged before a record of the journal.
+// checkpoint is StartCheckpoint for what was judged before a record of the journal,
+// or tries one that failed again.
 func (j *Judge) checkpoint(next uint64) error {
 	s := j.store
+	if s.failed != nil {
+		s.run(s.failed)
+		return nil
+	}
 	j.unsettled = append(j.unsettled, j.book.Changed()...)
 	c := &checkpoint{
 		meta: meta{Version: storeVersion, Began: s.meta.Began, Checkpoint: time.Now().UTC().Round(0), Events: j.stats.Events, Looked: j.looked, Next: next},
 	}
-	c.unkept = slices.Clone(j.given)
+	c.unkept = slices.DeleteFunc(slices.Clone(j.given), given.gone)
 	for _, a := range j.unsettled {
 		c.unkept = append(c.unkept, given{a: a})
 	}
@@ -429,6 +482,13 @@ func (j *Judge) checkpoint(next uint64) error {
 func (j *Judge) Checkpoint() error {
 	if j.store == nil {
 		return nil
+	}
+	_ = j.store.wait()
+	if s := j.store; s.failed != nil { // first, and then what came since
+		s.run(s.failed)
+		if err := s.wait(); s.failed != nil {
+			return err
+		}
 	}
 	if err := j.StartCheckpoint(); err != nil {
 		return err

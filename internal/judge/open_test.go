@@ -224,7 +224,7 @@ func TestAStoreThatIsInUseIsAClearError(t *testing.T) {
 	if _, err := Open(dir, Options{Program: p}); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), dir) {
 		t.Errorf("got %v", err)
 	}
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("it took %v", took)
 	}
 	if err := db.Close(); err != nil {
@@ -461,8 +461,8 @@ func TestOnlyTheNewestSetAsideAreKept(t *testing.T) {
 	}
 }
 
-// What a transaction that failed was to write is seen by readers, and written by
-// the next one.
+// What a transaction that failed was to write is seen by readers, and written once
+// it can be.
 func TestACheckpointThatFailedLosesNothing(t *testing.T) {
 	dir := t.TempDir()
 	s, afresh, err := openStore(dir)
@@ -480,6 +480,13 @@ func TestACheckpointThatFailedLosesNothing(t *testing.T) {
 		if fails {
 			defer func(db *bolt.DB) { s.db = db }(s.db)
 			s.db = closed
+		}
+		if s.failed != nil && len(pairs) == 0 {
+			s.run(s.failed)
+			if err := s.wait(); (err != nil) != fails {
+				t.Fatal(err)
+			}
+			return
 		}
 		err := s.begin(&checkpoint{meta: meta{Version: storeVersion}}, func(put func(kind byte, key []byte, v value)) error {
 			for i := 0; i < len(pairs); i += 2 {
@@ -517,12 +524,85 @@ func TestACheckpointThatFailedLosesNothing(t *testing.T) {
 	see("k1=a k2=b")
 	step(true, "k2", "", "k3", "c", "k0", "z")
 	see("k0=z k1=a k3=c")
-	step(true, "k3", "d", "k4", "e")
-	see("k0=z k1=a k3=d k4=e")
-	step(false, "k0", "")
+	step(true)
+	see("k0=z k1=a k3=c")
+	step(false)
+	see("k0=z k1=a k3=c")
+	step(false, "k3", "d", "k4", "e", "k0", "")
 	see("k1=a k3=d k4=e")
-	if s.pending != nil {
+	if s.pending != nil || s.failed != nil {
 		t.Error("something is pending still")
+	}
+}
+
+// While checkpoints fail, what waits to be written does not grow with all that comes
+// and goes meanwhile; once they work nothing is lost.
+func TestCheckpointsThatFailOnAndOnTakeNoMoreAndMore(t *testing.T) {
+	const keys = 200
+	o := Options{Program: streamProgram(t), Limits: streamLimits(keys, 3)}
+	o.Limits.Keys = 100
+	dir := t.TempDir()
+	j, always := mustOpen(t, dir, o), mustOpen(t, t.TempDir(), o)
+	closed, err := openDB(filepath.Join(t.TempDir(), dbName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	n := int64(0)
+	alike := func() {
+		t.Helper()
+		for end := n + 1000; n < end; n++ {
+			if got, want := ids(j.Event(streamed(n, keys))), ids(always.Event(streamed(n, keys))); !slices.Equal(got, want) {
+				t.Fatalf("event %d: alerts %v, want %v", n, got, want)
+			}
+		}
+		if err := always.Checkpoint(); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := ids(j.Updates()), ids(always.Updates()); len(got) != len(want) {
+			t.Fatalf("event %d: %d updates, want %d", n, len(got), len(want))
+		}
+	}
+	alike()
+	if err := j.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	db := j.store.db
+	j.store.db = closed
+	alike()
+	if j.Checkpoint() == nil {
+		t.Fatal("a checkpoint was written to a closed file")
+	}
+	waits := len(j.store.pending)
+	for range 5 {
+		alike()
+		if j.Checkpoint() == nil || j.Stats().Problem == "" {
+			t.Fatal("a checkpoint was written to a closed file")
+		}
+		if n := len(j.store.pending); n != waits || waits == 0 {
+			t.Fatalf("%d values wait, %d at first", n, waits)
+		}
+	}
+	j.store.db = db
+	for _, want := range []bool{true, false} { // the one that failed, and what came since
+		if err := j.StartCheckpoint(); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.store.wait(); err != nil {
+			t.Fatal(err)
+		}
+		if left := j.Stats().Journal > 0; left != want || j.store.pending != nil {
+			t.Errorf("something is in the journal only: %v, want %v", left, want)
+		}
+		alike()
+	}
+	for range 2 {
+		kill(t, j)
+		if j = mustOpen(t, dir, o); j.Recovery().Afresh != nil || j.Recovery().Lost != 0 {
+			t.Fatal(j.Recovery().Afresh, j.Recovery().Lost)
+		}
+		always.Updates()
+		alike()
 	}
 }
 
@@ -648,6 +728,41 @@ func TestAlertsThatNobodyKeepsAreBounded(t *testing.T) {
 	}
 	if len(j.Recovery().Alerts) != 3 || len(j.given) != maxGiven+3 {
 		t.Errorf("%d recovered, %d wait", len(j.Recovery().Alerts), len(j.given))
+	}
+}
+
+// Huge alerts that nobody keeps take bounded memory; the first of them are safe.
+func TestHugeAlertsThatNobodyKeepsAreBounded(t *testing.T) {
+	o := Options{Program: pack(t, rules.Options{})}
+	dir := t.TempDir()
+	j := mustOpen(t, dir, o)
+	e := attached(0, "S0")
+	e.Message = strings.Repeat("x", 1<<20)
+	first := j.Event(e)
+	for range 99 {
+		j.give(first)
+	}
+	held := 0
+	for _, g := range j.given {
+		if !g.gone() {
+			held++
+		}
+	}
+	if len(j.given) != 100 || held < 30 || j.waiting > maxGivenBytes {
+		t.Fatalf("%d are held of %d, %d bytes", held, len(j.given), j.waiting)
+	}
+	if err := j.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	kill(t, j)
+	j = mustOpen(t, dir, o)
+	if r := j.Recovery(); r.Afresh != nil || !slices.Equal(ids(recovered(t, j)), ids(first)) {
+		t.Errorf("afresh: %v; %d alerts", r.Afresh, len(r.Alerts))
+	}
+	j.give(first)
+	j.Kept(50)
+	if j.waiting != 0 || len(j.given) != 0 {
+		t.Errorf("%d bytes of %d alerts wait", j.waiting, len(j.given))
 	}
 }
 

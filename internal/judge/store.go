@@ -28,6 +28,7 @@ import (
 //
 //	windows.db        the last checkpoint (bbolt, one bucket): all of it from one transaction
 //	journal/          the events that matched a rule since then (package spool), as enriched, in order
+//	windows.db.new    being written in place of windows.db (see slim); of no use after a kill
 //	windows.db.bad-1  set aside because it could not be used, and so journal.bad-1; the newest keptBad of each
 //
 // Keys of the bucket, by their first byte:
@@ -72,6 +73,9 @@ const (
 	retryAfter = 10 * time.Second
 	// mapBytes is mapped from the start: most stores never need more.
 	mapBytes = 1 << 20
+	// slimBytes is how large the database is at least before it is written anew for
+	// the free room in it.
+	slimBytes = 8 << 20
 	// arenaBytes is the memory that a checkpoint's values are made in, piece by piece.
 	arenaBytes = 1 << 20
 	// lockWait is how long a store that another process holds is waited for.
@@ -94,11 +98,12 @@ type store struct {
 	buf     []byte
 
 	// pending is what was handed over for a transaction that is under way or
-	// failed, by key; nil values are gone keys. Whoever reads sees it, and what
-	// failed the next one writes. It is not written to while one is under way.
+	// failed, by key; nil values are gone keys. Whoever reads sees it. What failed
+	// is tried again as it is, or pending would grow as long as the disk is full.
 	pending map[string]value
 	handed  int           // how much that was the last time
 	under   *checkpoint   // nil: none is under way
+	failed  *checkpoint   // that is to be tried again; nil: none
 	result  chan result   // of the one that is
 	ended   chan struct{} // closed when there is a result
 
@@ -186,6 +191,9 @@ func openDB(path string) (db *bolt.DB, err error) {
 		} else if file != nil {
 			file.Close() // bbolt keeps it where it panics
 		}
+		if isNew && !errors.Is(err, ErrInUse) {
+			os.Remove(path) // there was no room: the half of one is no database
+		}
 		return nil, err
 	}
 	if isNew {
@@ -232,6 +240,59 @@ func look(db *bolt.DB, path string) error {
 		}
 		_, err := tx.CreateBucket(bucketName)
 		return err
+	})
+}
+
+// slim writes a database anew where more than half of it is free, and answers the
+// one to go on with: after a flood it would be as large as that for ever. What goes
+// wrong on the way leaves the old one as it is.
+func slim(db *bolt.DB, path string) (*bolt.DB, error) {
+	anew := path + ".new"
+	os.Remove(anew) // of a start that was killed
+	if !roomy(db) {
+		return db, nil
+	}
+	if err := rewrite(db, anew); err != nil {
+		os.Remove(anew)
+		return db, nil
+	}
+	if err := db.Close(); err != nil { // Windows renames onto no open file
+		return nil, err
+	}
+	if err := os.Rename(anew, path); err != nil {
+		os.Remove(anew)
+	}
+	syncDir(filepath.Dir(path))
+	return openDB(path)
+}
+
+// roomy reports whether more than half of a large database is free.
+func roomy(db *bolt.DB) (roomy bool) {
+	err := guarded(func() error {
+		return db.View(func(tx *bolt.Tx) error {
+			if tx.Size() >= slimBytes {
+				st := tx.Bucket(bucketName).Stats()
+				roomy = int64(st.BranchAlloc+st.LeafAlloc) < tx.Size()/2
+			}
+			return nil
+		})
+	})
+	return roomy && err == nil
+}
+
+// rewrite copies what a database holds into another, which is on disk then.
+func rewrite(db *bolt.DB, path string) error {
+	return guarded(func() (err error) {
+		to, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait, FreelistType: bolt.FreelistMapType, NoStatistics: true, NoSync: true})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, to.Close()) }()
+		to.AllocSize = mapBytes
+		if err := bolt.Compact(to, db, arenaBytes); err != nil {
+			return err
+		}
+		return to.Sync()
 	})
 }
 
@@ -342,13 +403,12 @@ func prefixed(kind byte, key []byte) []byte {
 }
 
 // begin takes what flush hands to its put, and writes it with the rest of a
-// checkpoint on a goroutine of its own: the disk is not waited for. None may be
-// under way.
+// checkpoint (see run). None may be under way or have failed.
 func (s *store) begin(c *checkpoint, flush func(put func(kind byte, key []byte, v value)) error) error {
 	if s.pending == nil {
 		s.pending = make(map[string]value, s.handed)
 	}
-	s.last = time.Now()
+	s.last = time.Now() // of one that cannot be begun, too
 	err := flush(func(kind byte, key []byte, v value) {
 		s.buf = append(append(s.buf[:0], kind), key...)
 		s.pending[string(s.buf)] = v
@@ -359,8 +419,16 @@ func (s *store) begin(c *checkpoint, flush func(put func(kind byte, key []byte, 
 	}
 	s.handed = len(s.pending)
 	c.length, c.missing = s.length, s.missing
-	s.length, s.missing = 0, 0
-	s.under, s.result, s.ended = c, make(chan result, 1), make(chan struct{})
+	s.run(c)
+	return nil
+}
+
+// run writes a checkpoint and what is pending for it on a goroutine of its own: the
+// disk is not waited for.
+func (s *store) run(c *checkpoint) {
+	s.last = time.Now()
+	s.length, s.missing = s.length-c.length, s.missing-c.missing
+	s.failed, s.under, s.result, s.ended = nil, c, make(chan result, 1), make(chan struct{})
 	go func(out chan<- result, ended chan<- struct{}) {
 		var r result
 		if r.written, r.err = s.write(c); r.err == nil {
@@ -369,7 +437,6 @@ func (s *store) begin(c *checkpoint, flush func(put func(kind byte, key []byte, 
 		out <- r
 		close(ended)
 	}(s.result, s.ended)
-	return nil
 }
 
 // poll takes note of a checkpoint that has ended meanwhile.
@@ -394,12 +461,12 @@ func (s *store) end(r result) {
 	c := s.under
 	s.under, s.result = nil, nil
 	if r.err != nil {
-		s.length, s.missing = s.length+c.length, s.missing+c.missing
+		s.failed, s.length, s.missing = c, s.length+c.length, s.missing+c.missing
 		s.problem = fmt.Errorf("write %s: %w", dbName, r.err)
 		return
 	}
 	s.pending, s.meta, s.written = nil, c.meta, r.written
-	if s.missing == 0 { // else the journal failed meanwhile
+	if s.missing == 0 { // else the journal failed since
 		s.problem = nil
 	}
 	if r.trim != nil { // it is longer than it need be, and nothing worse
