@@ -74,7 +74,7 @@ func TestWhoIsBehindAProcess(t *testing.T) {
 		{"root's own", 0, "sleep $N", "0", ""},
 		{"root becomes a person", 0, "su tanaka -c 'sleep $N; true'", "0", "4242"},
 		{"a program with the rights of its owner", tanaka, "cp /bin/sleep /run/suid; chown sato /run/suid; chmod 4755 /run/suid; exec setpriv --reuid 4242 --clear-groups /run/suid $N", "4242", "4243"},
-		{"left behind by sudo", tanaka, "setpriv --reuid 4242 --clear-groups sudo -n sh -c 'setsid -f sleep '$N; sleep 1", "4242", "0"},
+		{"left behind by sudo", tanaka, "setpriv --reuid 4242 --clear-groups sudo -n sh -c 'setsid -f sleep '$N; sleep 20", "4242", "0"},
 		{"a service", none, "setpriv --reuid 33 --clear-groups sleep $N", "33", ""},
 		{"a service that uses sudo", none, "setpriv --reuid 33 --clear-groups sudo -n sleep $N", "33", "0"},
 	}
@@ -92,7 +92,7 @@ func TestWhoIsBehindAProcess(t *testing.T) {
 							t.Skip(err)
 						}
 					}
-					nonce := fmt.Sprintf("2.%03d%03d", i+1, j+1)
+					nonce := fmt.Sprintf("20.%03d%03d", i+1, j+1)
 					script := accounts(t) + "mount -t tmpfs x /run; "
 					if tt.login != none {
 						script += fmt.Sprintf("echo %d >/proc/self/loginuid; ", tt.login)
