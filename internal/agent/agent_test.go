@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,12 +24,14 @@ import (
 // A source that tells up to the moment of the stop, faster than the pipeline.
 func TestAStopLosesNothingThatASourceHasTold(t *testing.T) {
 	told := make(chan int, 1)
+	var sofar atomic.Int64
 	src := &scripted{script: func(ctx context.Context, out chan<- *event.Event) error {
 		n := 0
 		for ctx.Err() == nil {
 			select {
 			case out <- stick(fmt.Sprintf("S%05d", n)):
 				n++
+				sofar.Store(int64(n))
 			case <-ctx.Done():
 			}
 		}
@@ -36,14 +39,11 @@ func TestAStopLosesNothingThatASourceHasTold(t *testing.T) {
 		return nil
 	}}
 	r := start(t, shortDir(t), "", src)
-	time.Sleep(300 * time.Millisecond)
+	r.until("some are told", func() bool { return sofar.Load() > 300 })
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
 	n := <-told
-	if n < 100 {
-		t.Fatalf("only %d events told", n)
-	}
 	got := serials(t, spooled(t, r.stateDir, "alerts"))
 	activity := map[string]int{}
 	for _, rec := range spooled(t, r.stateDir, "activity") {

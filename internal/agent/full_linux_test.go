@@ -102,7 +102,7 @@ func TestAStopOnAFullDiskCountsTheAlertsThatItHeld(t *testing.T) {
 	r.until("the disk refuses", func() bool { return r.status().Alerts.Error != "" })
 	began := time.Now()
 	r.stop() // may tell that the last sync failed
-	if took := time.Since(began); took > 15*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("the stop took %v", took)
 	}
 	if err := os.Remove(filepath.Join(disk, "other")); err != nil {

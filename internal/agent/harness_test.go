@@ -190,7 +190,7 @@ func start(t testing.TB, dir, settings string, sources ...Source) *running {
 		case err := <-done:
 			leaked(t)
 			return err
-		case <-time.After(30 * time.Second):
+		case <-time.After(3 * time.Minute):
 			return errors.New("the agent does not stop")
 		}
 	})
@@ -208,10 +208,14 @@ func start(t testing.TB, dir, settings string, sources ...Source) *running {
 	return r
 }
 
+// patience is how long a test waits for what has to come true: on a busy machine a
+// second may take a minute, and only a test that fails waits so long.
+const patience = 3 * time.Minute
+
 // until waits for something that has to come true.
 func (r *running) until(what string, ok func() bool) {
 	r.t.Helper()
-	if !r.within(time.Minute, ok) {
+	if !r.within(patience, ok) {
 		r.t.Fatalf("waited in vain until %s", what)
 	}
 }
@@ -243,7 +247,7 @@ lines:
 // leaked fails the test if a goroutine of ours outlives the agent.
 func leaked(t testing.TB) {
 	var left string
-	for range 200 {
+	for range 3000 {
 		left = ""
 		buf := make([]byte, 1<<20)
 		for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {

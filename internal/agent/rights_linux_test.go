@@ -167,7 +167,7 @@ func (r *realAgent) sensor(name string) endpoint.Sensor {
 
 func (r *realAgent) until(what string, ok func() bool) {
 	r.t.Helper()
-	if !r.within(time.Minute, ok) {
+	if !r.within(patience, ok) {
 		r.t.Fatalf("waited in vain until %s", what)
 	}
 }
@@ -224,7 +224,7 @@ var afterwards = []struct {
 		return []string{"process-started", "short-lived", `"executable":"/usr/bin/true"`}
 	}},
 	{"a process whose arguments are longer than the kernel tells", func(t *testing.T, r *realAgent, dir string) []string {
-		asNobody(t, `exec /bin/sh -c 'sleep 0.5' "$1" last-argument`, strings.Repeat("x", 5000))
+		asNobody(t, `exec /bin/sh -c 'sleep 3' "$1" last-argument`, strings.Repeat("x", 5000))
 		return []string{"process-started", "last-argument"}
 	}},
 	{"a file in a protected folder", func(t *testing.T, r *realAgent, dir string) []string {
@@ -232,15 +232,19 @@ var afterwards = []struct {
 		return []string{"file-written", "protected/written", "nobody"}
 	}},
 	{"a file in a new folder of it", func(t *testing.T, r *realAgent, dir string) []string {
-		asNobody(t, `umask 077; mkdir "$1/protected/fresh"; sleep 0.5; echo x > "$1/protected/fresh/written"`, dir)
+		asNobody(t, `umask 077; mkdir "$1/protected/fresh"; sleep 3; echo x > "$1/protected/fresh/written"`, dir)
 		return []string{"file-written", "fresh/written"}
 	}},
 	{"a copy of a protected file to a medium, with its source", func(t *testing.T, r *realAgent, dir string) []string {
-		asNobody(t, `umask 077; head -c 9000 /dev/urandom > "$1/protected/secret"; sleep 1.5; cp "$1/protected/secret" "$1/stick/copied"`, dir)
+		asNobody(t, `umask 077; head -c 9000 /dev/urandom > "$1/protected/secret"`, dir)
+		r.until("the file is told", func() bool { return r.told("file-written", "protected/secret") })
+		asNobody(t, `umask 077; cp "$1/protected/secret" "$1/stick/copied"`, dir)
 		return []string{"file-copied", "stick/copied", "protected/secret"}
 	}},
 	{"a rename on a medium", func(t *testing.T, r *realAgent, dir string) []string {
-		asNobody(t, `umask 077; echo x > "$1/stick/before"; sleep 1.5; mv "$1/stick/before" "$1/stick/after"`, dir)
+		asNobody(t, `umask 077; echo x > "$1/stick/before"`, dir)
+		r.until("the file is told", func() bool { return r.told("file-copied", "stick/before") })
+		asNobody(t, `mv "$1/stick/before" "$1/stick/after"`, dir)
 		return []string{"file-renamed", "stick/after"}
 	}},
 	{"a medium that is mounted later", func(t *testing.T, r *realAgent, dir string) []string {
@@ -251,7 +255,7 @@ var afterwards = []struct {
 	}},
 	{"a medium in a mount namespace of its own", func(t *testing.T, r *realAgent, dir string) []string {
 		c := exec.Command("unshare", "-m", "--propagation", "private", "/bin/sh", "-ec",
-			`mount -t tmpfs test "$1/other"; echo mounted; read -r go; echo x > "$1/other/written"; sleep 2`, "sh", dir)
+			`mount -t tmpfs test "$1/other"; echo mounted; read -r go; echo x > "$1/other/written"; sleep 5`, "sh", dir)
 		in, err := c.StdinPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -268,7 +272,7 @@ var afterwards = []struct {
 		if line, err := bufio.NewReader(out).ReadString('\n'); line != "mounted\n" {
 			t.Skipf("no namespace can be made here: %q, %v", line, err)
 		}
-		r.within(20*time.Second, func() bool { return slices.Contains(r.sensor("file").Watching, filepath.Join(dir, "other")) })
+		r.within(patience, func() bool { return slices.Contains(r.sensor("file").Watching, filepath.Join(dir, "other")) })
 		io.WriteString(in, "go\n")
 		return []string{"file-copied", "other/written"}
 	}},
@@ -335,7 +339,7 @@ func TestWithFewRightsTheSensorsSeeWhatTheySawWithAll(t *testing.T) {
 	for _, tt := range afterwards {
 		t.Run(tt.name, func(t *testing.T) {
 			texts := tt.do(t, r, dir)
-			if !r.within(time.Minute, func() bool { return r.told(texts...) }) {
+			if !r.within(patience, func() bool { return r.told(texts...) }) {
 				t.Errorf("not told: %q", texts)
 			}
 		})
@@ -378,7 +382,7 @@ func TestWithoutRootTheAgentWorksAndSaysWhatItCannotSee(t *testing.T) {
 	if !strings.Contains(st.Rights.Problem, "sys_admin") || st.Rights.User != "nobody" {
 		t.Errorf("rights %+v", st.Rights)
 	}
-	c := exec.Command("/bin/sh", "-c", `sleep 2 & echo x > "$1/own/written"; wait`, "sh", dir)
+	c := exec.Command("/bin/sh", "-c", `sleep 5 & echo x > "$1/own/written"; wait`, "sh", dir)
 	c.SysProcAttr = r.cmd.SysProcAttr
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

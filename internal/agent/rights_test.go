@@ -50,15 +50,20 @@ func TestAnAgentWithoutRightsAsksToBeStartedAgain(t *testing.T) {
 			go func() { ended <- a.Run(ctx) }()
 			r.until("it runs, with the rights it has", func() bool { return s.starts.Load() == 1 && a.rightsNow().Dropped == tt.drops })
 			a.again(a.sensors[0])
+			within := 2 * time.Second
+			if tt.ends {
+				within = patience
+			}
 			select {
 			case err := <-ended:
 				if !tt.ends || !errors.Is(err, ErrAgain) {
 					t.Errorf("it ended: %v", err)
 				}
-			case <-time.After(2 * time.Second):
+			case <-time.After(within):
 				if tt.ends {
 					t.Error("it goes on")
 				}
+				r.until("the sensor was started as often as it should", func() bool { return s.starts.Load() >= tt.again })
 				stop()
 				if err := <-ended; err != nil {
 					t.Errorf("stopped, it says %v", err)
@@ -135,11 +140,14 @@ func TestASensorThatComesBackWithLessHasTheAgentStartedAgain(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
 			go func() { ended <- a.Run(ctx) }()
-			time.Sleep(recoveredAfter + time.Second)
+			for s.runs.Load() == 0 {
+				time.Sleep(10 * time.Millisecond)
+			}
+			time.Sleep(recoveredAfter + 2*time.Second)
 			s.breaks <- struct{}{}
 			within := firstRetry + recoveredAfter + 4*time.Second
 			if tt.ends {
-				within = time.Minute
+				within = patience
 			}
 			select {
 			case err := <-ended:
