@@ -205,7 +205,7 @@ func (w watchers) start(t *testing.T, places ...string) (*Watcher, chan *event.E
 // machine takes, then what comes until nothing did for a while.
 func collect(out <-chan *event.Event, atLeast int, quiet time.Duration) []*event.Event {
 	var all []*event.Event
-	given := time.Now().Add(30 * time.Second)
+	given := time.Now().Add(2 * time.Minute)
 	for {
 		wait := quiet
 		if len(all) < atLeast {
@@ -309,12 +309,12 @@ var saves = []struct {
 	{"empty", `: > "$1/a.txt"`, []string{"file-copied a.txt 0"}},
 	{"rsync", `printf 12345 > "$1/.a.txt.Xy12"; mv "$1/.a.txt.Xy12" "$1/a.txt"`, []string{"file-copied a.txt 5"}},
 	{"written three times", `printf 1 > "$1/a"; printf 12 > "$1/a"; printf 123 > "$1/a"`, []string{"file-copied a 3"}},
-	{"editor with probe and backup", `printf old > "$1/a"; sleep 0.5; : > "$1/4913"; rm "$1/4913"; mv "$1/a" "$1/a~"; printf newer > "$1/a"; rm "$1/a~"`,
+	{"editor with probe and backup", `printf old > "$1/a"; sleep 3; : > "$1/4913"; rm "$1/4913"; mv "$1/a" "$1/a~"; printf newer > "$1/a"; rm "$1/a~"`,
 		[]string{"file-copied a 3", "file-copied a 5", "file-deleted a~", "file-renamed a~"}},
 	{"deleted at once", `printf 1 > "$1/gone"; rm "$1/gone"`, nil},
-	{"opened for writing, not written", `printf 123 > "$1/a"; sleep 0.5; : 3<>"$1/a"; sleep 0.1`, []string{"file-copied a 3"}},
+	{"opened for writing, not written", `printf 123 > "$1/a"; sleep 3; : 3<>"$1/a"; sleep 0.1`, []string{"file-copied a 3"}},
 	{"folder renamed under it", `mkdir "$1/d"; printf 1 > "$1/d/a"; mv "$1/d" "$1/e"`, []string{"file-copied e/a 1"}},
-	{"appended later", `printf 123 > "$1/a"; sleep 0.5; printf 4 >> "$1/a"`, []string{"file-copied a 3", "file-copied a 4"}},
+	{"appended later", `printf 123 > "$1/a"; sleep 3; printf 4 >> "$1/a"`, []string{"file-copied a 3", "file-copied a 4"}},
 	{"a pipe and a folder", `mkfifo "$1/p"; (cat "$1/p" >/dev/null &); printf 1 > "$1/p"; mkdir "$1/d"`, nil},
 }
 
@@ -336,7 +336,7 @@ func TestOneSaveCountsOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	all := collect(out, len(saves), time.Second)
+	all := collect(out, len(saves), 2*time.Second)
 	for i, tt := range saves {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(stick, fmt.Sprint(i))
