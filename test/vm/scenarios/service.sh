@@ -17,11 +17,11 @@ sekisho-agent service start || exit 1
 until_ok 60 sekisho-agent status || exit 1
 until_ok 60 sekisho-agent selftest --within 10s && say selftest
 vm plug S1 && udisksctl mount -b "$(vm part S1)" --no-user-interaction || exit 1
-sleep 2
+until_ok 60 sh -c 'sekisho-agent status --json | grep -q "\"/media/root/"' || exit 1 # it watches the stick
 mkdir -p /tmp/papers
 for i in $(seq 60); do head -c 2000 /dev/urandom >/tmp/papers/f$i; done
 cp /tmp/papers/* /media/root/*/
-until_ok 30 sh -c 'sekisho-agent status --json | grep -q "\"alerts_raised\": 3"' && say alerts
+until_ok 30 sh -c 'sekisho-agent status --json | grep -q "\"alerts_raised\": [3-9]"' && say alerts
 sekisho-agent status
 kill -9 "$(systemctl show -P MainPID sekisho-agent)"
 until_ok 30 sekisho-agent status && say "back after kill -9"

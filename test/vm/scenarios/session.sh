@@ -49,7 +49,7 @@ hint Locked true && until_ok 30 told locked tanaka && say locked
 hint Locked false && until_ok 30 told unlocked tanaka && say unlocked
 loginctl lock-session "$id" && until_ok 30 grep -q '"message":"asked to lock' /root/told.jsonl && say "asked to lock"
 hint Idle true || exit 1
-sleep 12 # the terminal's last read is looked at every ten seconds
+sleep 25 # the terminal's last read is looked at every ten seconds
 date -s '+20 minutes' >/dev/null
 hint Idle false && until_ok 30 told resumed tanaka && say "idle desktop used"
 echo true >&3
