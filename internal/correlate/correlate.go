@@ -164,6 +164,7 @@ type Set struct {
 	touched []touch
 	buf     []byte
 	hashes  []uint64
+	parts   []entry
 }
 
 // step is a time to which the clock was set back, and seq then: what a window

@@ -302,6 +302,11 @@ func randomEvents(r *rand.Rand, n int, unit time.Duration, late time.Duration) (
 			for range r.IntN(4) {
 				ids = append(ids, fmt.Sprint(r.IntN(9)))
 			}
+			if i%29 == 0 { // now and then more than a small window holds
+				for k := range 60 {
+					ids = append(ids, fmt.Sprint(i%4*20+k))
+				}
+			}
 			with(e, int64(r.IntN(12)), ids...)
 		}
 		out = append(out, e)

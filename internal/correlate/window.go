@@ -246,21 +246,21 @@ func (s *Set) add(c *corr, e *event.Event, t int64) (fired bool) {
 func (s *Set) addExact(tc *touch, e *event.Event, t int64, n, flag uint64) {
 	w := tc.w
 	s.keep(w, e, t)
-	first := uint64(lead)
+	s.parts = s.parts[:0]
 	switch tc.c.def.Type {
 	case rules.ValueCount:
 		for _, v := range s.hashes {
-			s.insert(w, entry{t, v, first})
-			first = 0
+			s.parts = append(s.parts, entry{t: t, n: v})
 		}
 	case rules.Temporal, rules.TemporalOrdered:
 		for places := tc.places; places != 0; places &= places - 1 {
-			s.insert(w, entry{t, uint64(bits.TrailingZeros16(places)), first})
-			first = 0
+			s.parts = append(s.parts, entry{t: t, n: uint64(bits.TrailingZeros16(places))})
 		}
 	default:
-		s.insert(w, entry{t, n, lead | flag})
+		s.parts = append(s.parts, entry{t, n, flag})
 	}
+	s.parts[0].mark |= lead
+	s.insert(w, t, s.parts)
 	w.used = s.seq
 	s.judge(tc, e, t, n, flag)
 }
@@ -312,11 +312,10 @@ func (s *Set) release(w *window, before int64) {
 	}
 }
 
-// insert puts an entry in its place and keeps the window up to date.
-func (s *Set) insert(w *window, n entry) {
-	s.seq++
-	n.mark |= s.seq << flagBits
-	newest := n.t
+// insert puts the entries of an event in their place, all of which are different,
+// and keeps the window up to date. At once: a late event may have thousands.
+func (s *Set) insert(w *window, t int64, parts []entry) {
+	newest := t
 	if len(w.entries) > 0 {
 		newest = max(newest, w.newest())
 	}
@@ -325,29 +324,35 @@ func (s *Set) insert(w *window, n entry) {
 		w.lo++
 		w.leave(n)
 	}
-	inside := n.t >= newest-w.c.span
-	if inside {
-		w.enter(&n)
+	inside := t >= newest-w.c.span
+	if inside && len(w.entries)-w.lo+len(parts) > smallWindow {
+		w.count()
 	}
-	w.room()
+	for i := range parts {
+		s.seq++
+		parts[i].mark |= s.seq << flagBits
+		if inside {
+			w.enter(&parts[i])
+		}
+	}
+	w.room(len(parts))
 	at := len(w.entries)
-	for at > w.dead && w.entries[at-1].t > n.t {
+	for at > w.dead && w.entries[at-1].t > t {
 		at--
 	}
-	w.entries = append(w.entries, n)
-	if at < len(w.entries)-1 {
-		copy(w.entries[at+1:], w.entries[at:])
-		w.entries[at] = n
-	}
-	s.hold(w.c, 1)
+	inOrder := at == len(w.entries)
+	w.entries = slices.Insert(w.entries, at, parts...)
+	s.hold(w.c, len(parts))
 	if !inside {
-		w.lo++
+		w.lo += len(parts)
 	}
-	if w.starts != nil {
-		if at == len(w.entries)-1 {
-			advance(w.starts, int(n.n), n.t)
-		} else {
-			w.sequence()
+	switch {
+	case w.starts == nil:
+	case !inOrder:
+		w.sequence()
+	default:
+		for i := range parts {
+			advance(w.starts, int(parts[i].n), t)
 		}
 	}
 	// What no late event can need any more.
@@ -358,7 +363,7 @@ func (s *Set) insert(w *window, n entry) {
 		s.hold(w.c, -1)
 	}
 	if n := cap(w.entries); n > smallWindow && len(w.live()) < n/4 {
-		w.move()
+		w.move(0)
 		if w.counts != nil { // a map does not shrink
 			w.counts = nil
 			if len(w.entries)-w.lo >= smallWindow {
@@ -368,24 +373,25 @@ func (s *Set) insert(w *window, n entry) {
 	}
 }
 
-// room makes sure that an entry can be appended: in place of forgotten ones
-// where those are worth it, else by growing by half.
-func (w *window) room() {
-	if len(w.entries) < cap(w.entries) {
+// room makes sure that so many entries can be put in: in place of forgotten ones
+// where those are worth it, else by growing by half at least.
+func (w *window) room(n int) {
+	if len(w.entries)+n <= cap(w.entries) {
 		return
 	}
-	if w.dead > 0 && w.dead >= len(w.entries)/4 {
+	if w.dead >= n && w.dead >= len(w.entries)/4 {
 		w.entries = slices.Delete(w.entries, 0, w.dead)
 		w.lo, w.dead = w.lo-w.dead, 0
 		return
 	}
-	w.move()
+	w.move(n)
 }
 
-// move gives the entries memory of their own, with room for half as many more.
-func (w *window) move() {
+// move gives the entries memory of their own, with room for half as many more, and
+// for so many at least.
+func (w *window) move(n int) {
 	live := w.live()
-	moved := make([]entry, len(live), len(live)+max(2, len(live)/2))
+	moved := make([]entry, len(live), len(live)+max(2, n, len(live)/2))
 	copy(moved, live)
 	w.entries, w.lo, w.dead = moved, w.lo-w.dead, 0
 }
@@ -443,11 +449,7 @@ func holds(entries []entry, n uint64) bool {
 
 // enter adds an entry to the newest window.
 func (w *window) enter(n *entry) {
-	in := w.entries[w.lo:]
-	if len(in) >= smallWindow {
-		w.count()
-	}
-	if w.include(n, in) {
+	if w.include(n, w.entries[w.lo:]) {
 		n.mark |= news
 	}
 	w.refresh(n, (*amount).add, 1)
