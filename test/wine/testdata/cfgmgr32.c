@@ -2,9 +2,9 @@
 // small tree of devices and notifications by the clock, from threads that are not
 // the program's, with the structures as the headers of the Windows SDK (mingw-w64)
 // have them. A receiver for keyboard and mouse is there from the start; a stick
-// comes after 0.3 s and goes 1.5 s later; every 0.3 s a volume is said to have
-// come; and who watches a handle is asked to let go of it, told that it stays, and
-// the same again for a lock.
+// comes and goes when the program sets the events "stick comes" and "stick goes";
+// every 0.3 s a volume is said to have come; and who watches a handle is asked to let
+// go of it, told that it stays, and the same again for a lock.
 //
 //   x86_64-w64-mingw32-gcc -shared -o cfgmgr32.dll cfgmgr32.c
 
@@ -81,8 +81,8 @@ static int tell(struct registration *r, CM_NOTIFY_ACTION action, const wchar_t *
 static DWORD WINAPI play(void *p) {
 	struct registration *r = p;
 	const GUID *class = &r->filter.u.DeviceInterface.ClassGuid;
-	Sleep(300);
 	if (r->filter.FilterType == CM_NOTIFY_FILTER_TYPE_DEVICEHANDLE) {
+		Sleep(300);
 		tell(r, CM_NOTIFY_ACTION_DEVICEQUERYREMOVE, NULL, NULL);
 		Sleep(200);
 		tell(r, CM_NOTIFY_ACTION_DEVICEQUERYREMOVEFAILED, NULL, NULL);
@@ -91,13 +91,15 @@ static DWORD WINAPI play(void *p) {
 		Sleep(200);
 		tell(r, CM_NOTIFY_ACTION_DEVICECUSTOMEVENT, NULL, &GUID_IO_VOLUME_UNLOCK);
 	} else if (IsEqualGUID(class, &usbDevice)) {
+		WaitForSingleObject(CreateEvent(NULL, FALSE, FALSE, L"stick comes"), INFINITE);
 		plugged = 1;
 		tell(r, CM_NOTIFY_ACTION_DEVICEINTERFACEARRIVAL, STICK, NULL);
-		Sleep(1500);
+		WaitForSingleObject(CreateEvent(NULL, FALSE, FALSE, L"stick goes"), INFINITE);
 		plugged = 0;
 		tell(r, CM_NOTIFY_ACTION_DEVICEINTERFACEREMOVAL, STICK, NULL);
 	} else if (IsEqualGUID(class, &volume)) {
-		while (tell(r, CM_NOTIFY_ACTION_DEVICEINTERFACEARRIVAL, VOLUME, NULL)) Sleep(300);
+		do Sleep(300);
+		while (tell(r, CM_NOTIFY_ACTION_DEVICEINTERFACEARRIVAL, VOLUME, NULL));
 	}
 	return 0;
 }
