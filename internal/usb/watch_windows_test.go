@@ -21,7 +21,9 @@ func TestRunOnThisMachine(t *testing.T) {
 	var wg sync.WaitGroup
 	var err error
 	wg.Go(func() { err = w.Run(ctx, out) })
-	time.Sleep(200 * time.Millisecond)
+	for deadline := time.Now().Add(time.Minute); w.Status().Mechanism == "" && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	}
+	time.Sleep(200 * time.Millisecond) // some looks
 	cancel()
 	wg.Wait()
 	if s := w.Status(); err != nil || s.State != endpoint.SensorLimited || s.Mechanism != mechanismPolling || s.Reason == "" {
@@ -62,7 +64,18 @@ func TestDevicesByTheConfigurationManager(t *testing.T) {
 	}
 
 	w := New(Options{})
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	set := func(event string) {
+		name, _ := windows.UTF16PtrFromString(event)
+		h, err := windows.CreateEvent(nil, 0, 0, name)
+		if h == 0 {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { windows.CloseHandle(h) }) // what is set stays so until the stand-in waits for it
+		if err := windows.SetEvent(h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	out := make(chan *event.Event, 64)
 	var wg sync.WaitGroup
@@ -77,10 +90,11 @@ func TestDevicesByTheConfigurationManager(t *testing.T) {
 		action  event.Action
 		message string
 		event.Device
+		then string // what the stand-in is to do then
 	}{
-		{event.USBAttached, PresentAtStart, receiver},
-		{event.USBAttached, "", stick},
-		{event.USBDetached, "", stick},
+		{event.USBAttached, PresentAtStart, receiver, "stick comes"},
+		{event.USBAttached, "", stick, "stick goes"},
+		{event.USBDetached, "", stick, ""},
 	} {
 		select {
 		case e := <-out:
@@ -89,6 +103,9 @@ func TestDevicesByTheConfigurationManager(t *testing.T) {
 			}
 		case <-ctx.Done():
 			t.Fatalf("no event, want %+v", want)
+		}
+		if want.then != "" {
+			set(want.then)
 		}
 	}
 	if s := w.Status(); s.State != endpoint.SensorOK || s.Mechanism != mechanismNotify || s.Reason != "" {
