@@ -61,13 +61,19 @@ func TestTheSensorComesUpAndStops(t *testing.T) {
 	out := make(chan *event.Event, 64)
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx, out) }()
-	for range 100 {
-		if s := w.Status(); s.Reason != "not running" {
-			break
+	for range 2 { // after a look
+		w.Prove("nonce")
+		select {
+		case e := <-out:
+			if e.Action != event.SensorProven || e.ID != "nonce" {
+				t.Fatal(say(e))
+			}
+		case err := <-done:
+			t.Fatalf("ends by itself: %v", err)
+		case <-time.After(time.Minute):
+			t.Fatalf("does not come up: %+v", w.Status())
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
-	time.Sleep(200 * time.Millisecond)
 	s := w.Status()
 	t.Logf("%s by %q: %s", s.State, s.Mechanism, s.Reason)
 	if s.State == "down" || s.State != "ok" && s.Reason == "" {
@@ -79,7 +85,7 @@ func TestTheSensorComesUpAndStops(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("does not stop")
 	}
 	for len(out) > 0 {
