@@ -47,7 +47,7 @@ func TestAThreadThatIsNotOursMayCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer windows.CloseHandle(windows.Handle(h))
-	if r, err := windows.WaitForSingleObject(windows.Handle(h), 10_000); r != windows.WAIT_OBJECT_0 {
+	if r, err := windows.WaitForSingleObject(windows.Handle(h), 60_000); r != windows.WAIT_OBJECT_0 {
 		t.Fatalf("it does not end: %d, %v", r, err)
 	}
 }
