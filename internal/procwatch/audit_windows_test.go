@@ -55,9 +55,15 @@ func TestWhatIsAuditedIsToldOnce(t *testing.T) {
 
 func TestPollingWithoutALog(t *testing.T) {
 	w := New(Options{PollOnly: true, PollEvery: 20 * time.Millisecond})
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if err := w.poll(ctx, newQueue(1<<10), endpoint.SensorDegraded, "refused"); err != nil {
+	done := make(chan error, 1)
+	go func() { done <- w.poll(ctx, newQueue(1<<10), endpoint.SensorDegraded, "refused") }()
+	for deadline := time.Now().Add(time.Minute); w.Status().Mechanism == "" && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	}
+	time.Sleep(200 * time.Millisecond) // some looks, with what the log says
+	cancel()
+	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
 	if s := w.Status(); wine && s.Mechanism != mechPolling || !strings.HasPrefix(s.Mechanism, mechPolling) || s.Reason != "refused" {
