@@ -149,6 +149,7 @@ var notGivenBack struct {
 // table says so, and sync takes it up again.
 func (c *changes) release(mount string) {
 	var left []*root
+	mount = filepath.Clean(mount) // of a volume in a folder, `C:\stick\`, as mountOf has it
 	c.mu.Lock()
 	for _, r := range c.roots {
 		if strings.EqualFold(r.vol, mount) {
