@@ -90,6 +90,32 @@ func TestAMarkThatHangsIsTold(t *testing.T) {
 	}
 }
 
+// A read of events that does not return is told, of media as of local disks.
+func TestAReadThatHangsIsTold(t *testing.T) {
+	needFanotify(t)
+	w := New(Options{Table: volumes{}})
+	src, err := w.newNative(newQueue(1000), newProcesses(&w.opts), func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.close()
+	f := src.(*fan)
+	f.began = time.Now().Add(-time.Hour) // nothing is marked, so that nobody reads
+	for _, tt := range []struct {
+		g    *group
+		want string
+	}{{f.media, "watch removable media: file system does not answer"}, {f.main, "watch local disks: file system does not answer"}} {
+		tt.g.busy.Store(int64(time.Minute))
+		if _, problems := f.sync(nil, newPlaces(nil)); strings.Join(problems, "; ") != tt.want {
+			t.Errorf("got %q, want %q", problems, tt.want)
+		}
+		tt.g.busy.Store(0)
+	}
+	if _, problems := f.sync(nil, newPlaces(nil)); len(problems) > 0 {
+		t.Errorf("got %q when they answer", problems)
+	}
+}
+
 // A disk that a program shows (NTFS by ntfs-3g) hangs when that does, and looking for
 // protected folders on it, or for what is marked there, must not wait for it.
 func TestALocalDiskThatHangsHoldsNothingUp(t *testing.T) {
